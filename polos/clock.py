@@ -1,0 +1,115 @@
+"""
+The only module that reads time and makes ids.
+
+Everything else is handed a `Clock`. Instants are integers: microseconds since the Unix epoch, UTC.
+A virtual clock for tests has the same shape and lives in `polos.testing`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from typing import Protocol, final
+
+__all__ = ["Clock", "SystemClock", "new_run_id", "uuid7"]
+
+
+class Clock(Protocol):
+    """Where time, waiting and randomness come from."""
+
+    def now_us(self) -> int:
+        """Microseconds since the Unix epoch; may jump, in both directions."""
+        ...
+
+    def monotonic_us(self) -> int:
+        """Microseconds since some fixed moment; never goes back."""
+        ...
+
+    def call_at(self, due_us: int, callback: object) -> object:
+        """Call back on the running loop once `now_us() >= due_us`; gives a handle with `cancel()`."""
+        ...
+
+    def random(self) -> float:
+        """A float in [0, 1)."""
+        ...
+
+    def uuid4(self) -> str:
+        """A random UUID as text."""
+        ...
+
+
+# The longest one wake-up is put off: a wall clock that jumps forward is noticed within this time.
+LONGEST_NAP_SECONDS = 1.0
+
+
+@final
+class _Alarm:
+    """A wake-up at a wall-clock instant that survives jumps of that clock."""
+
+    def __init__(self, clock: SystemClock, due_us: int, callback: object) -> None:
+        self._clock = clock
+        self._due_us = due_us
+        self._callback = callback
+        self._handle: asyncio.TimerHandle | None = None
+        self._arm()
+
+    def _arm(self) -> None:
+        left = (self._due_us - self._clock.now_us()) / 1e6
+        nap = min(max(left, 0.0), LONGEST_NAP_SECONDS)
+        self._handle = asyncio.get_running_loop().call_later(nap, self._wake)
+
+    def _wake(self) -> None:
+        if self._clock.now_us() < self._due_us:
+            self._arm()
+            return
+        assert callable(self._callback)
+        self._callback()
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+
+@final
+class SystemClock:
+    """The machine's clock."""
+
+    def now_us(self) -> int:
+        """Microseconds since the Unix epoch."""
+        return time.time_ns() // 1_000
+
+    def monotonic_us(self) -> int:
+        """Microseconds of the monotonic clock."""
+        return time.monotonic_ns() // 1_000
+
+    def call_at(self, due_us: int, callback: object) -> object:
+        """Call back on the running loop at `due_us`; a jump of the clock is noticed within a second."""
+        return _Alarm(self, due_us, callback)
+
+    def random(self) -> float:
+        """A float in [0, 1)."""
+        return random.random()
+
+    def uuid4(self) -> str:
+        """A random UUID as text."""
+        return str(uuid.uuid4())
+
+
+def uuid7(now_us: int, entropy: bytes | None = None) -> str:
+    """
+    Make a time-ordered UUID, version 7 of RFC 9562.
+
+    The 48-bit millisecond stamp is followed by the microseconds within it (12 bits, method 3 of
+    section 6.2) and 62 random bits, so that ids made in one process mostly sort by creation.
+    """
+    milli, micro = divmod(now_us, 1_000)
+    noise = int.from_bytes(entropy if entropy is not None else random.randbytes(8), "big") & ((1 << 62) - 1)
+    value = (milli & ((1 << 48) - 1)) << 80 | 7 << 76 | (micro * 4096 // 1000) << 64 | 2 << 62 | noise
+    return str(uuid.UUID(int=value))
+
+
+def new_run_id(now_us: int) -> str:
+    """Make the id of a new run."""
+    return uuid7(now_us)

@@ -1,0 +1,227 @@
+"""
+The whole public exception tree.
+
+Three families, never mixed::
+
+    Exception
+    └── PolosError
+        ├── PolosUsageError              the caller's mistake; raised before anything is written
+        │   ├── StoreInUse               another engine owns the data directory
+        │   ├── NotAPolosStore           the directory holds something else
+        │   ├── StoreFormatTooNew        the directory was written by a newer polos
+        │   ├── StoreReadOnly            the directory can't be written
+        │   ├── ForkedStore              a forked child touched its parent's store
+        │   ├── EngineNotRunning         the command needs an owner and there is none
+        │   ├── UnknownRun               no run with that id
+        │   ├── UnknownWorkflow          no workflow with that id is registered
+        │   ├── NondeterministicCall     real I/O, threads or an undurable wait in a workflow body
+        │   ├── CommandRefused           the engine decided the command and said no
+        │   └── UpdateRejected           the workflow's validator refused an update
+        ├── PolosStoreError              the world: disk, file system, damage
+        │   ├── StoreFull                no space left; nothing was written
+        │   ├── StoreFailed              an append failed; ``maybe_happened`` tells whether it may be there
+        │   ├── StoreDamaged             bytes on disk aren't what was written
+        │   ├── BlobMissing              a blob that an event names isn't there
+        │   ├── StoreClosed              the store was closed
+        │   ├── StoreFenced              a newer epoch owns the log
+        │   └── ClientTimeout            no engine answered in time; the command is kept
+        ├── StepExecutionError           a step, child or wait ended in failure
+        ├── WorkflowTimeoutError         ``Workflow.run`` waited longer than its timeout
+        ├── ExecutionCancelledError      a step method was called after the grace period of a cancellation
+        └── PolosInternalError           our bug
+    BaseException
+    └── RunEvicted                       the run left memory; its code is being closed
+
+Every error of the world answers two questions: ``retryable`` (may the same call work later?)
+and ``maybe_happened`` (may the effect be there although the call failed?).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "BlobMissing",
+    "ClientTimeout",
+    "CommandRefused",
+    "EngineNotRunning",
+    "ExecutionCancelledError",
+    "ForkedStore",
+    "NondeterministicCall",
+    "NotAPolosStore",
+    "PolosError",
+    "PolosInternalError",
+    "PolosStoreError",
+    "PolosUsageError",
+    "RunEvicted",
+    "StepExecutionError",
+    "StoreClosed",
+    "StoreDamaged",
+    "StoreFailed",
+    "StoreFenced",
+    "StoreFormatTooNew",
+    "StoreFull",
+    "StoreInUse",
+    "StoreReadOnly",
+    "UnknownRun",
+    "UnknownWorkflow",
+    "UpdateRejected",
+    "WorkflowTimeoutError",
+]
+
+
+class PolosError(Exception):
+    """Something in polos went wrong."""
+
+    def __init__(self, message: str = "") -> None:
+        """Take the message; the class docstring's first line stands in for an empty one."""
+        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+
+
+class PolosUsageError(PolosError):
+    """The call was wrong; nothing was written."""
+
+
+class StoreInUse(PolosUsageError):
+    """Another engine owns this data directory."""
+
+
+class NotAPolosStore(PolosUsageError):
+    """The directory isn't a polos store."""
+
+
+class StoreFormatTooNew(PolosUsageError):
+    """The store was written by a newer polos."""
+
+
+class StoreReadOnly(PolosUsageError):
+    """The data directory can't be written."""
+
+
+class ForkedStore(PolosUsageError):
+    """A forked child can't use the store that its parent opened."""
+
+
+class EngineNotRunning(PolosUsageError):
+    """No engine is running on this data directory."""
+
+
+class UnknownRun(PolosUsageError):
+    """There is no run with that id."""
+
+
+class UnknownWorkflow(PolosUsageError):
+    """No workflow with that id is registered."""
+
+
+class NondeterministicCall(PolosUsageError):
+    """A workflow body did real I/O; wrap it in ctx.step.run."""
+
+
+class CommandRefused(PolosUsageError):
+    """The engine refused the command."""
+
+
+class UpdateRejected(PolosUsageError):
+    """The workflow's validator refused the update."""
+
+
+class PolosStoreError(PolosError):
+    """The store failed."""
+
+    retryable: ClassVar[bool] = False
+    maybe_happened: bool = False
+
+
+class StoreFull(PolosStoreError):
+    """No space is left on the device; nothing was written."""
+
+    retryable = True
+
+
+class StoreFailed(PolosStoreError):
+    """An append failed."""
+
+    retryable = True
+
+    def __init__(self, message: str = "", *, maybe_happened: bool = False) -> None:
+        """Take the message and whether the append may be on disk all the same."""
+        super().__init__(message)
+        self.maybe_happened = maybe_happened
+
+
+class StoreDamaged(PolosStoreError):
+    """Bytes on disk aren't what was written."""
+
+
+class BlobMissing(PolosStoreError):
+    """A blob that an event names isn't there."""
+
+
+class StoreClosed(PolosStoreError):
+    """The store was closed."""
+
+
+class StoreFenced(PolosStoreError):
+    """A newer epoch owns the log; this engine may no longer append."""
+
+
+class ClientTimeout(PolosStoreError):
+    """No engine answered the command in time; the command is kept."""
+
+    retryable = True
+    maybe_happened = True
+
+
+class StepExecutionError(PolosError):
+    """
+    A step, a child run or a wait ended in failure.
+
+    Attributes:
+        reason: what happened, as text; the same live and in replay.
+        error_type: name of the original exception type, if there was one.
+        traceback: text of the original traceback, if there was one.
+    """
+
+    def __init__(self, reason: str = "", *, error_type: str | None = None, traceback: str | None = None) -> None:
+        """Take the reason and what is known of the original exception."""
+        super().__init__(reason)
+        self.reason = reason
+        self.error_type = error_type
+        self.traceback = traceback
+
+
+class WorkflowTimeoutError(PolosError):
+    """The run didn't end within the timeout."""
+
+    def __init__(
+        self,
+        execution_id: str | None = None,
+        timeout_seconds: float | None = None,
+        *,
+        waiting_reason: str | None = None,
+    ) -> None:
+        """Take the run, the timeout in seconds, and why the run is waiting, if it is."""
+        text = f"run {execution_id} didn't end within {timeout_seconds} s"
+        if waiting_reason:
+            text += f" (it waits: {waiting_reason})"
+        super().__init__(text)
+        self.execution_id = execution_id
+        self.timeout_seconds = timeout_seconds
+        self.waiting_reason = waiting_reason
+
+
+class ExecutionCancelledError(PolosError):
+    """The run was cancelled and its grace period is over."""
+
+
+class PolosInternalError(PolosError):
+    """This is a bug in polos, not in your program; please report it with the text below."""
+
+
+class RunEvicted(BaseException):
+    """
+    The run left memory and its code is being closed; nothing is recorded any more.
+
+    A BaseException, so that ``except Exception`` in a workflow body doesn't swallow it.
+    """
