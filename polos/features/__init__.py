@@ -1,1 +1,1 @@
-""""""
+"""Public modules that programs import by name: events and schedules."""

@@ -1,1 +1,1 @@
-""""""
+"""User code run against its recorded history, without I/O."""

@@ -1,1 +1,1 @@
-""""""
+"""The shell: puts core, store and replay together and performs effects."""

@@ -1,1 +1,1 @@
-""""""
+"""Durability: bytes and their order, without knowing what they mean."""

@@ -1,1 +1,1 @@
-""""""
+"""Public data types."""

@@ -1,0 +1,1 @@
+"""One suite of behaviour, every implementation of a protocol."""

@@ -1,0 +1,1 @@
+"""Broken engines on purpose, each of which the suite must catch."""

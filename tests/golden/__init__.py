@@ -1,0 +1,1 @@
+"""Transcripts: commands in, events and state out."""

@@ -1,0 +1,1 @@
+"""The numbered invariants, with generated programs and histories."""

@@ -1,0 +1,1 @@
+"""What type checkers must say about the public names; checked, not run."""
