@@ -86,7 +86,7 @@ class AppendUnit:
     """
 
     records: tuple[NewRecord, ...]
-    expected: Mapping[str, Version] = field(default_factory=dict)
+    expected: Mapping[str, Version] = field(default_factory=dict[str, Version])
     rows: tuple[RowChange, ...] = ()
 
 

@@ -1,0 +1,1 @@
+"""Programs that show polos at work; each runs as it stands."""
