@@ -1,0 +1,103 @@
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs first, and both can be said
+# again and again. A machine needs Python 3.11 (or newer) and make, nothing else.
+#
+# Every path here is relative and tools are started as `python -m`, so a space in the path of the tree does
+# no harm (a console script's first line can't hold one).
+
+PY := .venv/bin/python
+STAMP := .venv/.installed
+JOBS ?= 2
+PYTEST := $(PY) -m pytest
+LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
+
+# An interpreter's settings from outside would reach into the environment made here.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint imports types verifytypes format docs crash-long property-long bench lock build clean
+
+help:
+	@echo 'make demo           run the main job: orders, killed and recovered'
+	@echo 'make test           lint, types, import contracts and every test (what CI runs)'
+	@echo 'make setup          only make .venv with the locked packages'
+	@echo 'make lint types     the parts of `make test` that run no code; `make format` mends what it can'
+	@echo 'make crash-long property-long bench      long campaigns and measurements'
+	@echo 'make verifytypes    how complete the public types are'
+	@echo 'make lock           resolve requirements.lock anew'
+	@echo 'make build          wheel and source archive in dist/'
+	@echo 'make clean          remove caches and build products, not .venv, not data'
+
+setup: $(STAMP)
+
+# Packages come from the lock file, hash by hash; the project itself is linked in, built by the locked
+# hatchling, so nothing that isn't in the lock is fetched.
+$(STAMP): requirements.lock pyproject.toml
+	@set -e; \
+	if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	  rm -rf .venv; found=; \
+	  for candidate in "$(PYTHON)" python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	    if [ -n "$$candidate" ] && "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	    then found=$$candidate; break; fi; \
+	  done; \
+	  [ -n "$$found" ] || { echo 'polos needs Python 3.11 or newer with venv; say which with make PYTHON=...' >&2; exit 1; }; \
+	  echo "setting up .venv with $$("$$found" --version)"; \
+	  "$$found" -m venv .venv; \
+	fi
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: setup
+	@$(PY) -m examples.orders.demo
+
+# The checks run first and the tests run in any case, so that one slip shows all there is to see; the last
+# line is pytest's own. How long the checks took is printed with the other parts' times, by tests/budget.py.
+test: setup
+	@started=$$(date +%s); checks=0; \
+	$(MAKE) --no-print-directory check || checks=$$?; \
+	POLOS_CHECK_STATUS=$$checks POLOS_CHECK_SECONDS=$$(( $$(date +%s) - started )) $(PYTEST) -n $(JOBS) --dist worksteal; \
+	tests=$$?; [ $$checks -eq 0 ] && [ $$tests -eq 0 ]
+
+check: lint imports types
+
+lint: setup
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --quiet --check .
+
+imports: setup
+	@out=$$($(LINT_IMPORTS) 2>&1) || { echo "$$out"; exit 1; }
+
+types: setup
+	@$(PY) -m mypy --no-error-summary
+	@$(PY) -m pyright >.venv/.pyright 2>&1 || { cat .venv/.pyright; exit 1; }
+
+verifytypes: setup
+	@$(PY) -m pyright --verifytypes polos --ignoreexternal
+
+format: setup
+	@$(PY) -m ruff check --quiet --fix . || true
+	@$(PY) -m ruff format --quiet .
+
+docs: setup
+	@$(PYTEST) tests/docs
+
+crash-long: setup
+	@POLOS_CAMPAIGN=long $(PYTEST) tests/crash tests/controls -n $(JOBS) --dist worksteal
+
+property-long: setup
+	@POLOS_CAMPAIGN=long $(PYTEST) tests/property -n $(JOBS) --dist worksteal
+
+bench: setup
+	@$(PY) -m bench
+
+lock: setup
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input uv
+	@$(PY) -m uv pip compile pyproject.toml --group all --universal --python-version 3.11 --upgrade --quiet \
+	  --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --output-file requirements.lock
+
+build: setup
+	@$(PY) -m hatchling build
+
+clean:
+	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,62 @@
+"""
+What holds for every test: one seed, bounded Hypothesis, a time budget.
+
+Warnings are errors, unknown marks are errors and a test that passes although marked xfail is an error; those three
+stand in pyproject.toml. Hypothesis has no deadline here, because a wall clock says nothing on a shared machine,
+and no database, because a case that only one machine remembers makes two machines disagree.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.budget import Budget
+from tests.campaign import LONG, SEED
+
+settings.register_profile(
+    "ci",
+    max_examples=100,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("long", parent=settings.get_profile("ci"), max_examples=10_000)
+settings.load_profile("long" if LONG else "ci")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Seed Hypothesis before its own plugin looks, and add up times in the process that prints."""
+    if config.getoption("hypothesis_seed") is None:
+        config.option.hypothesis_seed = str(SEED)
+    if not hasattr(config, "workerinput"):
+        status = os.environ.get("POLOS_CHECK_STATUS")
+        budget = Budget(
+            processes=config.getoption("numprocesses", None) or 1,
+            check_seconds=float(os.environ.get("POLOS_CHECK_SECONDS", "0")),
+            check_status=None if status is None else int(status),
+        )
+        config.pluginmanager.register(budget, "polos-budget")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which campaign this is and how to repeat it."""
+    campaign = "long" if LONG else "short"
+    return f"campaign: {campaign}, seed {SEED} (repeat with POLOS_SEED={SEED} POLOS_CAMPAIGN={campaign})"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The top of the project's tree."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Tests marked `anyio` run on asyncio alone: polos knows no other loop."""
+    return "asyncio"
