@@ -1,0 +1,523 @@
+"""
+Commands into events: the only place that says no.
+
+`decide` is a function of a run's state, a command and the time. It changes nothing. What it gives
+back is accepted by `evolve` (E2): the events of the run, in order, and the messages for others.
+
+Reports that come late or twice are not errors: an acknowledgement may have been lost with the process
+that waited for it. They decide to nothing. A *refusal* is for a caller who has to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from polos.engine import commands as c
+from polos.engine import events as e
+from polos.engine.json import Json
+from polos.engine.messages import Message
+from polos.engine.state import ENDED, Op, OpKind, OpStatus, Phase, RunState
+from polos.errors import CommandRefused
+
+__all__ = ["SIGNALS_KEPT_MAX", "Decision", "created_to_json", "decide"]
+
+# How many resumes or signals of one key a run keeps while nobody waits for them (polos-api D30).
+SIGNALS_KEPT_MAX = 100
+
+
+@dataclass(slots=True)
+class Decision:
+    """What follows from a command: events of the run itself, messages to others."""
+
+    events: list[e.Event] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+
+
+def decide(state: RunState, command: c.Command, *, now_us: int) -> Decision:
+    """
+    Decide a command.
+
+    Args:
+        state: the run; not changed.
+        command: what is asked.
+        now_us: the time, never before the run's last record.
+
+    Returns:
+        The events, possibly none, and the messages.
+
+    Raises:
+        CommandRefused: the caller has to know that this can't be.
+    """
+    return _DECIDE[type(command)](state, command, now_us)
+
+
+def _nothing() -> Decision:
+    return Decision()
+
+
+def _alive(state: RunState) -> bool:
+    return state.phase is not Phase.ABSENT and state.phase not in ENDED
+
+
+def _open_op(state: RunState, name: str, kind: OpKind) -> Op | None:
+    op = state.ops.get(name)
+    return op if op is not None and op.kind is kind else None
+
+
+# ------------------------------------------------------------------------------------------ runs
+
+
+def _create(state: RunState, command: c.CreateRun, _now_us: int) -> Decision:
+    if state.phase is not Phase.ABSENT:
+        return _nothing()
+    return Decision([command.created])
+
+
+def _begin(state: RunState, command: c.BeginRun, _now_us: int) -> Decision:
+    if state.phase in (Phase.QUEUED, Phase.BACKOFF):
+        attempt = state.attempt + 1
+    elif state.phase in (Phase.ACTIVE, Phase.CANCELLING) and state.direct:
+        # A direct body isn't replayed: after a crash it begins anew and looks up what is finished.
+        attempt = state.attempt + 1
+    else:
+        return _nothing()
+    started = e.RunStarted(attempt=attempt, code=command.code, python=command.python, direct=command.direct)
+    return Decision([started])
+
+
+def _set_aside(state: RunState, command: c.SetAside, _now_us: int) -> Decision:
+    if not _alive(state) or state.aside == command.reason:
+        return _nothing()
+    return Decision([e.RunSetAside(reason=command.reason, message=command.message)])
+
+
+def _diverge(state: RunState, command: c.Diverge, _now_us: int) -> Decision:
+    if state.phase not in (Phase.ACTIVE, Phase.CANCELLING) or state.aside == "diverged":
+        return _nothing()
+    return Decision([e.RunDiverged(report=command.report, message=command.message)])
+
+
+def _readmit(state: RunState, command: c.Readmit, _now_us: int) -> Decision:
+    if not _alive(state) or state.aside is None:
+        return _nothing()
+    return Decision([e.RunReadmitted(by=command.by)])
+
+
+# ---------------------------------------------------------------------------------------- ending
+
+
+class _Ending:
+    """Collects what belongs into the unit that ends a run: everything open is abandoned in it."""
+
+    def __init__(self, state: RunState, decision: Decision, *, cause: int) -> None:
+        self.state = state
+        self.decision = decision
+        self.cause = cause
+
+    def message(self, kind: str, target: str, body: dict[str, Json]) -> None:
+        version = self.state.version + len(self.decision.events)
+        identity = f"{self.state.run}:{version}:{len(self.decision.messages)}"
+        self.decision.messages.append(Message(id=identity, kind=kind, target=target, body=body))
+
+    def abandon(self, name: str, op: Op) -> None:
+        """Close one open request; a child that isn't detached is asked to stop."""
+        add = self.decision.events.append
+        match op.kind:
+            case OpKind.STEP:
+                add(e.StepAbandoned(cause=self.cause, name=name))
+            case OpKind.TIMER:
+                add(e.TimerCancelled(cause=self.cause, name=name))
+            case OpKind.WAIT:
+                add(e.WaitCancelled(cause=self.cause, name=name))
+            case OpKind.CHILD:
+                cancel = op.version == 0 or op.child in self.state.children
+                cancel = cancel and op.child != ""
+                add(e.ChildDetached(cause=self.cause, name=name, cancelled=cancel))
+                if cancel:
+                    self.message("cancel", op.child, {"by": "parent"})
+
+    def close_everything(self, already: set[str], *, cancel_children: bool) -> None:
+        """Abandon what is open, answer updates, drop signals, stop children of a cancelled run."""
+        add = self.decision.events.append
+        for name, op in self.state.ops.items():
+            if name not in already:
+                self.abandon(name, op)
+        gone = e.Failure(type="RunEnded", message=f"the run {self.state.run} ended before it answered")
+        for update_id in self.state.updates:
+            if update_id not in already:
+                add(e.UpdateAnswered(cause=self.cause, update_id=update_id, error=gone))
+        for (kind, key), kept in self.state.signals.items():
+            for signal in kept:
+                if signal.id not in already:
+                    add(e.SignalDropped(kind=kind, key=key, signal_id=signal.id, reason="the run ended"))
+        if cancel_children:
+            awaited = {op.child for op in self.state.ops.values() if op.kind is OpKind.CHILD}
+            for child in self.state.children:
+                if child not in awaited:
+                    self.message("cancel", child, {"by": "parent"})
+
+    def finish(self, event: e.RunCompleted | e.RunFailed | e.RunCancelled) -> None:
+        """Add the last event, and tell a parent that waits."""
+        self.decision.events.append(event)
+        state = self.state
+        if not (state.wanted and state.parent):
+            return
+        body: dict[str, Json] = {"name": state.step, "child": state.run}
+        match event:
+            case e.RunCompleted():
+                body |= {"status": "completed", "result": event.result, "result_type": event.result_type}
+            case e.RunFailed():
+                body |= {"status": "failed", "error": failure_to_json(event.error)}
+            case e.RunCancelled():
+                body |= {"status": "cancelled", "by": event.by}
+        self.message("finished", state.parent, body)
+
+
+def failure_to_json(error: e.Failure) -> Json:
+    """Give a failure as a JSON object."""
+    return {"type": error.type, "message": error.message, "traceback": error.traceback}
+
+
+def created_to_json(created: e.RunCreated) -> dict[str, Json]:
+    """Give what a run is created with as a JSON object."""
+    found: dict[str, Json] = {spec.name: getattr(created, spec.name) for spec in fields(created)}
+    found["tags"] = list(created.tags)
+    return found
+
+
+def _cancelled(state: RunState, decision: Decision, *, by: str, cause: int) -> Decision:
+    ending = _Ending(state, decision, cause=cause)
+    ending.close_everything(set(), cancel_children=True)
+    ending.finish(e.RunCancelled(cause=cause, by=by))
+    return decision
+
+
+def _request_cancel(state: RunState, command: c.RequestCancel, now_us: int) -> Decision:
+    if not _alive(state):
+        return _nothing()
+    if state.phase is Phase.CANCELLING:
+        return _force_cancel(state, c.ForceCancel(by=command.by), now_us)
+    decision = Decision([
+        e.CancelRequested(by=command.by, grace_due_us=now_us + command.grace_us, reason=command.reason)
+    ])  # fmt: skip
+    if state.phase in (Phase.QUEUED, Phase.BACKOFF):
+        return _cancelled(state, decision, by=command.by, cause=state.version + 1)
+    # Children that the code awaits are cancelled when it stops awaiting them; the others now.
+    awaited = {op.child for op in state.ops.values() if op.kind is OpKind.CHILD}
+    ending = _Ending(state, decision, cause=state.version + 1)
+    for child in state.children:
+        if child not in awaited:
+            ending.message("cancel", child, {"by": "parent"})
+    return decision
+
+
+def _force_cancel(state: RunState, command: c.ForceCancel, _now_us: int) -> Decision:
+    if state.phase is not Phase.CANCELLING:
+        return _nothing()
+    if command.close:
+        return _cancelled(state, Decision(), by=state.cancelled_by or command.by, cause=state.version)
+    return _nothing() if state.cancel_forced else Decision([e.CancelForced(by=command.by)])
+
+
+# ----------------------------------------------------------------------------------- activations
+
+
+def _activate(state: RunState, command: c.Activate, now_us: int) -> Decision:
+    if state.phase not in (Phase.ACTIVE, Phase.CANCELLING):
+        return _nothing()
+    return _Activation(state, command.cause, now_us).decide(command.requests)
+
+
+class _Activation:
+    """Turns the requests of one activation into events; answers that exist already come behind them."""
+
+    def __init__(self, state: RunState, cause: int, now_us: int) -> None:
+        self.state = state
+        self.now_us = now_us
+        self.decision = Decision()
+        self.ending = _Ending(state, self.decision, cause=cause)
+        self.answers: list[e.Event] = []
+        self.closed: set[str] = set()
+        self.opened: dict[str, Op] = {}
+
+    def decide(self, requests: tuple[c.Request, ...]) -> Decision:
+        for request in requests:
+            self._one(request)
+        self.decision.events.extend(self.answers)
+        return self.decision
+
+    def _one(self, request: c.Request) -> None:
+        match request.event:
+            case e.StepScheduled() as event:
+                self._step(event)
+            case e.TimerStarted() as event:
+                self._ask(event, OpKind.TIMER)
+            case e.WaitStarted() as event:
+                self._wait(event)
+            case e.ChildStarted() as event:
+                self._child(event, request.spec)
+            case e.StepAbandoned() | e.TimerCancelled() | e.WaitCancelled() | e.ChildDetached() as event:
+                self._abandon(event.name)
+            case e.MessageSent() as event:
+                self._send(event)
+            case e.UpdateAnswered() as event:
+                self.closed.add(event.update_id)
+                self.decision.events.append(event)
+            case e.RunCompleted() | e.RunFailed() | e.RunCancelled() as event:
+                self._end(cancel_children=isinstance(event, e.RunCancelled))
+                self.ending.finish(event)
+            case e.RunRetried() as event:
+                self.decision.events.append(event)
+            case e.RunContinued() as event:
+                self._end(cancel_children=False)
+                self.decision.events.append(event)
+                assert request.spec is not None, "a successor has a spec"
+                self.ending.message("start", event.successor, created_to_json(request.spec))
+            case event:
+                self.decision.events.append(event)
+
+    def _ask(self, event: Any, kind: OpKind) -> bool:
+        """Open a request, unless an earlier attempt already has the answer."""
+        state = self.state
+        if event.name in state.finished:
+            reused = e.ResultReused(cause=event.cause, name=event.name, version=state.finished[event.name])
+            self.answers.append(reused)
+            return False
+        held = state.ops.get(event.name)
+        if held is not None and not held.claimed and held.kind is not kind:
+            # An earlier attempt used this name for something else: that is over.
+            self.ending.abandon(event.name, held)
+            held = None
+        self.decision.events.append(event)
+        if held is None:
+            # Version 0 marks a request of this very activation; a detached child has no one to stop it.
+            child = event.child if kind is OpKind.CHILD and not event.detached else ""
+            self.opened[event.name] = Op(kind=kind, status=OpStatus.OPEN, version=0, child=child)
+        return held is None
+
+    def _step(self, event: e.StepScheduled) -> None:
+        if self._ask(event, OpKind.STEP) and event.effect == "at_most_once":
+            self.decision.events.append(e.StepAttemptStarted(name=event.name, attempt=1))
+
+    def _wait(self, event: e.WaitStarted) -> None:
+        if not self._ask(event, OpKind.WAIT) or event.kind == "topic":
+            return
+        for key in (event.name, event.key):
+            for signal in self.state.signals.get((event.kind, key), ()):
+                if signal.id not in self.closed:
+                    self.closed.add(signal.id)
+                    self.answers.append(_answer_wait(event.name, event.kind, key, signal.id, signal.data, signal.at_us))
+                    return
+
+    def _child(self, event: e.ChildStarted, spec: e.RunCreated | None) -> None:
+        if self._ask(event, OpKind.CHILD):
+            assert spec is not None, "a child has a spec"
+            self.ending.message("start", event.child, created_to_json(spec))
+
+    def _abandon(self, name: str) -> None:
+        op = self.opened.pop(name, None) or self.state.ops.get(name)
+        if op is None or name in self.closed:
+            return  # an earlier attempt's answer was on its way; there is nothing to give up
+        self.closed.add(name)
+        self.ending.abandon(name, op)
+        for answer in self.answers:
+            if isinstance(answer, e.WaitSatisfied) and answer.name == name:
+                # What was kept for this wait is kept for the next one.
+                self.answers.remove(answer)
+                self.closed.discard(answer.event_id or "")
+                break
+
+    def _send(self, event: e.MessageSent) -> None:
+        if event.name and event.name in self.state.finished:
+            reused = e.ResultReused(cause=event.cause, name=event.name, version=self.state.finished[event.name])
+            self.answers.append(reused)
+            return
+        self.decision.events.append(event)
+        assert isinstance(event.body, dict), "a message's body is a JSON object"
+        self.ending.message(event.kind, event.target, event.body)
+
+    def _end(self, *, cancel_children: bool) -> None:
+        for name, op in self.opened.items():
+            if name not in self.closed and name not in self.state.ops:
+                self.ending.abandon(name, op)
+        self.answers.clear()
+        self.ending.close_everything(self.closed, cancel_children=cancel_children)
+
+
+def _answer_wait(name: str, kind: str, key: str, signal_id: str, data: Json, created_us: int) -> e.WaitSatisfied:
+    event_type = f"resume_{key}" if kind == "suspend" else key
+    return e.WaitSatisfied(
+        name=name, kind=kind, key=key, data=data, event_id=signal_id, event_type=event_type, created_us=created_us
+    )
+
+
+# ----------------------------------------------------------------------------------------- steps
+
+
+def _begin_attempt(state: RunState, command: c.BeginAttempt, _now_us: int) -> Decision:
+    op = _open_op(state, command.name, OpKind.STEP)
+    if op is None or op.status is not OpStatus.BACKOFF or op.attempt != command.attempt:
+        return _nothing()
+    return Decision([e.StepAttemptStarted(name=command.name, attempt=command.attempt)])
+
+
+def _complete_step(state: RunState, command: c.CompleteStep, _now_us: int) -> Decision:
+    # A late result of an earlier attempt completes a step that is still undecided.
+    if _open_op(state, command.name, OpKind.STEP) is None:
+        return _nothing()
+    return Decision([
+        e.StepCompleted(name=command.name, attempt=command.attempt, value=command.value, type=command.type)
+    ])  # fmt: skip
+
+
+def _fail_step(state: RunState, command: c.FailStep, now_us: int) -> Decision:
+    op = _open_op(state, command.name, OpKind.STEP)
+    if op is None or op.attempt != command.attempt or op.status is OpStatus.UNKNOWN:
+        return _nothing()
+    if command.delay_us is None:
+        return Decision([e.StepFailed(name=command.name, attempt=command.attempt, error=command.error)])
+    due_us = now_us + command.delay_us
+    return Decision([
+        e.StepAttemptFailed(name=command.name, attempt=command.attempt, error=command.error, due_us=due_us)
+    ])  # fmt: skip
+
+
+def _mark_unknown(state: RunState, command: c.MarkUnknown, _now_us: int) -> Decision:
+    op = _open_op(state, command.name, OpKind.STEP)
+    if op is None or op.status is not OpStatus.STARTED or op.attempt != command.attempt:
+        return _nothing()
+    return Decision([e.StepOutcomeUnknown(name=command.name, attempt=command.attempt, reason=command.reason)])
+
+
+def _resolve_step(state: RunState, command: c.ResolveStep, _now_us: int) -> Decision:
+    op = _open_op(state, command.name, OpKind.STEP)
+    if op is None or op.status is not OpStatus.UNKNOWN:
+        message = f"run {state.run} has no step {command.name!r} of unknown outcome"
+        raise CommandRefused(message)
+    return Decision([
+        e.StepResolved(
+            name=command.name,
+            outcome=command.outcome,
+            by=command.by,
+            value=command.value,
+            type=command.type,
+            error=command.error,
+        )
+    ])  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------- waiting
+
+
+def _fire_timer(state: RunState, command: c.FireTimer, _now_us: int) -> Decision:
+    if _open_op(state, command.name, OpKind.TIMER) is None:
+        return _nothing()
+    return Decision([e.TimerFired(name=command.name)])
+
+
+def _expire_wait(state: RunState, command: c.ExpireWait, now_us: int) -> Decision:
+    op = _open_op(state, command.name, OpKind.WAIT)
+    if op is None:
+        return _nothing()
+    return Decision([e.WaitExpired(name=command.name, kind=op.wait_kind, due_us=now_us)])
+
+
+def _satisfy_topic_wait(state: RunState, command: c.SatisfyTopicWait, _now_us: int) -> Decision:
+    if _open_op(state, command.name, OpKind.WAIT) is None:
+        return _nothing()
+    return Decision([command.event])
+
+
+def _deliver(state: RunState, command: c.Deliver, now_us: int) -> Decision:
+    message = command.message
+    match message.kind:
+        case "finished":
+            return _child_finished(state, message)
+        case "cancel":
+            by = str(message.body.get("by", "parent"))
+            if state.phase is Phase.CANCELLING:
+                return _nothing()  # a parent asks once; only a person's second request forces
+            return _request_cancel(state, c.RequestCancel(by=by, grace_us=command.grace_us), now_us)
+        case "resume":
+            return _signal(state, "suspend", str(message.body["key"]), message, now_us)
+        case "signal":
+            return _signal(state, "signal", str(message.body["key"]), message, now_us)
+        case _:
+            text = f"a run can't take a message of kind {message.kind!r}"
+            raise CommandRefused(text)
+
+
+def _child_finished(state: RunState, message: Message) -> Decision:
+    name = str(message.body["name"])
+    op = _open_op(state, name, OpKind.CHILD)
+    child = str(message.body["child"])
+    if op is None or op.child != child:
+        return _nothing()
+    error = message.body.get("error")
+    result_type = message.body.get("result_type")
+    failure = None
+    if isinstance(error, dict):
+        traceback = error.get("traceback")
+        text = None if traceback is None else str(traceback)
+        failure = e.Failure(type=str(error["type"]), message=str(error["message"]), traceback=text)
+    return Decision([
+        e.ChildFinished(
+            name=name,
+            child=child,
+            status=str(message.body["status"]),
+            result=message.body.get("result"),
+            result_type=None if result_type is None else str(result_type),
+            error=failure,
+        )
+    ])  # fmt: skip
+
+
+def _signal(state: RunState, kind: str, key: str, message: Message, now_us: int) -> Decision:
+    if message.id in state.signals_seen:
+        return _nothing()
+    if not _alive(state):
+        text = f"run {state.run} has {'ended' if state.phase in ENDED else 'not begun'}; nothing waits for {key!r}"
+        raise CommandRefused(text)
+    data = message.body.get("data")
+    exact = state.ops.get(key)
+    open_waits = [(name, op) for name, op in state.ops.items() if op.kind is OpKind.WAIT and op.wait_kind == kind]
+    for name, op in open_waits:
+        if op is exact or (exact is None and op.key == key):
+            return Decision([_answer_wait(name, kind, op.key, message.id, data, now_us)])
+    if len(state.signals.get((kind, key), ())) >= SIGNALS_KEPT_MAX:
+        text = f"run {state.run} already keeps {SIGNALS_KEPT_MAX} answers for {key!r} that nobody waits for"
+        raise CommandRefused(text)
+    return Decision([e.SignalReceived(kind=kind, key=key, signal_id=message.id, data=data)])
+
+
+def _receive_update(state: RunState, command: c.ReceiveUpdate, _now_us: int) -> Decision:
+    if command.update_id in state.signals_seen:
+        return _nothing()
+    if state.phase not in (Phase.ACTIVE, Phase.CANCELLING):
+        message = f"run {state.run} isn't running; it can't take the update {command.name!r}"
+        raise CommandRefused(message)
+    return Decision([e.UpdateReceived(update_id=command.update_id, name=command.name, data=command.data)])
+
+
+_DECIDE: dict[type[Any], Callable[[RunState, Any, int], Decision]] = {
+    c.CreateRun: _create,
+    c.BeginRun: _begin,
+    c.Activate: _activate,
+    c.BeginAttempt: _begin_attempt,
+    c.CompleteStep: _complete_step,
+    c.FailStep: _fail_step,
+    c.MarkUnknown: _mark_unknown,
+    c.ResolveStep: _resolve_step,
+    c.FireTimer: _fire_timer,
+    c.ExpireWait: _expire_wait,
+    c.SatisfyTopicWait: _satisfy_topic_wait,
+    c.Deliver: _deliver,
+    c.ReceiveUpdate: _receive_update,
+    c.RequestCancel: _request_cancel,
+    c.ForceCancel: _force_cancel,
+    c.Diverge: _diverge,
+    c.SetAside: _set_aside,
+    c.Readmit: _readmit,
+}

@@ -1,0 +1,47 @@
+"""
+What one run wants of another: start it, tell its parent how it ended, cancel, resume, signal, publish.
+
+`decide` sees one run and changes one run, so such a wish leaves it as a message. Its id is made of
+the sender and the version of the event that sent it, so that sending again gives the same id and the
+receiver can ignore it. A message to a run of the same log is decided in the same append unit; any
+other is owed (`MessageOwed`) until the other log's inbox keeps it (`MessageDelivered`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from polos.engine.json import Json
+
+__all__ = ["Message", "message_from_json", "message_to_json"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """
+    A wish with an address.
+
+    Attributes:
+        id: sender and version; the same wish has the same id.
+        kind: "start", "finished", "cancel", "resume", "signal" or "publish".
+        target: a run, or the topic of a "publish".
+        body: a JSON object; its keys depend on the kind.
+    """
+
+    id: str
+    kind: str
+    target: str
+    body: dict[str, Json]
+
+
+def message_to_json(message: Message) -> Json:
+    """Give the message as a JSON object."""
+    return {"id": message.id, "kind": message.kind, "target": message.target, "body": message.body}
+
+
+def message_from_json(value: Json) -> Message:
+    """Give back what `message_to_json` was given."""
+    assert isinstance(value, dict), "a message is a JSON object"
+    body = value["body"]
+    assert isinstance(body, dict), "a message's body is a JSON object"
+    return Message(id=str(value["id"]), kind=str(value["kind"]), target=str(value["target"]), body=body)

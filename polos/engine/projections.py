@@ -1,0 +1,266 @@
+"""
+Rows that follow from events: how runs are found without reading their streams.
+
+Each run's rows are a function of its state, so the change an event makes is the difference between
+before and after, and the rows of a whole log are those of the folded states (L6). Rows hold what a
+run-level row can hold and nothing per step: a step in the middle of a run writes none.
+
+Keys (tuples; encoded by the store):
+
+====================================================  ==========================================
+``("run", run)``                                      summary, JSON
+``("time", created_us, run)``                         all runs, by creation
+``("status", status, created_us, run)``               runs of a status; also of a waiting reason
+``("workflow", workflow, created_us, run)``           runs of a workflow
+``("parent", parent, created_us, run)``               children
+``("root", root, created_us, run)``                   the tree below a root
+``("tag", tag, created_us, run)``                     runs with a tag
+``("timer", due_us, run)``                            when a run that isn't running must be looked at
+``("topic_wait", topic, run, name)``                  who waits for events of a topic
+``("suspend", root, key, opened_us, run, name)``      who waits for an answer, by tree
+``("topic", topic)``                                  a topic that has events
+``("code", workflow)``                                digest of the code registered last
+``("command", command_id)``                           outcome of a consumed inbox command
+====================================================  ==========================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from polos.engine import events as e
+from polos.engine.evolve import evolve
+from polos.engine.json import Json
+from polos.engine.state import ENDED, OpKind, RunState, next_due_us, status, waiting_reason
+
+__all__ = [
+    "CODE_PREFIX",
+    "Changes",
+    "INBOX_STREAM",
+    "Key",
+    "RUN_PREFIX",
+    "Rows",
+    "TOPIC_PREFIX",
+    "advance",
+    "fold_rows",
+    "run_rows",
+    "run_stream",
+    "summary",
+    "system_rows",
+    "topic_stream",
+    "wait_rows",
+]
+
+Key = tuple[str | int, ...]
+Rows = dict[Key, bytes]
+Changes = dict[Key, bytes | None]
+Shown = tuple[str, str | None, int | None]
+
+RUN_PREFIX = "run/"
+TOPIC_PREFIX = "topic/"
+CODE_PREFIX = "code/"
+INBOX_STREAM = "inbox"
+
+# Events that can change a run-level row. All others leave the rows of `run_rows` as they are
+# unless they change what `_shown` tells.
+_ROW_EVENTS: frozenset[type[Any]] = frozenset(
+    {
+        e.RunCreated, e.RunStarted, e.RunRetried, e.RunCompleted, e.RunFailed, e.RunCancelled,
+        e.RunContinued, e.RunDiverged, e.RunSetAside, e.RunReadmitted, e.CancelRequested, e.CancelForced,
+        e.TagsChanged,
+    }
+)  # fmt: skip
+
+# Events that open or close a request, and so may move a run between `running` and `waiting`.
+_OP_EVENTS: frozenset[type[Any]] = frozenset(
+    {
+        e.StepScheduled, e.StepCompleted, e.StepFailed, e.StepAbandoned, e.StepOutcomeUnknown,
+        e.StepResolved, e.TimerStarted, e.TimerFired, e.TimerCancelled, e.WaitStarted, e.WaitSatisfied,
+        e.WaitExpired, e.WaitCancelled, e.ChildStarted, e.ChildFinished, e.ChildDetached,
+    }
+)  # fmt: skip
+
+
+def run_stream(run: str) -> str:
+    """Name the stream of a run."""
+    return RUN_PREFIX + run
+
+
+def topic_stream(topic: str) -> str:
+    """Name the stream of a topic."""
+    return TOPIC_PREFIX + topic
+
+
+def summary(state: RunState) -> dict[str, Json]:
+    """Give what the row of a run says about it."""
+    return {
+        "workflow": state.workflow,
+        "kind": state.kind,
+        "status": status(state),
+        "waiting_reason": waiting_reason(state),
+        "created_us": state.created_us,
+        "started_us": state.started_us,
+        "ended_us": state.ended_us,
+        "end_version": state.version if state.phase in ENDED else None,
+        "attempt": state.attempt,
+        "retries": state.retries,
+        "parent": state.parent,
+        "step": state.step,
+        "root": state.root,
+        "root_workflow": state.root_workflow,
+        "session": state.session,
+        "user": state.user,
+        "tags": list(state.tags),
+        "queue": state.queue,
+        "concurrency_key": state.concurrency_key,
+        "deployment": state.deployment,
+        "run_timeout_us": state.run_timeout_us,
+        "cancel_requested_us": state.cancel_requested_us,
+        "cancelled_by": state.cancelled_by,
+        "continues": state.continues,
+        "successor": state.successor,
+        "result_type": state.result_type,
+    }
+
+
+def _shown(state: RunState) -> Shown:
+    """Give what the rows of a run say that its requests can change: status, waiting reason, next due."""
+    shown = status(state)
+    if shown == "waiting":
+        return shown, waiting_reason(state), next_due_us(state)
+    return shown, None, next_due_us(state) if shown == "queued" else None
+
+
+def _shown_rows(state: RunState, shown: Shown) -> Rows:
+    name, reason, due_us = shown
+    rows: Rows = {("status", name, state.created_us, state.run): b""}
+    if reason is not None:
+        rows["status", reason, state.created_us, state.run] = b""
+    if due_us is not None:
+        rows["timer", due_us, state.run] = b""
+    return rows
+
+
+def run_rows(state: RunState) -> Rows:
+    """Give the rows of a run as a whole, those of its single waits left out."""
+    if state.version == 0:
+        return {}
+    at = state.created_us
+    rows: Rows = {
+        ("run", state.run): orjson.dumps(summary(state)),
+        ("time", at, state.run): b"",
+        ("workflow", state.workflow, at, state.run): b"",
+        **_shown_rows(state, _shown(state)),
+    }
+    if state.parent is not None:
+        rows["parent", state.parent, at, state.run] = b""
+    if state.root != state.run:
+        rows["root", state.root, at, state.run] = b""
+    for tag in state.tags:
+        rows["tag", tag, at, state.run] = b""
+    return rows
+
+
+def wait_rows(state: RunState, name: str) -> Rows:
+    """Give the rows of one open wait."""
+    op = state.ops.get(name)
+    if op is None or op.kind is not OpKind.WAIT:
+        return {}
+    if op.wait_kind == "topic":
+        return {("topic_wait", op.key, state.run, name): b""}
+    if op.wait_kind == "suspend":
+        return {("suspend", state.root, op.key, op.opened_us, state.run, name): b""}
+    return {}
+
+
+def system_rows(event: e.Event) -> Rows:
+    """Give the rows that an event of a stream that is no run's makes."""
+    match event:
+        case e.EventPublished():
+            return {("topic", event.topic): b""}
+        case e.CodeRegistered():
+            return {("code", event.workflow): event.digest.encode()}
+        case e.InboxConsumed():
+            return {("command", event.command_id): orjson.dumps({"outcome": event.outcome, "detail": event.detail})}
+        case _:
+            return {}
+
+
+def _change(rows: Changes, before: Rows, after: Rows) -> None:
+    for key in before:
+        if key not in after:
+            rows[key] = None
+    for key, value in after.items():
+        if before.get(key) != value:
+            rows[key] = value
+
+
+def advance(state: RunState, event: e.Event, *, time_us: int, rows: Changes) -> None:
+    """
+    Apply an event to a run and note how its rows change.
+
+    Args:
+        state: the run; changed in place, as by `evolve`.
+        event: the next event of its stream.
+        time_us: the record's time.
+        rows: takes the changes; None stands for a row that is gone.
+    """
+    kind = type(event)
+    if kind in _ROW_EVENTS:
+        before = run_rows(state)
+        waits = _all_wait_rows(state) if state.ops else {}
+        evolve(state, event, time_us=time_us)
+        _change(rows, before, run_rows(state))
+        if waits:
+            _change(rows, waits, _all_wait_rows(state))
+    elif kind in _OP_EVENTS:
+        shown = _shown(state)
+        name: str = event.name  # type: ignore[union-attr]  # every event of _OP_EVENTS has a name
+        waits = wait_rows(state, name)
+        evolve(state, event, time_us=time_us)
+        _change(rows, waits, wait_rows(state, name))
+        now_shown = _shown(state)
+        if now_shown != shown:
+            # Of a run's rows its requests change only these.
+            _change(rows, _shown_rows(state, shown), _shown_rows(state, now_shown))
+            rows["run", state.run] = orjson.dumps(summary(state))
+    else:
+        evolve(state, event, time_us=time_us)
+
+
+def _all_wait_rows(state: RunState) -> Rows:
+    rows: Rows = {}
+    for name, op in state.ops.items():
+        if op.kind is OpKind.WAIT:
+            rows |= wait_rows(state, name)
+    return rows
+
+
+def fold_rows(records: Iterable[tuple[str, e.Event, int]]) -> Rows:
+    """
+    Fold the rows of a whole log.
+
+    Args:
+        records: stream, event and time of each record, in order of position.
+
+    Returns:
+        The rows that the log must have (L6).
+    """
+    runs: dict[str, RunState] = {}
+    rows: Rows = {}
+    for stream, event, time_us in records:
+        changes: Changes = {}
+        if stream.startswith(RUN_PREFIX):
+            run = stream.removeprefix(RUN_PREFIX)
+            advance(runs.setdefault(run, RunState(run=run)), event, time_us=time_us, rows=changes)
+        else:
+            changes.update(system_rows(event))
+        for key, value in changes.items():
+            if value is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = value
+    return rows
