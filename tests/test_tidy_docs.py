@@ -1,0 +1,110 @@
+"""
+The documents check themselves: what can be found, what is listed, what a word means.
+
+The README's list of pages and the index of docs/ are the same, links lead somewhere, the glossary has each word of
+the design once and in order, and fragments of the changelog have the form that the next version needs.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from tests import tidy
+from tests.tidy import ROOT
+
+KINDS = ("security", "removed", "deprecated", "added", "changed", "fixed")
+
+WORDS = """
+    activation attempt blob cause debt divergence epoch eviction execution fact group inbox message owner position
+    projection record replay resume row run signal step stream suspend timer topic unit version wait workflow
+""".split()
+
+# Words that mean something else elsewhere, or that we have another word for; as parts of names in polos/.
+REJECTED = {"journal": "history or log", "checkpoint": "record or snapshot", "leader": "owner"}
+
+
+def read(name: str) -> str:
+    """Give the text of a file of the project."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def links(text: str) -> list[str]:
+    """Give the targets of the Markdown links of a text that lead to files, code aside."""
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+    return [target for target in targets if target and ":" not in target]
+
+
+def test_readme_lists_the_pages_of_the_index():
+    """The README's documentation section and docs/index.md list the same pages with the same words, in one order."""
+    section = read("README.md").split("## Documentation\n")[1].split("\n##")[0]
+    entry = re.compile(r"^- \[.*$", flags=re.MULTILINE)
+
+    in_readme = [line.replace("](docs/", "](") for line in entry.findall(section)]
+
+    assert entry.findall(read("docs/index.md")) == in_readme
+    assert in_readme
+
+
+def test_every_page_is_in_the_index():
+    """A page that the index doesn't lead to is a page that nobody finds; design notes have an index of their own."""
+    pages = {
+        str(path.relative_to("docs")) for path in tidy.tracked() if path.parts[0] == "docs" and path.suffix == ".md"
+    }
+    pages = {page for page in pages if not page.startswith("design/")} - {"index.md"}
+
+    assert pages == {link for link in links(read("docs/index.md")) if not link.startswith("..")}
+
+
+def test_links_lead_somewhere():
+    """Every link from one file of the project to another has a file at its end."""
+    dead = [
+        f"{path} -> {link}"
+        for path, text in tidy.text_files()
+        if path.suffix == ".md"
+        for link in links(text)
+        if not (ROOT / path.parent / link).exists()
+    ]
+
+    assert [] == dead
+
+
+def test_glossary_has_each_word_once_in_order():
+    """The glossary is sorted, defines each entry, and has every word that the design stands on."""
+    terms = re.findall(r"^(\w[\w ]*)\n: \S", read("docs/glossary.md"), flags=re.MULTILINE)
+
+    assert sorted(set(terms)) == terms
+    assert set() == set(WORDS) - set(terms)
+
+
+def test_glossary_explains_its_own_words():
+    """A word in italics in the glossary has an entry, in the singular or the plural."""
+    text = read("docs/glossary.md").split("\n\n", maxsplit=2)[2]
+    terms = set(re.findall(r"^(\w[\w ]*)\n: \S", text, flags=re.MULTILINE))
+    used = {word.lower() for word in re.findall(r"\*(\w+)\*", text)}
+
+    assert set() == {word for word in used if word not in terms and word.removesuffix("s") not in terms}
+
+
+@pytest.mark.parametrize("word", REJECTED)
+def test_rejected_words_name_nothing(word):
+    """No class, function or module of polos is named by a word that the glossary has another one for."""
+    names = {path.stem for path in tidy.python_files("polos")}
+    for path in tidy.python_files("polos"):
+        for node in ast.walk(ast.parse(read(str(path)))):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                names.add(node.name)
+
+    assert [] == [name for name in sorted(names) if word in name.lower()], f"say {REJECTED[word]}"
+
+
+def test_changelog_fragments():
+    """Each fragment is named by its issue and kind, and holds a sentence for users."""
+    fragments = [path for path in tidy.tracked() if path.parts[0] == "changes" and path.name != "README.md"]
+    named = re.compile(rf"\d+(-[a-z0-9-]+)?\.({'|'.join(KINDS)})\.md")
+
+    assert [] == [str(path) for path in fragments if not named.fullmatch(path.name)]
+    assert [] == [str(path) for path in fragments if not re.search(r"\w.*\.\s*\Z", read(str(path)), flags=re.DOTALL)]
