@@ -151,7 +151,17 @@ class StoreFailed(PolosStoreError):
 
 
 class StoreDamaged(PolosStoreError):
-    """Bytes on disk aren't what was written."""
+    """
+    Bytes on disk aren't what was written.
+
+    Attributes:
+        position: the record where it was found, if it was a record.
+    """
+
+    def __init__(self, message: str = "", *, position: int | None = None) -> None:
+        """Take the message and the position of the damaged record."""
+        super().__init__(message)
+        self.position = position
 
 
 class BlobMissing(PolosStoreError):

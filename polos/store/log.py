@@ -30,6 +30,8 @@ from enum import IntEnum
 from typing import NewType, Protocol
 
 __all__ = [
+    "LOG_START",
+    "STREAM_START",
     "AppendUnit",
     "Epoch",
     "Head",
@@ -48,6 +50,9 @@ __all__ = [
 Position = NewType("Position", int)  # place in the log, from 1; 0 is before the first record
 Version = NewType("Version", int)  # place in a stream, from 1; 0 is before the first record
 Epoch = NewType("Epoch", int)  # which ownership wrote it, from 1
+
+LOG_START = Position(0)
+STREAM_START = Version(0)
 
 # A row's key: parts compared one after another, strings by code point, integers (0 <= n < 2**63)
 # by value. Encoded by `polos.store.keys`; a long string enters as prefix and digest.
@@ -73,7 +78,9 @@ class NewRecord:
     schema_version: int
     time_us: int
     payload: bytes
-    blobs: tuple[str, ...] = ()  # digests of blobs the payload names; they are pinned until it is durable
+    blobs: tuple[str, ...] = ()  # SHA-256, as hex, of blobs the payload names; they are pinned until it is durable
+    key_id: int = 0
+    encoding: PayloadEncoding = PayloadEncoding.PLAIN  # what `payload` is; the writer makes BLOB out of large ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +110,7 @@ class Record:
     payload: bytes
     key_id: int = 0
     encoding: PayloadEncoding = PayloadEncoding.PLAIN  # as stored; `payload` is already resolved
+    blobs: tuple[str, ...] = ()  # as written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,12 +142,12 @@ class Reader(Protocol):
         """Give the version of a stream's last record, 0 if it has none."""
         ...
 
-    def records(self, *, after: Position = Position(0), limit: int | None = None) -> Iterator[Record]:
+    def records(self, *, after: Position = LOG_START, limit: int | None = None) -> Iterator[Record]:
         """Give records behind a position, in order of position."""
         ...
 
     def stream(
-        self, stream: str, *, after: Version = Version(0), limit: int | None = None, reverse: bool = False
+        self, stream: str, *, after: Version = STREAM_START, limit: int | None = None, reverse: bool = False
     ) -> Iterator[Record]:
         """Give a stream's records behind a version, in order of version (from the last one down if `reverse`)."""
         ...
@@ -187,6 +195,17 @@ class Log(Protocol):
 
     def subscribe(self, callback: Callable[[Position], None]) -> Callable[[], None]:
         """Call back, on the appending thread, after each commit made through this object; gives the way to stop it."""
+        ...
+
+    def reopen(self) -> Head:
+        """
+        Find out what is on disk after a `StoreFailed` with `maybe_happened`, and give the head that counts.
+
+        Closes and opens again what lies below, and makes that head durable. Readers must have ended.
+
+        Raises:
+            StoreFailed: that can't be found out now either; try again later.
+        """
         ...
 
     def close(self) -> None:

@@ -1,0 +1,176 @@
+"""
+Records as bytes, and the hash chain through them.
+
+A record is a header and a payload. The header holds the payload's length and digest, and only the
+header enters the chain::
+
+    leaf   = SHA-256(0x00 ‖ header)
+    head_n = SHA-256(0x02 ‖ head_{n-1} ‖ leaf_n)        head_0 = 32 zero bytes
+
+So a payload can later be pruned, moved away or made unreadable, and the chain still verifies. The
+leaves are those of an RFC 6962 tree, hence the 0x00; 0x01 is left for the inner nodes of that tree.
+
+What is stored for position n, an *entry*, is ``head_n ‖ header ‖ payload``. Keeping every head beside
+its record costs 32 bytes and buys two things: damage is located (the first entry that doesn't
+follow from its predecessor), and any single record can be checked with nothing but the entry before
+it. Every read does so. LMDB has no checksums, so what an entry says counts only once its digest and
+its place in the chain agree.
+
+`docs/format.md` describes the bytes; change neither without the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Final
+
+from polos.errors import PolosInternalError, PolosUsageError, StoreDamaged
+from polos.store.log import Epoch, Head, NewRecord, PayloadEncoding, Position, Record, Version
+
+__all__ = [
+    "EMPTY_CHAIN",
+    "HEAD_BYTES",
+    "blob_digests",
+    "blob_reference",
+    "decode_entry",
+    "encode_entry",
+    "entry_head",
+    "head_of",
+    "next_head",
+    "parse_blob_reference",
+]
+
+HEAD_BYTES: Final = 32
+EMPTY_CHAIN: Final = bytes(HEAD_BYTES)
+HEADER_FORMAT: Final = 1
+NAME_BYTES_MAX: Final = 2**16 - 1
+PAYLOAD_BYTES_MAX: Final = 2**31
+BLOBS_MAX: Final = 2**16 - 1
+
+# format, encoding, schema version, key id, position, version, time, payload length, payload digest,
+# number of blobs, bytes of the type, bytes of the stream; then type, stream and blob digests.
+_FIXED = struct.Struct(">BBHIQQqI32sHHH")
+_FIXED_BYTES = _FIXED.size
+_REFERENCE = struct.Struct(">32sQ")
+_ENCODINGS = {int(encoding): encoding for encoding in PayloadEncoding}
+_sha256 = hashlib.sha256
+
+
+def next_head(previous: bytes, header: bytes) -> bytes:
+    """Give head_n from head_{n-1} and the header of record n."""
+    return _sha256(b"\x02" + previous + _sha256(b"\x00" + header).digest()).digest()
+
+
+def encode_entry(record: NewRecord, position: Position, version: Version, previous: bytes) -> tuple[bytes, bytes]:
+    """
+    Give the head behind a record, and its entry.
+
+    Raises:
+        PolosUsageError: a name, the payload or the list of blobs is over what the header can hold.
+    """
+    kind = record.type.encode()
+    stream = record.stream.encode("utf-8", "surrogatepass")
+    payload = record.payload
+    if len(kind) > NAME_BYTES_MAX or len(stream) > NAME_BYTES_MAX or not stream:
+        raise PolosUsageError(f"the names of a record take 1 to {NAME_BYTES_MAX} bytes: {record.stream[:80]!r}")
+    if len(payload) > PAYLOAD_BYTES_MAX or len(record.blobs) > BLOBS_MAX:
+        raise PolosUsageError(f"a record of {len(payload)} bytes and {len(record.blobs)} blobs is too large")
+    header = _FIXED.pack(
+        HEADER_FORMAT,
+        record.encoding,
+        record.schema_version,
+        record.key_id,
+        position,
+        version,
+        record.time_us,
+        len(payload),
+        _sha256(payload).digest(),
+        len(record.blobs),
+        len(kind),
+        len(stream),
+    )
+    header += kind + stream
+    if record.blobs:
+        header += b"".join(map(bytes.fromhex, record.blobs))
+    head = next_head(previous, header)
+    return head, head + header + payload
+
+
+def entry_head(entry: bytes, position: int) -> bytes:
+    """Give the head that an entry claims; it isn't checked."""
+    if len(entry) < HEAD_BYTES + _FIXED_BYTES:
+        raise StoreDamaged(f"record {position} is cut short", position=position)
+    return entry[:HEAD_BYTES]
+
+
+def decode_entry(entry: bytes, position: int, previous: bytes) -> Record:
+    """
+    Give the record of an entry, once it is proved that this is what was written.
+
+    Args:
+        entry: the bytes found for `position`.
+        position: where they were found.
+        previous: the head of the entry before.
+
+    Raises:
+        StoreDamaged: the entry doesn't follow from `previous`, or the payload isn't the digest's.
+    """
+    claimed = entry_head(entry, position)
+    (
+        form, encoding, schema_version, key_id, own_position, version, time_us, length, digest,
+        blobs, kind_bytes, stream_bytes,
+    ) = _FIXED.unpack_from(entry, HEAD_BYTES)  # fmt: skip
+    names = HEAD_BYTES + _FIXED_BYTES
+    stream_at = names + kind_bytes
+    blobs_at = stream_at + stream_bytes
+    body = blobs_at + 32 * blobs
+    if claimed != next_head(previous, entry[HEAD_BYTES:body]):
+        raise StoreDamaged(f"record {position} doesn't follow from the one before it", position=position)
+    payload = entry[body:]
+    if length != len(payload) or digest != _sha256(payload).digest():
+        raise StoreDamaged(f"the payload of record {position} isn't what was written", position=position)
+    # From here on the bytes are what a polos wrote; anything odd is ours, not the disk's.
+    if form != HEADER_FORMAT or own_position != position or encoding not in _ENCODINGS:
+        raise PolosInternalError(f"record {position} was written with header {entry[HEAD_BYTES:body].hex()}")
+    return Record(
+        position=own_position,
+        stream=entry[stream_at:blobs_at].decode("utf-8", "surrogatepass"),
+        version=version,
+        type=entry[names:stream_at].decode(),
+        schema_version=schema_version,
+        time_us=time_us,
+        payload=payload,
+        key_id=key_id,
+        encoding=_ENCODINGS[encoding],
+        blobs=tuple(entry[at : at + 32].hex() for at in range(blobs_at, body, 32)) if blobs else (),
+    )
+
+
+def head_of(entry: bytes, position: int, epoch: Epoch) -> Head:
+    """Give the head of a log whose last entry this is."""
+    chain = entry_head(entry, position)
+    fields = _FIXED.unpack_from(entry, HEAD_BYTES)
+    if fields[4] != position:
+        raise StoreDamaged(f"record {position} says that it is record {fields[4]}", position=position)
+    return Head(position=Position(position), chain=chain, epoch=epoch, time_us=fields[6])
+
+
+def blob_reference(digest: str, length: int) -> bytes:
+    """Make the stored payload that stands for a blob."""
+    return _REFERENCE.pack(bytes.fromhex(digest), length)
+
+
+def parse_blob_reference(payload: bytes) -> tuple[str, int]:
+    """Give digest and length out of a stored payload that stands for a blob."""
+    if len(payload) != _REFERENCE.size:
+        raise PolosInternalError(f"a blob reference has {_REFERENCE.size} bytes, not {len(payload)}")
+    digest, length = _REFERENCE.unpack(payload)
+    return digest.hex(), length
+
+
+def blob_digests(record: NewRecord) -> tuple[str, ...]:
+    """Give every blob that a record needs: those its payload names, and the one it was moved to."""
+    if record.encoding is PayloadEncoding.BLOB:
+        return (*record.blobs, parse_blob_reference(record.payload)[0])
+    return record.blobs

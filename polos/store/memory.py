@@ -1,0 +1,190 @@
+"""
+A log in memory, for tests and simulation.
+
+It keeps the very bytes a log on disk keeps, in dicts with a sorted list of keys, so that a test that
+passes here has gone through encoding, chain and index. A reader sees the tables as they were when it
+was opened: a commit that happens while readers are open copies a table before it changes it.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, insort
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self, final
+
+from polos.errors import PolosInternalError, StoreClosed, StoreFenced
+from polos.store.layout import Plan, Table
+from polos.store.log import AppendUnit, Epoch, Head, Position, Receipt
+from polos.store.reader import EPOCH_KEY, BlobSource, EntryReader
+
+__all__ = ["MemoryLog"]
+
+TABLES: tuple[Table, ...] = ("log", "streams", "rows", "blobs", "meta")
+
+
+@final
+class _Sorted:
+    """A map with its keys in order."""
+
+    __slots__ = ("keys", "values")
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.values: dict[bytes, bytes] = {}
+
+    def copy(self) -> _Sorted:
+        other = _Sorted()
+        other.keys = self.keys.copy()
+        other.values = self.values.copy()
+        return other
+
+    def put(self, key: bytes, value: bytes) -> None:
+        if key not in self.values:
+            if self.keys and key < self.keys[-1]:
+                insort(self.keys, key)
+            else:
+                self.keys.append(key)
+        self.values[key] = value
+
+    def delete(self, key: bytes) -> None:
+        if self.values.pop(key, None) is not None:
+            del self.keys[bisect_left(self.keys, key)]
+
+
+@final
+class _View:
+    """The tables as they were at one moment."""
+
+    __slots__ = ("_tables",)
+
+    def __init__(self, tables: dict[Table, _Sorted]) -> None:
+        self._tables = tables
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        return self._tables[table].values.get(key)
+
+    def scan(
+        self, table: Table, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        kept = self._tables[table]
+        low = bisect_left(kept.keys, start)
+        high = len(kept.keys) if stop is None else bisect_left(kept.keys, stop)
+        for at in range(high - 1, low - 1, -1) if reverse else range(low, high):
+            key = kept.keys[at]
+            yield key, kept.values[key]
+
+
+@final
+class MemoryLog:
+    """A `Log` that is gone with its process."""
+
+    def __init__(self, *, blobs: BlobSource | None = None, tables: dict[Table, _Sorted] | None = None) -> None:
+        """Make an empty log; `blobs` resolves payloads that were moved to blobs."""
+        self._tables = tables or {table: _Sorted() for table in TABLES}
+        self._blobs = blobs
+        self._lock = threading.Lock()
+        self._shared: set[int] = set()  # ids of the tables that an open reader sees
+        self._readers = 0
+        self._subscribers: list[Callable[[Position], None]] = []
+        self._closed = False
+
+    def copy(self) -> Self:
+        """Give another log with the same content, as a process would find it that opens it after a crash."""
+        with self._lock:
+            copies = {name: table.copy() for name, table in self._tables.items()}
+        return type(self)(blobs=self._blobs, tables=copies)
+
+    @contextmanager
+    def reader(self) -> Generator[EntryReader]:
+        """Open a consistent view."""
+        with self._lock:
+            self._check_open()
+            self._readers += 1
+            self._shared.update(map(id, self._tables.values()))
+            reader = EntryReader(_View(self._tables.copy()), self._blobs)
+        try:
+            yield reader
+        finally:
+            reader.close()
+            with self._lock:
+                self._readers -= 1
+                if not self._readers:
+                    self._shared.clear()
+
+    def acquire(self) -> Epoch:
+        """Take the next epoch."""
+        with self._lock:
+            self._check_open()
+            epoch = Epoch(self._head().epoch + 1)
+            self._changed("meta").put(EPOCH_KEY, epoch.to_bytes(8, "big"))
+            return epoch
+
+    def append(self, units: Sequence[AppendUnit], *, epoch: Epoch) -> list[Receipt]:
+        """Write a group of units, all or nothing."""
+        with self._lock:
+            self._check_open()
+            head = self._head()
+            if epoch != head.epoch:
+                raise StoreFenced(f"L7: epoch {epoch} may not append, {head.epoch} owns the log")
+            before = EntryReader(_View(self._tables))
+            plan = Plan(units, head, before.version)
+            self._write(plan)
+            subscribers = list(self._subscribers)
+        for callback in subscribers:
+            callback(plan.head.position)
+        return plan.receipts
+
+    def subscribe(self, callback: Callable[[Position], None]) -> Callable[[], None]:
+        """Call back after each commit; gives the way to stop it."""
+        self._subscribers.append(callback)
+
+        def unsubscribe() -> None:
+            if callback in self._subscribers:
+                self._subscribers.remove(callback)
+
+        return unsubscribe
+
+    def reopen(self) -> Head:
+        """Give the head; there is nothing below that could have lost it."""
+        with self._lock:
+            self._check_open()
+            return self._head()
+
+    def close(self) -> None:
+        """Close it."""
+        self._closed = True
+
+    # ------------------------------------------------------------------------------------ private
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed("this log was closed")
+
+    def _head(self) -> Head:
+        return EntryReader(_View(self._tables)).head()
+
+    def _changed(self, name: Table) -> _Sorted:
+        """Give a table that may be changed: a copy, if an open reader sees the present one."""
+        table = self._tables[name]
+        if id(table) in self._shared:
+            table = self._tables[name] = table.copy()
+        return table
+
+    def _write(self, plan: Plan) -> None:
+        for name, pairs in plan.appended():
+            if not pairs:
+                continue
+            table = self._changed(name)
+            for key, value in pairs:
+                if key in table.values:
+                    raise PolosInternalError(f"L1: {name} has {key.hex()} already")
+                table.put(key, value)
+        if plan.rows:
+            rows = self._changed("rows")
+            for key, row in plan.rows:
+                if row is None:
+                    rows.delete(key)
+                else:
+                    rows.put(key, row)

@@ -1,0 +1,214 @@
+"""
+Reading a log, whatever keeps its bytes.
+
+A backend shows its bytes as four sorted tables (`Tables`); what they mean, and whether they are to be
+believed, is decided here, once. So the in-memory log and LMDB can't disagree on what damage is.
+
+Nothing is given to a caller before it is proved. A record is checked against its own digest and
+against the entry before it; the stream index is only a hint where to look, and what is found there
+has to say itself that it is the record looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Protocol, final
+
+from polos.errors import BlobMissing, StoreClosed, StoreDamaged
+from polos.store.chain import EMPTY_CHAIN, decode_entry, entry_head, head_of, parse_blob_reference
+from polos.store.keys import encode_key
+from polos.store.layout import Table, decode_row, decode_run, position_key, read_position, stream_key
+from polos.store.log import LOG_START, STREAM_START, Epoch, Head, Key, PayloadEncoding, Position, Record, Version
+
+__all__ = ["EPOCH_KEY", "BlobSource", "EntryReader", "Tables"]
+
+EPOCH_KEY = b"epoch"
+# Every part of a key starts with 0x01 or 0x02, so all keys under a prefix are smaller than this behind it.
+BEHIND_PREFIX = b"\x03"
+
+
+class BlobSource(Protocol):
+    """Where payloads are that were too large for the log."""
+
+    def get(self, digest: str) -> bytes:
+        """Give a blob, verified."""
+        ...
+
+
+class Tables(Protocol):
+    """One consistent view of a backend's sorted tables."""
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """Give the value of a key."""
+        ...
+
+    def scan(
+        self, table: Table, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Give what lies in ``start <= key < stop``, in order of key or backwards."""
+        ...
+
+
+@final
+class EntryReader:
+    """A `Reader` over `Tables`."""
+
+    def __init__(self, tables: Tables, blobs: BlobSource | None = None) -> None:
+        """Take the view and the source of large payloads."""
+        self._tables = tables
+        self._blobs = blobs
+        self._closed = False
+
+    def close(self) -> None:
+        """Refuse everything from now on."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed("this reader was closed; read inside its `with`")
+
+    def head(self) -> Head:
+        """Give the end of the log in this view."""
+        self._check_open()
+        epoch = Epoch(int.from_bytes(self._tables.get("meta", EPOCH_KEY) or b"", "big"))
+        for key, entry in self._tables.scan("log", reverse=True):
+            return head_of(entry, read_position(key), epoch)
+        return Head(position=Position(0), chain=EMPTY_CHAIN, epoch=epoch, time_us=0)
+
+    def version(self, stream: str) -> Version:
+        """Give the version of a stream's last record, 0 if it has none."""
+        self._check_open()
+        for first, _, count in self._runs(stream, reverse=True):
+            return Version(first + count - 1)
+        return Version(0)
+
+    def records(self, *, after: Position = LOG_START, limit: int | None = None) -> Iterator[Record]:
+        """Give records behind a position, in order of position."""
+        self._check_open()
+        previous = self._head_behind(after)
+        if previous is None:
+            return
+        expected = after + 1
+        for key, entry in islice(self._tables.scan("log", position_key(expected)), limit):
+            self._check_open()
+            if read_position(key) != expected:
+                raise StoreDamaged(f"record {expected} is missing", position=expected)
+            yield self._resolved(decode_entry(entry, expected, previous))
+            previous = entry_head(entry, expected)
+            expected += 1
+
+    def stream(
+        self, stream: str, *, after: Version = STREAM_START, limit: int | None = None, reverse: bool = False
+    ) -> Iterator[Record]:
+        """Give a stream's records behind a version, in order of version (from the last one down if `reverse`)."""
+        self._check_open()
+        return islice(self._backward(stream, after) if reverse else self._forward(stream, after), limit)
+
+    def row(self, key: Key) -> bytes | None:
+        """Give a row's value."""
+        self._check_open()
+        encoded = encode_key(key)
+        stored = self._tables.get("rows", encoded)
+        return None if stored is None else decode_row(encoded, stored)[1]
+
+    def rows(
+        self, prefix: Key = (), *, after: Key | None = None, limit: int | None = None, reverse: bool = False
+    ) -> Iterator[tuple[Key, bytes]]:
+        """Give the rows whose key starts with `prefix`, in key order, strictly behind `after` (a whole key)."""
+        self._check_open()
+        start = encode_key(prefix)
+        stop = start + BEHIND_PREFIX
+        if after is not None and reverse:
+            stop = min(stop, encode_key(after))
+        elif after is not None:
+            start = max(start, encode_key(after) + b"\x00")
+        for encoded, stored in islice(self._tables.scan("rows", start, stop, reverse=reverse), limit):
+            self._check_open()
+            yield decode_row(encoded, stored)
+
+    # ------------------------------------------------------------------------------------ private
+
+    def _head_behind(self, position: int) -> bytes | None:
+        """Give head_n of a position; None if it is behind the end of the log."""
+        if position == 0:
+            return EMPTY_CHAIN
+        entry = self._tables.get("log", position_key(position))
+        if entry is not None:
+            return entry_head(entry, position)
+        if position > self.head().position:
+            return None
+        raise StoreDamaged(f"record {position} is missing", position=position)
+
+    def _runs(
+        self, stream: str, *, start: int = 0, stop: int | None = None, reverse: bool = False
+    ) -> Iterator[tuple[int, int, int]]:
+        """Give (first version, first position, count) of the runs of a stream whose first version is in a range."""
+        low = stream_key(stream, start)
+        high = stream_key(stream) + b"\x00" if stop is None else stream_key(stream, stop)
+        for key, value in self._tables.scan("streams", low, high, reverse=reverse):
+            self._check_open()
+            yield decode_run(key, value)
+
+    def _forward(self, stream: str, after: int) -> Iterator[Record]:
+        start = 0
+        if after:
+            # The wanted version may lie inside a run, which then starts before it.
+            start = next((run[0] for run in self._runs(stream, stop=after + 2, reverse=True)), 0)
+        expected: int | None = None
+        for first, position, count in self._runs(stream, start=start):
+            if expected is not None and first != expected:
+                raise StoreDamaged(f"L2: the index of stream {stream} goes from version {expected - 1} to {first}")
+            expected = first + count
+            skip = max(0, after + 1 - first)
+            if skip < count:
+                yield from self._run(stream, first + skip, position + skip, count - skip)
+
+    def _backward(self, stream: str, after: int) -> Iterator[Record]:
+        expected: int | None = None
+        for first, position, count in self._runs(stream, reverse=True):
+            if expected is not None and first + count != expected:
+                last = first + count - 1
+                raise StoreDamaged(f"L2: the index of stream {stream} goes from version {last} to {expected}")
+            expected = first
+            skip = max(0, after + 1 - first)
+            if skip < count:
+                yield from reversed(list(self._run(stream, first + skip, position + skip, count - skip)))
+            if first <= after + 1:
+                return
+
+    def _run(self, stream: str, version: int, position: int, count: int) -> Iterator[Record]:
+        """Give `count` neighbouring records, each proved to be the version of the stream that the index says."""
+        previous = self._head_behind(position - 1)
+        if previous is None:
+            raise StoreDamaged(
+                f"stream {stream} should go on at record {position}, which is missing", position=position
+            )
+        found = self._tables.scan("log", position_key(position), position_key(position + count))
+        for wanted in range(position, position + count):
+            self._check_open()
+            key, entry = next(found, (b"", b""))
+            if key != position_key(wanted):
+                raise StoreDamaged(f"record {wanted} is missing", position=wanted)
+            record = decode_entry(entry, wanted, previous)
+            if record.stream != stream or record.version != version:
+                raise StoreDamaged(
+                    f"the index of stream {stream} names record {wanted} as version {version}, "
+                    f"which is version {record.version} of {record.stream}",
+                    position=wanted,
+                )
+            yield self._resolved(record)
+            previous = entry_head(entry, wanted)
+            version += 1
+
+    def _resolved(self, record: Record) -> Record:
+        if record.encoding is not PayloadEncoding.BLOB:
+            return record
+        digest, length = parse_blob_reference(record.payload)
+        if self._blobs is None:
+            raise BlobMissing(f"record {record.position} is in blob {digest}, and this log was opened without blobs")
+        payload = self._blobs.get(digest)
+        if len(payload) != length:
+            raise StoreDamaged(f"blob {digest} has {len(payload)} bytes, not {length}", position=record.position)
+        return replace(record, payload=payload)
