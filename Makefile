@@ -43,8 +43,8 @@ $(STAMP): requirements.lock pyproject.toml
 	  echo "setting up .venv with $$("$$found" --version)"; \
 	  "$$found" -m venv .venv; \
 	fi
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r requirements.lock
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-input --require-hashes -r requirements.lock
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
 demo: setup
@@ -54,14 +54,14 @@ demo: setup
 # line is pytest's own. How long the checks took is printed with the other parts' times, by tests/budget.py.
 test: setup
 	@started=$$(date +%s); checks=0; \
-	$(MAKE) --no-print-directory check || checks=$$?; \
+	$(MAKE) --no-print-directory --keep-going check || checks=$$?; \
 	POLOS_CHECK_STATUS=$$checks POLOS_CHECK_SECONDS=$$(( $$(date +%s) - started )) $(PYTEST) -n $(JOBS) --dist worksteal; \
 	tests=$$?; [ $$checks -eq 0 ] && [ $$tests -eq 0 ]
 
 check: lint imports types
 
 lint: setup
-	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff check --quiet --output-format concise .
 	@$(PY) -m ruff format --quiet --check .
 
 imports: setup
@@ -71,8 +71,9 @@ types: setup
 	@$(PY) -m mypy --no-error-summary
 	@$(PY) -m pyright >.venv/.pyright 2>&1 || { cat .venv/.pyright; exit 1; }
 
+# pyright asks the first python on the path where packages are, whatever runs it.
 verifytypes: setup
-	@$(PY) -m pyright --verifytypes polos --ignoreexternal
+	@PATH="$$PWD/.venv/bin:$$PATH" $(PY) -m pyright --verifytypes polos --ignoreexternal
 
 format: setup
 	@$(PY) -m ruff check --quiet --fix . || true
@@ -91,7 +92,7 @@ bench: setup
 	@$(PY) -m bench
 
 lock: setup
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input uv
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-input uv
 	@$(PY) -m uv pip compile pyproject.toml --group all --universal --python-version 3.11 --upgrade --quiet \
 	  --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --output-file requirements.lock
 
