@@ -14,7 +14,7 @@ LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as r
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint imports types verifytypes format docs crash-long property-long bench lock build clean
+.PHONY: help setup demo test check lint imports types mypy pyright verifytypes format docs crash-long property-long bench lock build clean
 
 help:
 	@echo 'make demo           run the main job: orders, killed and recovered'
@@ -35,11 +35,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@set -e; \
 	if ! $(PY) -m pip --version >/dev/null 2>&1; then \
 	  rm -rf .venv; found=; \
-	  for candidate in "$(PYTHON)" python3.11 python3.12 python3.13 python3.14 python3 python; do \
-	    if [ -n "$$candidate" ] && "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	  for candidate in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3.13 python3.14 python3 python); do \
+	    if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
 	    then found=$$candidate; break; fi; \
 	  done; \
-	  [ -n "$$found" ] || { echo 'polos needs Python 3.11 or newer with venv; say which with make PYTHON=...' >&2; exit 1; }; \
+	  [ -n "$$found" ] || { echo 'polos needs Python 3.11 or newer with venv and ensurepip; say which with make PYTHON=...' >&2; exit 1; }; \
 	  echo "setting up .venv with $$("$$found" --version)"; \
 	  "$$found" -m venv .venv; \
 	fi
@@ -67,9 +67,13 @@ lint: setup
 imports: setup
 	@out=$$($(LINT_IMPORTS) 2>&1) || { echo "$$out"; exit 1; }
 
-types: setup
+types: mypy pyright
+
+mypy: setup
 	@$(PY) -m mypy --no-error-summary
-	@$(PY) -m pyright >.venv/.pyright 2>&1 || { cat .venv/.pyright; exit 1; }
+
+pyright: setup
+	@out=$$($(PY) -m pyright 2>&1) || { echo "$$out"; exit 1; }
 
 # pyright asks the first python on the path where packages are, whatever runs it.
 verifytypes: setup
