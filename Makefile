@@ -14,7 +14,7 @@ LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as r
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint imports types mypy pyright verifytypes format docs crash-long property-long bench lock build clean
+.PHONY: help setup demo test check lint imports types mypy pyright verifytypes format crash-long property-long bench lock build clean
 
 help:
 	@echo 'make demo           run the main job: orders, killed and recovered'
@@ -82,9 +82,6 @@ verifytypes: setup
 format: setup
 	@$(PY) -m ruff check --quiet --fix . || true
 	@$(PY) -m ruff format --quiet .
-
-docs: setup
-	@$(PYTEST) tests/docs
 
 crash-long: setup
 	@POLOS_CAMPAIGN=long $(PYTEST) tests/crash tests/controls -n $(JOBS) --dist worksteal
