@@ -93,7 +93,7 @@ class MemoryLog:
     def copy(self) -> Self:
         """Give another log with the same content, as a process would find it that opens it after a crash."""
         with self._lock:
-            copies = {name: table.copy() for name, table in self._tables.items()}
+            copies: dict[Table, _Sorted] = {name: table.copy() for name, table in self._tables.items()}
         return type(self)(blobs=self._blobs, tables=copies)
 
     @contextmanager

@@ -1,0 +1,156 @@
+"""
+Faults on order: a log that fails when a test says so.
+
+Part of the package, not of its tests, because every layer above the log has to show what it does when
+the log is slow, is full, or breaks off in a commit, and because a program's own tests may want to know
+the same of their workflows. Nothing here is random: a `FaultPlan` says at which append what happens.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from enum import Enum
+from typing import final
+
+from polos.errors import StoreFailed, StoreFull
+from polos.store.log import AppendUnit, Epoch, Head, Log, Position, Reader, Receipt
+
+__all__ = ["Fault", "FaultPlan", "FaultyLog"]
+
+
+class Fault(Enum):
+    """What happens to an append."""
+
+    FULL = "the disk is full: nothing is written"
+    REFUSED = "the write fails, and nothing is written"
+    UNKNOWN_LOST = "the outcome is unknown, and nothing was written"
+    UNKNOWN_KEPT = "the outcome is unknown, and everything was written"
+
+
+@final
+class FaultPlan:
+    """
+    Says what happens at which append; appends count from 1. Safe to change from any thread.
+
+    Example:
+        >>> plan = FaultPlan()
+        >>> plan.at(3, Fault.UNKNOWN_KEPT)
+        >>> plan.always(Fault.FULL)     # from now on
+        >>> plan.never()                # the disk has room again
+    """
+
+    def __init__(self) -> None:
+        """Make a plan without faults."""
+        self._lock = threading.Lock()
+        self._at: dict[int, Fault] = {}
+        self._always: Fault | None = None
+        self._reopening_fails = 0
+        self._gate = threading.Event()
+        self._gate.set()
+        self._reached = threading.Condition(self._lock)
+        self.appends = 0
+        self.failed = 0
+
+    def at(self, number: int, fault: Fault) -> None:
+        """Fail the append of that number."""
+        with self._lock:
+            self._at[number] = fault
+
+    def next(self, fault: Fault) -> None:
+        """Fail the next append that begins."""
+        with self._lock:
+            self._at[self.appends + 1] = fault
+
+    def always(self, fault: Fault) -> None:
+        """Fail every append from now on, until `never`."""
+        with self._lock:
+            self._always = fault
+
+    def never(self) -> None:
+        """Fail none from now on."""
+        with self._lock:
+            self._always = None
+            self._at.clear()
+
+    def fail_reopening(self, times: int) -> None:
+        """Let the next `times` calls of `reopen` fail."""
+        with self._lock:
+            self._reopening_fails = times
+
+    def hold(self) -> None:
+        """Make appends wait before they write, until `let_go`: a slow disk, without a clock."""
+        self._gate.clear()
+
+    def let_go(self) -> None:
+        """Let waiting appends go on, and later ones through."""
+        self._gate.set()
+
+    def wait_appends(self, number: int, timeout_seconds: float = 30.0) -> bool:
+        """Wait until that many appends have begun; False if they don't in time."""
+        with self._reached:
+            return self._reached.wait_for(lambda: self.appends >= number, timeout_seconds)
+
+    def begin(self) -> Fault | None:
+        """Count an append and say what happens to it."""
+        with self._reached:
+            self.appends += 1
+            fault = self._at.pop(self.appends, self._always)
+            self.failed += fault is not None
+            self._reached.notify_all()
+        self._gate.wait()
+        return fault
+
+    def begin_reopening(self) -> bool:
+        """Say whether this `reopen` fails."""
+        with self._lock:
+            fails = self._reopening_fails > 0
+            self._reopening_fails -= fails
+            return fails
+
+
+@final
+class FaultyLog:
+    """A `Log` that passes everything on to another one and fails by plan."""
+
+    def __init__(self, log: Log, plan: FaultPlan) -> None:
+        """Take the log that does the work, and the plan."""
+        self.log = log
+        self.plan = plan
+
+    def reader(self) -> AbstractContextManager[Reader]:
+        """Open a view."""
+        return self.log.reader()
+
+    def acquire(self) -> Epoch:
+        """Take the next epoch."""
+        return self.log.acquire()
+
+    def append(self, units: Sequence[AppendUnit], *, epoch: Epoch) -> list[Receipt]:
+        """Append, or fail as planned."""
+        fault = self.plan.begin()
+        if fault is Fault.FULL:
+            raise StoreFull("planned: no space is left on the device; nothing was written")
+        if fault is Fault.REFUSED:
+            raise StoreFailed("planned: the write failed; nothing was written")
+        if fault is Fault.UNKNOWN_LOST:
+            raise StoreFailed("planned: the commit broke off", maybe_happened=True)
+        receipts = self.log.append(units, epoch=epoch)
+        if fault is Fault.UNKNOWN_KEPT:
+            raise StoreFailed("planned: the commit broke off", maybe_happened=True)
+        return receipts
+
+    def subscribe(self, callback: Callable[[Position], None]) -> Callable[[], None]:
+        """Call back after each commit of the log below, also one that was reported as unknown."""
+        return self.log.subscribe(callback)
+
+    def reopen(self) -> Head:
+        """Open the log below again, or fail as planned."""
+        if self.plan.begin_reopening():
+            raise StoreFailed("planned: it can't be opened again")
+        return self.log.reopen()
+
+    def close(self) -> None:
+        """Close the log below."""
+        self.log.close()
