@@ -29,7 +29,16 @@ from typing import Any, Generic, Protocol, TypeVar, final
 from polos.clock import Clock, SystemClock
 from polos.errors import ForkedStore, PolosUsageError, StoreFailed
 
-__all__ = ["Environment", "Gate", "OpenReader", "Settings", "share_environment"]
+__all__ = [
+    "Environment",
+    "Gate",
+    "OpenReader",
+    "OwnerInfo",
+    "ReadersInside",
+    "Settings",
+    "found_environment",
+    "share_environment",
+]
 
 PATIENCE_SECONDS = 5.0  # how long a swap waits for the readers of this process
 CLOSING_PATIENCE_SECONDS = 1.0  # and how long closing does
@@ -51,6 +60,18 @@ class OpenReader:
 
     thread: str
     open_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerInfo:
+    """The engine that owns a data directory."""
+
+    pid: int
+    host: str
+    started_us: int
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
 
 
 class ReadersInside(Exception):  # internal: what a swap that can't have the gate is told
@@ -161,6 +182,8 @@ class Environment(Generic[Raw]):
         self.writing = threading.RLock()
         self.settings = settings
         self.shares = 1
+        self.owner: OwnerInfo | None = None  # who in this process owns the log; kept by `polos.store.ownership`
+        self.engine: object | None = None  # the engine of this process that runs on it; kept by the engine
         self._opener = opener
         self._pid = os.getpid()
         self._raw: Raw | None = opener(path, settings)
@@ -233,6 +256,14 @@ def forked(path: str) -> ForkedStore:
         f"{path} was opened by the parent of this process, and what is open doesn't survive fork(); "
         "start the process with multiprocessing's 'spawn' or subprocess, or open the store after forking"
     )
+
+
+@contextmanager
+def found_environment(path: str | os.PathLike[str]) -> Generator[Environment[Any] | None]:
+    """Give the environment of a path if it is open here; while inside, none is opened, closed or owned."""
+    with _table_lock:
+        found = _table.get(os.path.realpath(path))
+        yield None if found is None or found.is_parents else found
 
 
 def share_environment(

@@ -48,6 +48,7 @@ from polos.errors import (
     StoreReadOnly,
 )
 from polos.store.environment import Environment, OpenReader, ReadersInside, Settings, share_environment
+from polos.store.files import FULL_CODES
 from polos.store.layout import Plan, Table
 from polos.store.log import AppendUnit, Epoch, Head, Position, Receipt, Version
 from polos.store.reader import EPOCH_KEY, BlobSource, EntryReader
@@ -66,7 +67,6 @@ READERS_CHECK_US: Final = 10_000_000
 VERSIONS_KEPT_MAX: Final = 50_000
 PROBE_SLACK_BYTES: Final = 256 << 10
 REOPENED_KEY: Final = b"reopened"  # how often `reopen` had to make sure of the head
-FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DAMAGE: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
 
 
@@ -226,6 +226,8 @@ class LmdbLog:
     Attributes:
         path: the directory of the environment.
         blobs: where large payloads are.
+        environment: the share in what is open below.
+        read_only: whether it may not be written through this object.
     """
 
     def __init__(
@@ -259,10 +261,10 @@ class LmdbLog:
         """
         settings = Settings(read_only=read_only, sync=sync, map_bytes=map_bytes, map_bytes_max=map_bytes_max)
         clock = clock or SystemClock()
-        self._environment: Environment[_Raw] = share_environment(os.fspath(path), _Raw, settings, clock=clock)
-        self.path = self._environment.path
+        self.environment: Environment[_Raw] = share_environment(os.fspath(path), _Raw, settings, clock=clock)
+        self.path = self.environment.path
         self.blobs = blobs
-        self._read_only = read_only
+        self.read_only = read_only
         self._clock = clock
         self._closed = False
         self._closing = threading.Lock()
@@ -283,7 +285,7 @@ class LmdbLog:
 
     def begin_reading(self) -> tuple[object, lmdb.Transaction[bytes], _View]:
         """Begin what a reader needs; `_Reading` is what calls this."""
-        environment = self._environment
+        environment = self.environment
         while True:
             token = environment.gate.enter()
             try:
@@ -306,20 +308,20 @@ class LmdbLog:
 
     def end_reading(self, token: object) -> None:
         """End what `begin_reading` began."""
-        self._environment.gate.leave(token)
+        self.environment.gate.leave(token)
 
     def statistics(self) -> LogStatistics:
         """Tell how large the log is and who reads it."""
         with self.reader() as reader:
             head = reader.head()
-            env = self._environment.raw.env
+            env = self.environment.raw.env
             info = env.info()
             page = env.stat()["psize"]
         return LogStatistics(
             head=head,
             map_bytes=info["map_size"],
             used_bytes=(info["last_pgno"] + 1) * page,
-            readers=tuple(self._environment.gate.readers()),
+            readers=tuple(self.environment.gate.readers()),
             reader_slots=info["num_readers"],
         )
 
@@ -327,13 +329,13 @@ class LmdbLog:
 
     def acquire(self) -> Epoch:
         """Take the next epoch, durably."""
-        with self._environment.writing:
+        with self.environment.writing:
             self._check_writable()
             return self._committed(self._take_epoch, 0)
 
     def append(self, units: Sequence[AppendUnit], *, epoch: Epoch) -> list[Receipt]:
         """Write a group of units in one commit; durable when it returns."""
-        with self._environment.writing:
+        with self.environment.writing:
             self._check_writable()
             size = sum(len(record.payload) + 512 for unit in units for record in unit.records)
             plan = self._committed(lambda txn, dbs: self._write(txn, dbs, units, epoch), size)
@@ -358,11 +360,11 @@ class LmdbLog:
 
     def reopen(self) -> Head:
         """Close and open the environment, and make the head that is found durable."""
-        with self._environment.writing:
+        with self.environment.writing:
             self._check_writable()
             self._known_head = None
             try:
-                self._environment.swap(self._environment.settings)
+                self.environment.swap(self.environment.settings)
             except ReadersInside as error:
                 raise StoreFailed(f"{self.path} can't be opened again: {error}") from error
             # Pages in the cache of the kernel may say more than the disk has. A commit of our own that
@@ -371,16 +373,24 @@ class LmdbLog:
             with self.reader() as reader:
                 return reader.head()
 
+    def flush(self) -> None:
+        """Make everything appended durable, also where commits aren't synced."""
+        self._check_writable()
+        try:
+            self.environment.raw.env.sync(True)
+        except lmdb.Error as error:
+            raise StoreFailed(f"{self.path}: {error}", maybe_happened=True) from error
+
     def copy_to(self, path: str | os.PathLike[str]) -> None:
         """Write a compact copy, as of now, into an empty directory; appends go on meanwhile."""
-        token = self._environment.gate.enter()
+        token = self.environment.gate.enter()
         try:
             self._check_open()
-            self._environment.raw.env.copy(os.fspath(path), compact=True)
+            self.environment.raw.env.copy(os.fspath(path), compact=True)
         except lmdb.Error as error:
             raise _translated(error, self.path) from error
         finally:
-            self._environment.gate.leave(token)
+            self.environment.gate.leave(token)
 
     def close(self) -> None:
         """Close it. Closing twice is fine."""
@@ -388,7 +398,7 @@ class LmdbLog:
             if self._closed:
                 return
             self._closed = True
-        self._environment.release()
+        self.environment.release()
 
     # ------------------------------------------------------------------------------------ private
 
@@ -398,7 +408,7 @@ class LmdbLog:
 
     def _check_writable(self) -> None:
         self._check_open()
-        if self._read_only:
+        if self.read_only:
             raise StoreReadOnly(f"{self.path} was opened read-only")
 
     def _write(
@@ -434,7 +444,7 @@ class LmdbLog:
     def _committed(self, write: Callable[[lmdb.Transaction[bytes], dict[Table, lmdb._Database]], T], size: int) -> T:
         """Run `write` in a transaction and commit it, growing the map if need be."""
         while True:
-            raw = self._environment.raw
+            raw = self.environment.raw
             committing = False
             try:
                 with raw.env.begin(write=True) as txn:
@@ -485,29 +495,29 @@ class LmdbLog:
         return False
 
     def _grow_map(self, size: int) -> None:
-        settings = self._environment.settings
-        present = self._environment.raw.env.info()["map_size"]
+        settings = self.environment.settings
+        present = self.environment.raw.env.info()["map_size"]
         wanted = min(max(2 * present, present + 4 * size), settings.map_bytes_max)
         if wanted <= present:
             raise StoreFull(f"{self.path} has reached map_bytes_max ({settings.map_bytes_max} bytes)")
         grown = replace(settings, map_bytes=wanted)
         try:
-            with self._environment.gate.alone():
-                self._environment.raw.env.set_mapsize(wanted)
-            self._environment.settings = grown
+            with self.environment.gate.alone():
+                self.environment.raw.env.set_mapsize(wanted)
+            self.environment.settings = grown
         except ReadersInside as error:
             raise StoreFull(f"{self.path} must grow, and can't while {error}") from error
         except lmdb.Error as error:
             # LMDB gives the old map up before it asks for the new one; open it again as it was.
-            self._environment.swap(settings)
+            self.environment.swap(settings)
             raise StoreFull(f"{self.path} can't grow to {wanted} bytes: {error}") from error
         _log.info("%s: the map grew to %d bytes", self.path, wanted)
 
     def _adopt_map_size(self) -> None:
         """Follow a map that another process has grown."""
         try:
-            with self._environment.gate.alone():
-                self._environment.raw.env.set_mapsize(0)
+            with self.environment.gate.alone():
+                self.environment.raw.env.set_mapsize(0)
         except ReadersInside as error:
             raise StoreFailed(
                 f"{self.path} was grown by another process, and can't be followed while {error}"
@@ -515,7 +525,7 @@ class LmdbLog:
 
     def _watch_readers(self) -> None:
         """Report readers that are open for so long that the file grows for them."""
-        oldest = self._environment.gate.oldest()
+        oldest = self.environment.gate.oldest()
         if oldest is not None and oldest[0] is not self._reported and oldest[1].open_seconds > READER_WARNING_SECONDS:
             self._reported = oldest[0]
             _log.warning(
@@ -526,7 +536,7 @@ class LmdbLog:
         if now - self._foreign_checked_us < READERS_CHECK_US:
             return
         self._foreign_checked_us = now
-        env = self._environment.raw.env
+        env = self.environment.raw.env
         env.reader_check()
         seen = _foreign_readers(env.readers())
         stuck = seen & self._foreign_seen

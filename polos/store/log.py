@@ -162,6 +162,10 @@ class Reader(Protocol):
         """Give the rows whose key starts with `prefix`, in key order, strictly behind `after` (a whole key)."""
         ...
 
+    def blobs(self) -> Iterator[tuple[Position, tuple[str, ...]]]:
+        """Give the digests of the blobs that records need, for each record that needs any, in order of position."""
+        ...
+
 
 class Log(Protocol):
     """

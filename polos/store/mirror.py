@@ -121,6 +121,9 @@ class _MirrorReader:
             self._two.rows(prefix, after=after, limit=limit, reverse=reverse),
         )
 
+    def blobs(self) -> Iterator[tuple[Position, tuple[str, ...]]]:
+        return _each("blobs()", self._one.blobs(), self._two.blobs())
+
 
 def _both(what: str, ask_one: Callable[[], T], ask_two: Callable[[], T]) -> T:
     """Ask both; they must give the same, or raise the same type of error."""

@@ -128,6 +128,13 @@ class EntryReader:
             self._check_open()
             yield decode_row(encoded, stored)
 
+    def blobs(self) -> Iterator[tuple[Position, tuple[str, ...]]]:
+        """Give the digests of the blobs that records need, in order of position."""
+        self._check_open()
+        for key, digests in self._tables.scan("blobs"):
+            self._check_open()
+            yield Position(read_position(key)), tuple(digests[at : at + 32].hex() for at in range(0, len(digests), 32))
+
     # ------------------------------------------------------------------------------------ private
 
     def _head_behind(self, position: int) -> bytes | None:

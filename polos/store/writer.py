@@ -101,7 +101,7 @@ class BlobSink(Protocol):
     """Where large payloads go."""
 
     def put(self, data: bytes) -> str:
-        """Keep bytes durably and give their SHA-256, as hex; they stay pinned until `unpin`."""
+        """Keep bytes, durably when this returns, and give their SHA-256 as hex."""
         ...
 
     def pin(self, digest: str) -> None:
@@ -463,6 +463,7 @@ class Writer(Generic[Token]):
         if len(record.payload) <= self._inline_bytes_max:
             return record
         digest = self._blobs.put(record.payload)
+        self._blobs.pin(digest)  # it was put just now, so it isn't old enough to have been collected in between
         with self._changed:
             item.pins.append(digest)
         return replace(record, payload=blob_reference(digest, len(record.payload)), encoding=PayloadEncoding.BLOB)

@@ -1,0 +1,225 @@
+"""
+A data directory: what lies where in it, and opening it.
+
+::
+
+    <directory>/            0700: what is in it is private to the user
+        format              JSON; says that this is a polos store, and of which format
+        owner.lock          who owns it, see `polos.store.ownership`
+        log/data.mdb        the log, see `polos.store.lmdb_log`
+        log/lock.mdb        LMDB's table of readers
+        blobs/xx/...        large payloads by digest, see `polos.store.blobs`
+        inbox/<command id>  commands from other processes, see `polos.store.inbox_dir`
+
+``format`` is the first thing made in a new directory and the last thing made in a copy, so a directory without
+it is either somebody else's or not finished, and isn't touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Final, Literal, final
+
+from polos.clock import Clock, SystemClock
+from polos.errors import NotAPolosStore, PolosUsageError, StoreFormatTooNew, StoreReadOnly
+from polos.store.blobs import Collected, FileBlobs
+from polos.store.files import TEMPORARY_PREFIX, json_fields, place_file, sync_directory, translated
+from polos.store.inbox_dir import DirectoryInbox
+from polos.store.lmdb_log import LmdbLog
+from polos.store.log import Epoch
+from polos.store.ownership import LOG_DIRECTORY, OwnerInfo, Ownership, owner_info
+
+__all__ = ["FORMAT_VERSION", "Store", "open_store"]
+
+FORMAT_FILE: Final = "format"
+FORMAT_VERSION: Final = 1
+BLOBS_DIRECTORY: Final = "blobs"
+INBOX_DIRECTORY: Final = "inbox"
+INCOMPLETE_FILE: Final = "incomplete"
+FORMAT_BYTES_MAX: Final = 4096
+
+Sync = Literal["full", "off"]
+
+
+@final
+class Store:
+    """
+    An open data directory; close it, or use it in a `with`.
+
+    Attributes:
+        path: the directory.
+        log: its log.
+        blobs: its large payloads.
+        inbox: commands for its owner.
+        read_only: whether the log may not be written through this.
+    """
+
+    def __init__(self, path: Path, log: LmdbLog, blobs: FileBlobs, inbox: DirectoryInbox, clock: Clock) -> None:
+        """Bundle what is open; `open_store` makes one."""
+        self.path = path
+        self.log = log
+        self.blobs = blobs
+        self.inbox = inbox
+        self.read_only = log.read_only
+        self._ownership = Ownership(path, log.environment, clock=clock)
+
+    def __enter__(self) -> Store:
+        """Give itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def acquire_ownership(self) -> Epoch:
+        """
+        Become the owner of the directory and take the next epoch of its log.
+
+        Raises:
+            StoreInUse: another engine owns it; the text says which.
+            StoreReadOnly: it can't be written, or was opened read-only.
+        """
+        if self.read_only:
+            raise StoreReadOnly(f"{self.path} was opened read-only; only an engine that may write can own it")
+        self._ownership.acquire()
+        try:
+            return self.log.acquire()
+        except BaseException:
+            self._ownership.release(clean=False)
+            raise
+
+    def release_ownership(self, *, clean: bool = True) -> None:
+        """Give ownership up; with `clean=False` the next one to open the store checks it first."""
+        self._ownership.release(clean=clean)
+
+    def owner(self) -> OwnerInfo | None:
+        """Give the engine that owns the directory now, if any."""
+        return owner_info(self.path)
+
+    @property
+    def owner_engine(self) -> object | None:
+        """The engine of this process that runs on the directory, whoever opened it; the engine keeps this."""
+        return self.log.environment.engine
+
+    @owner_engine.setter
+    def owner_engine(self, engine: object | None) -> None:
+        self.log.environment.engine = engine
+
+    def collect_garbage(self) -> Collected:
+        """Remove blobs that nothing needs and what clients left half-written. Only for the owner."""
+        self.inbox.clear_leftovers()
+
+        def needed() -> set[str]:
+            with self.log.reader() as reader:
+                return {digest for _, digests in reader.blobs() for digest in digests}
+
+        return self.blobs.collect(needed)
+
+    def close(self) -> None:
+        """Give ownership up and close everything. Closing twice is fine."""
+        try:
+            if self._ownership.held:
+                self.log.flush()
+            self._ownership.release()
+        finally:
+            self.log.close()
+
+
+def open_store(
+    path: str | os.PathLike[str],
+    *,
+    read_only: bool = False,
+    sync: Sync = "full",
+    map_bytes: int = 64 << 30,
+    map_bytes_max: int = 1 << 42,
+    clock: Clock | None = None,
+) -> Store:
+    """
+    Open a data directory, making it if there is none.
+
+    Args:
+        path: the directory.
+        read_only: never write the log, and make nothing. The inbox takes commands all the same.
+        sync: "full" syncs each commit; with "off" a power cut may lose what was acknowledged, a killed process doesn't.
+        map_bytes: address space reserved for the log; the file grows as used.
+        map_bytes_max: the log never grows over this.
+        clock: where time comes from.
+
+    Raises:
+        NotAPolosStore: the directory holds something else, or, if `read_only`, nothing.
+        StoreFormatTooNew: a newer polos wrote it.
+        StoreReadOnly: it can't be written; try `read_only`.
+        StoreDamaged: the log isn't what was written.
+        ForkedStore: the parent of this process has it open.
+    """
+    if sync not in ("full", "off"):
+        raise PolosUsageError(f"sync is 'full' or 'off', not {sync!r}")
+    directory = Path(path).absolute()
+    clock = clock or SystemClock()
+    if not read_only:
+        _prepare(directory)
+    check_format(directory)
+    blobs = FileBlobs(directory / BLOBS_DIRECTORY, clock=clock)
+    log = LmdbLog(
+        directory / LOG_DIRECTORY,
+        read_only=read_only,
+        sync=sync == "full",
+        map_bytes=map_bytes,
+        map_bytes_max=map_bytes_max,
+        blobs=blobs,
+        clock=clock,
+    )
+    return Store(directory, log, blobs, DirectoryInbox(directory / INBOX_DIRECTORY, clock=clock), clock)
+
+
+def check_format(directory: Path) -> None:
+    """Refuse what isn't a store that this polos can read."""
+    if (directory / INCOMPLETE_FILE).exists():
+        raise NotAPolosStore(f"{directory} is a backup that wasn't finished; remove it and make another")
+    path = directory / FORMAT_FILE
+    try:
+        with path.open("rb") as file:
+            raw = file.read(FORMAT_BYTES_MAX)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotAPolosStore(
+            f"{directory} is no polos store: it has no file {FORMAT_FILE!r}. Start an engine on an empty directory, "
+            "or pass the directory that an engine was started on"
+        ) from None
+    except IsADirectoryError:
+        raise NotAPolosStore(f"{directory} is no polos store: {path} is a directory") from None
+    except OSError as error:
+        raise translated(error, path) from error
+    found = json_fields(raw)
+    version = found.get("version")
+    if found.get("format") != "polos" or not isinstance(version, int):
+        raise NotAPolosStore(f"{directory} is no polos store: {path} says something else")
+    if version > FORMAT_VERSION:
+        raise StoreFormatTooNew(
+            f"{directory} has format {version}, and this polos reads up to {FORMAT_VERSION}; install a newer polos"
+        )
+
+
+def _prepare(directory: Path) -> None:
+    """Make what is missing in a directory that is ours, or can become ours."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (directory / FORMAT_FILE).exists():
+            strangers = [name for name in os.listdir(directory) if not name.startswith(TEMPORARY_PREFIX)]
+            # Another process may be making the same store at this moment, and have come further.
+            if strangers and not (directory / FORMAT_FILE).exists():
+                return
+            place_file(directory / FORMAT_FILE, format_content())
+        for name in (LOG_DIRECTORY, BLOBS_DIRECTORY, INBOX_DIRECTORY):
+            (directory / name).mkdir(mode=0o700, exist_ok=True)
+        sync_directory(directory)
+    except (FileExistsError, NotADirectoryError):
+        raise NotAPolosStore(f"{directory} is no directory") from None
+    except OSError as error:
+        raise translated(error, directory) from error
+
+
+def format_content() -> bytes:
+    """Give what the format file says."""
+    return json.dumps({"format": "polos", "version": FORMAT_VERSION}).encode() + b"\n"

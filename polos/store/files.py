@@ -1,0 +1,82 @@
+"""
+Putting whole files in place: beside, synced, renamed, directory synced.
+
+That order is what makes a file either there, whole, or not there at all, whatever dies in between. The
+name appears by the rename, the bytes were synced before it, and the sync of the directory
+afterwards is what makes the name survive a power cut.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Final, cast
+
+from polos.errors import PolosError, StoreFailed, StoreFull, StoreReadOnly
+
+__all__ = ["FULL_CODES", "TEMPORARY_PREFIX", "json_fields", "place_file", "sync_directory", "translated"]
+
+FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+READ_ONLY_CODES: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+TEMPORARY_PREFIX: Final = ".new-"
+
+_numbers = itertools.count()
+
+
+def place_file(path: Path, data: bytes) -> None:
+    """
+    Make `data` the content of a file, durably and at once.
+
+    Raises:
+        StoreFull: no space; nothing changed.
+        StoreReadOnly: the directory can't be written.
+        StoreFailed: the write failed; with `maybe_happened` the file may be there.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{next(_numbers)}")
+    renamed = False
+    try:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            temporary.rename(path)
+            renamed = True
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+    except OSError as error:
+        raise translated(error, path, maybe_happened=renamed) from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def json_fields(raw: bytes) -> dict[str, object]:
+    """Give the fields of a JSON object; none if it is anything else."""
+    try:
+        found: object = json.loads(raw)
+    except ValueError:
+        return {}
+    # JSON has no keys but strings.
+    return cast("dict[str, object]", found) if isinstance(found, dict) else {}
+
+
+def translated(error: OSError, path: Path | str, *, maybe_happened: bool = False) -> PolosError:
+    """Say in our words what the file system says."""
+    if error.errno in FULL_CODES and not maybe_happened:
+        return StoreFull(f"{path}: no space is left on the device; nothing was written")
+    if error.errno in READ_ONLY_CODES:
+        return StoreReadOnly(f"{path} can't be written: {error.strerror}")
+    return StoreFailed(f"{path}: {error}", maybe_happened=maybe_happened)

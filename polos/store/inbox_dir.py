@@ -1,0 +1,189 @@
+"""
+The inbox as a directory of one file a command, and the same in memory.
+
+Commands from other processes must not go through the log: an LMDB write transaction held by a client
+that is stopped in the middle of it would hold up the owner. A file that is written beside and renamed
+holds up nobody. Its name is the command's id, so the owner takes commands in the order of their ids,
+and a client that isn't sure may put the same command again.
+
+A file carries a digest. What can't be read as a command (a disk that lies, a stray file, a fifo
+somebody left) is moved aside into ``unreadable/`` and reported, or it would be read again for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import stat
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, final
+
+from polos.clock import Clock, SystemClock
+from polos.errors import PolosUsageError, StoreDamaged
+from polos.store.files import TEMPORARY_PREFIX, place_file, sync_directory, translated
+from polos.store.inbox import InboxItem
+
+__all__ = ["COMMAND_BYTES_MAX", "DirectoryInbox", "MemoryInbox"]
+
+_log = logging.getLogger("polos.store")
+
+MAGIC: Final = b"polos command 1\n"
+COMMAND_BYTES_MAX: Final = 64 << 20
+UNREADABLE: Final = "unreadable"
+LEFTOVER_AGE_US: Final = 3600 * 1_000_000
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+def check_command(command_id: str, payload: bytes) -> None:
+    """Refuse an id that is no file name, and a payload over the limit."""
+    if not _ID.fullmatch(command_id) or command_id == UNREADABLE:
+        raise PolosUsageError(f"a command id is 1 to 128 letters, digits, '_', '-' and '.', not {command_id[:200]!r}")
+    if len(payload) > COMMAND_BYTES_MAX:
+        raise PolosUsageError(f"a command of {len(payload)} bytes is over COMMAND_BYTES_MAX ({COMMAND_BYTES_MAX})")
+
+
+@final
+class MemoryInbox:
+    """An `Inbox` that is gone with its process."""
+
+    def __init__(self) -> None:
+        """Make it empty."""
+        self._kept: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def put(self, command_id: str, payload: bytes) -> None:
+        """Keep a command."""
+        check_command(command_id, payload)
+        with self._lock:
+            self._kept.setdefault(command_id, bytes(payload))
+
+    def pending(self, *, limit: int | None = None) -> Sequence[InboxItem]:
+        """Give what is kept, in order of command id."""
+        with self._lock:
+            ids = sorted(self._kept)[:limit]
+            return [InboxItem(command_id=command_id, payload=self._kept[command_id]) for command_id in ids]
+
+    def remove(self, command_id: str) -> bool:
+        """Forget a command."""
+        with self._lock:
+            return self._kept.pop(command_id, None) is not None
+
+
+@final
+class DirectoryInbox:
+    """An `Inbox` in a directory that exists."""
+
+    def __init__(
+        self, path: Path, *, clock: Clock | None = None, on_unreadable: Callable[[Path, str], None] | None = None
+    ) -> None:
+        """
+        Take the directory.
+
+        Args:
+            path: the directory.
+            clock: by which leftovers of clients that died are told.
+            on_unreadable: called with where an unreadable file was moved to, and why; without, it is logged.
+        """
+        self.path = path
+        self._clock = clock or SystemClock()
+        self._on_unreadable = on_unreadable or _report
+
+    def put(self, command_id: str, payload: bytes) -> None:
+        """
+        Keep a command, durably when this returns; the same id again changes nothing.
+
+        Raises:
+            PolosUsageError: the id is no file name, or the payload is over the limit.
+            StoreFull: no space; the command wasn't kept.
+            StoreReadOnly: the directory can't be written.
+            StoreFailed: the write failed; with `maybe_happened` the owner may find the command.
+        """
+        check_command(command_id, payload)
+        path = self.path / command_id
+        if path.exists():
+            return
+        place_file(path, MAGIC + hashlib.sha256(payload).digest() + payload)
+
+    def pending(self, *, limit: int | None = None) -> Sequence[InboxItem]:
+        """
+        Give what is kept, in order of command id; what can't be read is moved aside and reported.
+
+        Raises:
+            StoreFailed: the directory can't be read.
+        """
+        items: list[InboxItem] = []
+        for name in sorted(self._names()):
+            if limit is not None and len(items) >= limit:
+                break
+            path = self.path / name
+            try:
+                items.append(InboxItem(command_id=name, payload=_read(path)))
+            except FileNotFoundError:
+                continue  # another thread of the owner removed it meanwhile
+            except (StoreDamaged, OSError) as error:
+                self._set_aside(path, str(error))
+        return items
+
+    def remove(self, command_id: str) -> bool:
+        """Forget a command; gives False if it wasn't there."""
+        try:
+            (self.path / command_id).unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise translated(error, self.path / command_id) from error
+        return True
+
+    def clear_leftovers(self) -> int:
+        """Remove what clients left half-written over an hour ago; gives how many."""
+        oldest_us = self._clock.now_us() - LEFTOVER_AGE_US
+        removed = 0
+        for path in self.path.glob(f"{TEMPORARY_PREFIX}*"):
+            try:
+                if path.stat().st_mtime_ns // 1000 < oldest_us:
+                    path.unlink()
+                    removed += 1
+            except FileNotFoundError:
+                continue  # its client was only slow
+        return removed
+
+    def _names(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self.path) if name != UNREADABLE and not name.startswith(".")]
+        except OSError as error:
+            raise translated(error, self.path) from error
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        aside = self.path / UNREADABLE
+        try:
+            aside.mkdir(mode=0o700, exist_ok=True)
+            target = aside / path.name
+            path.rename(target)
+            sync_directory(self.path)
+        except OSError as error:
+            raise translated(error, path) from error
+        self._on_unreadable(target, reason)
+
+
+def _report(path: Path, reason: str) -> None:
+    _log.error("a command in the inbox can't be read and was moved to %s: %s", path, reason)
+
+
+def _read(path: Path) -> bytes:
+    """Give the payload of a command file."""
+    # Not following links and not waiting: a link or a fifo in the inbox must not lead or hold the owner anywhere.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > COMMAND_BYTES_MAX + 1024:
+            raise StoreDamaged(f"{path} is no file of a command")
+        data = file.read()
+    head = len(MAGIC)
+    payload = data[head + 32 :]
+    if data[:head] != MAGIC or data[head : head + 32] != hashlib.sha256(payload).digest():
+        raise StoreDamaged(f"{path} isn't what a client put")
+    return payload

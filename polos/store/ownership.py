@@ -1,0 +1,180 @@
+"""
+Who owns a data directory.
+
+One engine at a time may append. What decides is a lock of the kernel on ``owner.lock``, which goes when
+its process goes, however it goes. It is a POSIX lock (`fcntl.lockf`) because the other kind, `flock`,
+stays held by a forked child that outlives its killed parent. The price is two traps, both closed here:
+
+* POSIX locks belong to process and file. A second engine in the same process would get the lock, too,
+  so it is refused by the table of open environments instead.
+* Closing *any* descriptor of the file in the process gives the lock up. So this module is the only one that
+  opens it, and it doesn't while this process is the owner, nor while it is becoming one.
+
+The file holds who the owner is, as JSON, for whoever is refused. After a clean close it says so; if it
+doesn't, the next one to open the store has it checked first. The epoch of the log fences whoever thinks
+to own it although the lock was lost.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import struct
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, final
+
+from polos.clock import Clock, SystemClock
+from polos.errors import StoreInUse
+from polos.store.environment import Environment, OwnerInfo, found_environment
+from polos.store.files import json_fields, sync_directory, translated
+
+__all__ = ["LOCK_FILE", "OwnerInfo", "Ownership", "owner_info", "was_closed_cleanly"]
+
+LOCK_FILE: Final = "owner.lock"
+LOG_DIRECTORY: Final = "log"
+INFO_BYTES_MAX: Final = 4096
+# struct flock. Linux: type, whence, start, length, pid. The BSDs: start, length, pid, type, whence.
+_IS_LINUX: Final = platform.system() == "Linux"
+_FLOCK: Final = "hhqqi4x" if _IS_LINUX else "qqihh"
+_FLOCK_QUESTION: Final = (fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0) if _IS_LINUX else (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
+
+
+@final
+class Ownership:
+    """A claim on a data directory, held from `acquire` to `release`."""
+
+    def __init__(self, directory: Path, environment: Environment[Any], *, clock: Clock | None = None) -> None:
+        """Take the data directory and the environment of its log."""
+        self._directory = directory
+        self._environment = environment
+        self._clock = clock or SystemClock()
+        self._descriptor: int | None = None
+        self._info: OwnerInfo | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this is the owner."""
+        return self._descriptor is not None
+
+    def acquire(self) -> OwnerInfo:
+        """
+        Become the owner.
+
+        Raises:
+            StoreInUse: somebody else is, in this process or another; the text names the process.
+            StoreReadOnly: the directory can't be written.
+        """
+        path = self._directory / LOCK_FILE
+        with found_environment(self._environment.path):
+            if self._environment.owner is not None:
+                raise _in_use(self._directory, self._environment.owner)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise translated(error, path) from error
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                info = OwnerInfo(pid=os.getpid(), host=platform.node(), started_us=self._clock.now_us())
+                _write_info(descriptor, info, clean=False)
+                sync_directory(self._directory)
+            except BlockingIOError:
+                holder = _read_info(descriptor)
+                os.close(descriptor)
+                raise _in_use(self._directory, holder) from None
+            except OSError as error:
+                os.close(descriptor)
+                raise translated(error, path) from error
+            self._descriptor = descriptor
+            self._info = self._environment.owner = info
+        return info
+
+    def release(self, *, clean: bool = True) -> None:
+        """
+        Give ownership up; doing it twice is fine, and in a forked child it does nothing.
+
+        Args:
+            clean: everything appended is known to be on disk, so whoever opens the store need not check it.
+        """
+        if self._descriptor is None or self._environment.is_parents:
+            return
+        with found_environment(self._environment.path):
+            assert self._info is not None, "who has the lock has said who it is"
+            try:
+                if clean:
+                    _write_info(self._descriptor, self._info, clean=True)
+            except OSError as error:
+                raise translated(error, self._directory / LOCK_FILE) from error
+            finally:
+                os.close(self._descriptor)
+                self._descriptor = self._info = self._environment.owner = None
+
+
+def owner_info(directory: str | os.PathLike[str]) -> OwnerInfo | None:
+    """Give the engine that owns a data directory now; None if nobody does. Takes nothing, holds up nobody."""
+    path = Path(directory, LOCK_FILE)
+    with found_environment(Path(directory, LOG_DIRECTORY)) as environment:
+        if environment is not None and environment.owner is not None:
+            return environment.owner
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise translated(error, path) from error
+        try:
+            if not _is_locked(descriptor):
+                return None
+            return _read_info(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def was_closed_cleanly(directory: str | os.PathLike[str]) -> bool:
+    """Tell whether the last owner said that all is well; True if there never was one."""
+    with found_environment(Path(directory, LOG_DIRECTORY)) as environment:
+        if environment is not None and environment.owner is not None:
+            return True  # it is open here; and opening the file would drop the lock
+        try:
+            # The same file and the same trap as above, hence inside the same block.
+            found = json_fields(Path(directory, LOCK_FILE).read_bytes())
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise translated(error, Path(directory, LOCK_FILE)) from error
+    return found.get("clean") is True
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Ask the kernel whether another process has the lock."""
+    answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK, *_FLOCK_QUESTION))
+    kind: int = struct.unpack(_FLOCK, answer)[_FLOCK_QUESTION.index(fcntl.F_WRLCK)]
+    return kind != fcntl.F_UNLCK
+
+
+def _write_info(descriptor: int, info: OwnerInfo, *, clean: bool) -> None:
+    text = json.dumps({"pid": info.pid, "host": info.host, "started_us": info.started_us, "clean": clean})
+    # Padded to one length and written at once: whoever reads meanwhile sees the old text or the new one.
+    os.pwrite(descriptor, text.encode().ljust(INFO_BYTES_MAX - 1) + b"\n", 0)
+    os.fsync(descriptor)
+
+
+def _read_info(descriptor: int) -> OwnerInfo:
+    """Give the owner as the file has it; that there is one is certain, who it is may not have been written yet."""
+    fields = json_fields(os.pread(descriptor, INFO_BYTES_MAX, 0))
+    pid, host, started = fields.get("pid"), fields.get("host"), fields.get("started_us")
+    return OwnerInfo(
+        pid=pid if isinstance(pid, int) else 0,
+        host=host if isinstance(host, str) else "unknown",
+        started_us=started if isinstance(started, int) else 0,
+    )
+
+
+def _in_use(directory: Path, holder: OwnerInfo) -> StoreInUse:
+    since = datetime.fromtimestamp(holder.started_us // 1_000_000, UTC).isoformat()
+    return StoreInUse(
+        f"{directory} is owned by another engine: {holder}, since {since}. "
+        "One engine may own a directory at a time; use PolosClient to talk to that one, or stop it first"
+    )
