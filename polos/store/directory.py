@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final, Literal, final
 
 from polos.clock import Clock, SystemClock
-from polos.errors import NotAPolosStore, PolosUsageError, StoreFormatTooNew, StoreReadOnly
+from polos.errors import NotAPolosStore, PolosUsageError, StoreFailed, StoreFormatTooNew, StoreReadOnly
 from polos.store.blobs import Collected, FileBlobs
 from polos.store.files import TEMPORARY_PREFIX, json_fields, place_file, sync_directory, translated
 from polos.store.inbox_dir import DirectoryInbox
@@ -121,10 +121,16 @@ class Store:
         """Give ownership up and close everything. Closing twice is fine."""
         try:
             if self._ownership.held:
-                self.log.flush()
-            self._ownership.release()
+                self._ownership.release(clean=self._flushed())
         finally:
             self.log.close()
+
+    def _flushed(self) -> bool:
+        try:
+            self.log.flush()
+        except StoreFailed:
+            return False  # whoever opens the store next has it checked
+        return True
 
 
 def open_store(
@@ -176,10 +182,10 @@ def open_store(
 
 def check_format(directory: Path) -> None:
     """Refuse what isn't a store that this polos can read."""
-    if (directory / INCOMPLETE_FILE).exists():
-        raise NotAPolosStore(f"{directory} is a backup that wasn't finished; remove it and make another")
     path = directory / FORMAT_FILE
     try:
+        if (directory / INCOMPLETE_FILE).exists():
+            raise NotAPolosStore(f"{directory} is a backup that wasn't finished; remove it and make another")
         with path.open("rb") as file:
             raw = file.read(FORMAT_BYTES_MAX)
     except (FileNotFoundError, NotADirectoryError):
@@ -211,6 +217,7 @@ def _prepare(directory: Path) -> None:
             if strangers and not (directory / FORMAT_FILE).exists():
                 return
             place_file(directory / FORMAT_FILE, format_content())
+        check_format(directory)
         for name in (LOG_DIRECTORY, BLOBS_DIRECTORY, INBOX_DIRECTORY):
             (directory / name).mkdir(mode=0o700, exist_ok=True)
         sync_directory(directory)

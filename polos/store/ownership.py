@@ -40,6 +40,9 @@ INFO_BYTES_MAX: Final = 4096
 _IS_LINUX: Final = platform.system() == "Linux"
 _FLOCK: Final = "hhqqi4x" if _IS_LINUX else "qqihh"
 _FLOCK_QUESTION: Final = (fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0) if _IS_LINUX else (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
+_FLOCK_TYPE: Final = 0 if _IS_LINUX else 3
+_FLOCK_PID: Final = 4 if _IS_LINUX else 2
+UNKNOWN: Final = OwnerInfo(pid=0, host="unknown host", started_us=0)
 
 
 @final
@@ -56,8 +59,8 @@ class Ownership:
 
     @property
     def held(self) -> bool:
-        """Whether this is the owner."""
-        return self._descriptor is not None
+        """Whether this is the owner; a forked child never is."""
+        return self._descriptor is not None and not self._environment.is_parents
 
     def acquire(self) -> OwnerInfo:
         """
@@ -81,7 +84,7 @@ class Ownership:
                 _write_info(descriptor, info, clean=False)
                 sync_directory(self._directory)
             except BlockingIOError:
-                holder = _read_info(descriptor)
+                holder = _holder(descriptor) or UNKNOWN
                 os.close(descriptor)
                 raise _in_use(self._directory, holder) from None
             except OSError as error:
@@ -98,7 +101,7 @@ class Ownership:
         Args:
             clean: everything appended is known to be on disk, so whoever opens the store need not check it.
         """
-        if self._descriptor is None or self._environment.is_parents:
+        if self._descriptor is None or not self.held:
             return
         with found_environment(self._environment.path):
             assert self._info is not None, "who has the lock has said who it is"
@@ -125,9 +128,7 @@ def owner_info(directory: str | os.PathLike[str]) -> OwnerInfo | None:
         except OSError as error:
             raise translated(error, path) from error
         try:
-            if not _is_locked(descriptor):
-                return None
-            return _read_info(descriptor)
+            return _holder(descriptor)
         finally:
             os.close(descriptor)
 
@@ -147,11 +148,25 @@ def was_closed_cleanly(directory: str | os.PathLike[str]) -> bool:
     return found.get("clean") is True
 
 
-def _is_locked(descriptor: int) -> bool:
-    """Ask the kernel whether another process has the lock."""
-    answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK, *_FLOCK_QUESTION))
-    kind: int = struct.unpack(_FLOCK, answer)[_FLOCK_QUESTION.index(fcntl.F_WRLCK)]
-    return kind != fcntl.F_UNLCK
+def _holder(descriptor: int) -> OwnerInfo | None:
+    """
+    Ask who has the lock: the kernel for the process, the file for the rest.
+
+    A new owner has the lock a moment before it has written who it is. The kernel knows at once, so what
+    the file says counts only if it is about the same process.
+    """
+    answer: tuple[int, ...] = struct.unpack(
+        _FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK, *_FLOCK_QUESTION))
+    )
+    if answer[_FLOCK_TYPE] == fcntl.F_UNLCK:
+        return None
+    pid = answer[_FLOCK_PID]
+    fields = json_fields(os.pread(descriptor, INFO_BYTES_MAX, 0))
+    written, host, started = fields.get("pid"), fields.get("host"), fields.get("started_us")
+    # A lock held on another machine, or outside this container, shows no process of ours.
+    if isinstance(written, int) and isinstance(host, str) and isinstance(started, int) and pid in (written, 0, -1):
+        return OwnerInfo(pid=written, host=host, started_us=started)
+    return OwnerInfo(pid=max(pid, 0), host=UNKNOWN.host, started_us=0)
 
 
 def _write_info(descriptor: int, info: OwnerInfo, *, clean: bool) -> None:
@@ -161,20 +176,11 @@ def _write_info(descriptor: int, info: OwnerInfo, *, clean: bool) -> None:
     os.fsync(descriptor)
 
 
-def _read_info(descriptor: int) -> OwnerInfo:
-    """Give the owner as the file has it; that there is one is certain, who it is may not have been written yet."""
-    fields = json_fields(os.pread(descriptor, INFO_BYTES_MAX, 0))
-    pid, host, started = fields.get("pid"), fields.get("host"), fields.get("started_us")
-    return OwnerInfo(
-        pid=pid if isinstance(pid, int) else 0,
-        host=host if isinstance(host, str) else "unknown",
-        started_us=started if isinstance(started, int) else 0,
-    )
-
-
 def _in_use(directory: Path, holder: OwnerInfo) -> StoreInUse:
-    since = datetime.fromtimestamp(holder.started_us // 1_000_000, UTC).isoformat()
+    since = ""
+    if holder.started_us:
+        since = f", since {datetime.fromtimestamp(holder.started_us // 1_000_000, UTC).isoformat()}"
     return StoreInUse(
-        f"{directory} is owned by another engine: {holder}, since {since}. "
+        f"{directory} is owned by another engine: {holder}{since}. "
         "One engine may own a directory at a time; use PolosClient to talk to that one, or stop it first"
     )
