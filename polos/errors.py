@@ -15,8 +15,10 @@ Three families, never mixed::
         │   ├── UnknownRun               no run with that id
         │   ├── UnknownWorkflow          no workflow with that id is registered
         │   ├── NondeterministicCall     real I/O, threads or an undurable wait in a workflow body
+        │   ├── WorkflowNeverWaits       a workflow body keeps its loop busy without ever waiting
         │   ├── CommandRefused           the engine decided the command and said no
-        │   └── UpdateRejected           the workflow's validator refused an update
+        │   ├── UpdateRejected           the workflow's validator refused an update
+        │   └── ValueRefused             a value can't be recorded, or a record doesn't fit its type
         ├── PolosStoreError              the world: disk, file system, damage
         │   ├── StoreFull                no space left; nothing was written
         │   ├── StoreFailed              an append failed; ``maybe_happened`` tells whether it may be there
@@ -66,6 +68,8 @@ __all__ = [
     "UnknownRun",
     "UnknownWorkflow",
     "UpdateRejected",
+    "ValueRefused",
+    "WorkflowNeverWaits",
     "WorkflowTimeoutError",
 ]
 
@@ -103,7 +107,17 @@ class ForkedStore(PolosUsageError):
 
 
 class EngineNotRunning(PolosUsageError):
-    """No engine is running on this data directory."""
+    """
+    No engine is running on this data directory.
+
+    Attributes:
+        command_id: the command that is kept for the next engine, if one is; `take_back` takes it.
+    """
+
+    def __init__(self, message: str = "", *, command_id: str | None = None) -> None:
+        """Take the message and the command that is kept."""
+        super().__init__(message)
+        self.command_id = command_id
 
 
 class UnknownRun(PolosUsageError):
@@ -118,12 +132,30 @@ class NondeterministicCall(PolosUsageError):
     """A workflow body did real I/O; wrap it in ctx.step.run."""
 
 
+class WorkflowNeverWaits(PolosUsageError):
+    """A workflow body never stopped to wait; the run is stopped instead of hanging the program."""
+
+
 class CommandRefused(PolosUsageError):
     """The engine refused the command."""
 
 
 class UpdateRejected(PolosUsageError):
     """The workflow's validator refused the update."""
+
+
+class ValueRefused(PolosUsageError):
+    """
+    A value can't be recorded, or a record doesn't fit its type.
+
+    Attributes:
+        path: where in the value, such as ``$.items[3].price``; ``$`` for the value itself.
+    """
+
+    def __init__(self, message: str = "", *, path: str = "$") -> None:
+        """Take the message and the place in the value."""
+        super().__init__(message)
+        self.path = path
 
 
 class PolosStoreError(PolosError):
@@ -177,10 +209,20 @@ class StoreFenced(PolosStoreError):
 
 
 class ClientTimeout(PolosStoreError):
-    """No engine answered the command in time; the command is kept."""
+    """
+    No engine answered the command in time; the command is kept.
+
+    Attributes:
+        command_id: the command; `take_back` takes it back if no engine has it yet.
+    """
 
     retryable = True
     maybe_happened = True
+
+    def __init__(self, message: str = "", *, command_id: str | None = None) -> None:
+        """Take the message and the command that is kept."""
+        super().__init__(message)
+        self.command_id = command_id
 
 
 class StepExecutionError(PolosError):
