@@ -107,13 +107,14 @@ class Gate:
                 self._moved.notify_all()
 
     @contextmanager
-    def alone(self, patience_seconds: float = PATIENCE_SECONDS) -> Generator[None]:
+    def alone(self, patience_seconds: float | None = None) -> Generator[None]:
         """
-        Be inside alone.
+        Be inside alone, waiting `patience_seconds` (PATIENCE_SECONDS) for others to leave.
 
         Raises:
             ReadersInside: somebody didn't leave in time, or this thread itself has a reader open.
         """
+        patience_seconds = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
         with self._moved:
             if self._is_inside(threading.get_ident()):
                 raise ReadersInside("this thread has a reader open itself")

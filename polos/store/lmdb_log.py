@@ -143,6 +143,11 @@ def _open_env(path: str, settings: Settings) -> lmdb.Environment:
             return env
 
 
+def _code(error: lmdb.Error) -> int:
+    """Give the number of an error; what the binding itself raises has none."""
+    return getattr(error, "code", 0)
+
+
 def _translated(error: lmdb.Error, path: str) -> PolosStoreError | ForkedStore | NotAPolosStore | StoreReadOnly:
     """Say in our words what LMDB says when it isn't a commit that failed."""
     if isinstance(error, DAMAGE):
@@ -151,9 +156,10 @@ def _translated(error: lmdb.Error, path: str) -> PolosStoreError | ForkedStore |
         return ForkedStore(f"{path} was opened by the parent of this process; a forked child can't open it again")
     if "closed/deleted/dropped" in str(error):
         return StoreClosed(f"{path}: this reader, or the log, was closed")
-    if error.code == errno.ENOENT:
+    code = _code(error)
+    if code == errno.ENOENT:
         return NotAPolosStore(f"{path} holds no log of polos")
-    if error.code in FULL_CODES:
+    if code in FULL_CODES:
         return StoreFull(f"{path}: {error}")
     return StoreFailed(f"{path}: {error}")
 
@@ -312,6 +318,7 @@ class LmdbLog:
 
     def statistics(self) -> LogStatistics:
         """Tell how large the log is and who reads it."""
+        readers = tuple(self.environment.gate.readers())
         with self.reader() as reader:
             head = reader.head()
             env = self.environment.raw.env
@@ -321,7 +328,7 @@ class LmdbLog:
             head=head,
             map_bytes=info["map_size"],
             used_bytes=(info["last_pgno"] + 1) * page,
-            readers=tuple(self.environment.gate.readers()),
+            readers=readers,
             reader_slots=info["num_readers"],
         )
 
@@ -464,7 +471,8 @@ class LmdbLog:
             return _translated(error, self.path)
         if self._is_broken(raw):
             return StoreFailed(f"{self.path}: the commit broke off at the meta page: {error}", maybe_happened=True)
-        if error.code in FULL_CODES or (error.code == errno.EIO and self._is_full(size)):
+        code = _code(error)
+        if code in FULL_CODES or (code == errno.EIO and self._is_full(size)):
             return StoreFull(f"{self.path}: no space is left on the device; nothing was written ({error})")
         return StoreFailed(f"{self.path}: the commit failed: {error}", maybe_happened=True)
 
