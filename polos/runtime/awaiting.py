@@ -1,0 +1,119 @@
+"""
+Waiting for what a run does: for its end, for its answer to an update.
+
+In the process and on the loop of the engine the end of a run comes as a future that the engine
+resolves when the end is durable; from anywhere else the log is followed. Either way the log is what
+is believed: a future only says when to look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from polos.engine import events as e
+from polos.engine.projections import run_stream
+from polos.errors import ClientTimeout, WorkflowTimeoutError
+from polos.runtime import reads
+from polos.runtime.connection import LocalEngine, StoreConnection
+from polos.store.log import Reader
+
+__all__ = ["stream_version", "wait_ended", "wait_update"]
+
+
+async def wait_ended(connection: StoreConnection, run: str, timeout_seconds: float | None) -> None:
+    """
+    Wait for the end of a run, its successors included.
+
+    Raises:
+        WorkflowTimeoutError: it didn't end in time; the error names what the run waits for.
+    """
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await _ended(connection, run)
+    except TimeoutError:
+        with connection.store.log.reader() as reader:
+            row = reads.last_row(reader, run)
+        reason = None if row is None else row.waiting_reason
+        raise WorkflowTimeoutError(run, timeout_seconds, waiting_reason=reason) from None
+
+
+async def wait_update(
+    connection: StoreConnection, run: str, update_id: str, *, after: int, timeout_seconds: float | None
+) -> e.UpdateAnswered:
+    """
+    Wait for a run's answer to an update.
+
+    Args:
+        connection: the way to the store.
+        run: the run.
+        update_id: the update.
+        after: a version of the run's stream before the update was received.
+        timeout_seconds: how long; None for as long as it takes.
+
+    Raises:
+        ClientTimeout: it took longer; the update is recorded and goes on.
+    """
+    try:
+        async with asyncio.timeout(timeout_seconds), connection.moves() as moves:
+            while True:
+                with connection.store.log.reader() as reader:
+                    head = reader.head().position
+                    for record, event in reads.events_of(reader, run, after=after):
+                        after = record.version
+                        if isinstance(event, e.UpdateAnswered) and event.update_id == update_id:
+                            return event
+                await moves.behind(head)
+    except TimeoutError:
+        raise ClientTimeout(
+            f"run {run} didn't answer the update within {timeout_seconds} s; the update is recorded and goes on",
+            command_id=update_id,
+        ) from None
+
+
+def stream_version(reader: Reader, run: str) -> int:
+    """Give the version of a run's last record."""
+    return reader.version(run_stream(run))
+
+
+async def _ended(connection: StoreConnection, run: str) -> None:
+    while True:
+        engine = connection.engine
+        if engine is not None and engine.loop is asyncio.get_running_loop():
+            following = await _ended_here(connection, engine, run)
+        else:
+            following = await _ended_elsewhere(connection, run)
+        if following is None:
+            return
+        run = following
+
+
+async def _ended_here(connection: StoreConnection, engine: LocalEngine, run: str) -> str | None:
+    """Wait by the engine's word; gives the run to wait for next, None after the end."""
+    watched = engine.watchers.watch(run, engine.loop)
+    try:
+        row = _row(connection, run)
+        if row is None or not row.ended:
+            await watched
+            row = _row(connection, run)
+    finally:
+        watched.cancel()
+    if row is None or not row.ended:
+        return run  # the engine stopped; the next one ends the run
+    return row.successor
+
+
+async def _ended_elsewhere(connection: StoreConnection, run: str) -> str | None:
+    """Wait by following the log; gives the run to wait for next, None after the end."""
+    async with connection.moves() as moves:
+        while True:
+            with connection.store.log.reader() as reader:
+                head = reader.head().position
+                row = reads.run_row(reader, run)
+            if row is not None and row.ended:
+                return row.successor
+            await moves.behind(head)
+
+
+def _row(connection: StoreConnection, run: str) -> reads.RunRow | None:
+    with connection.store.log.reader() as reader:
+        return reads.run_row(reader, run)

@@ -1,0 +1,521 @@
+"""
+The way into a data directory for every program that isn't the engine, and for the engine's own.
+
+Reads go straight to the log, in read transactions that hold up nobody. Commands go through the
+connection (`polos.runtime.connection`), which knows whether the engine is in this process. The client
+makes the ids of runs and commands itself: so a command that is sent again is the same command, and a
+caller can hold the handle of a run that no engine has seen yet.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+from urllib.parse import urlsplit
+
+from polos.clock import Clock, SystemClock, uuid7
+from polos.engine import events as e
+from polos.engine.decide import created_to_json
+from polos.engine.json import Json
+from polos.errors import (
+    PolosUsageError,
+    StepExecutionError,
+    UnknownRun,
+)
+from polos.runtime import reads
+from polos.runtime.awaiting import wait_ended, wait_update
+from polos.runtime.connection import (
+    CLIENT_TIMEOUT_SECONDS,
+    Answer,
+    ClientStore,
+    Command,
+    StoreConnection,
+    connect,
+)
+from polos.runtime.handle import ExecutionHandle
+from polos.runtime.starting import recorded, root_run
+from polos.store.log import Log
+from polos.values import decode
+
+if TYPE_CHECKING:
+    from polos.types import BatchWorkflowInput
+
+__all__ = ["ExecutionHandle", "ExecutionPage", "PolosClient", "resolve_data_dir"]
+
+DEFAULT_API_URL: Final = "http://localhost:8080"
+
+
+class ExecutionPage(list[dict[str, Any]]):
+    """
+    Runs as dicts, the newest first.
+
+    Attributes:
+        cursor: pass it to get the next page; None after the last one.
+    """
+
+    def __init__(self, executions: list[dict[str, Any]], cursor: str | None) -> None:
+        """Take the runs and the cursor."""
+        super().__init__(executions)
+        self.cursor = cursor
+
+
+def resolve_data_dir(data_dir: str | os.PathLike[str] | None) -> Path:
+    """Give the data directory: the argument, else `POLOS_DATA_DIR`, else `.polos` in the working directory."""
+    return Path(data_dir or os.environ.get("POLOS_DATA_DIR") or ".polos")
+
+
+class PolosClient:
+    """
+    A client of the data directory; nothing is opened before the first use.
+
+    Example:
+        >>> client = PolosClient(data_dir="./data")
+        >>> client.project_id
+        'default'
+    """
+
+    def __init__(
+        self,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        project_id: str | None = None,
+        deployment_id: str | None = None,
+        *,
+        data_dir: str | os.PathLike[str] | None = None,
+        client_timeout_seconds: float = CLIENT_TIMEOUT_SECONDS,
+        clock: Clock | None = None,
+    ) -> None:
+        """
+        Take where the data directory is.
+
+        Args:
+            api_url: kept for programs that name a server on this machine; other hosts need `data_dir`.
+            api_key: kept, not needed with a data directory.
+            project_id: kept, not needed with a data directory.
+            deployment_id: recorded with every run.
+            data_dir: the directory; else `POLOS_DATA_DIR`, else `.polos` in the working directory.
+            client_timeout_seconds: how long an engine in another process may take to answer.
+            clock: where time and ids come from.
+        """
+        self.api_url = api_url or os.environ.get("POLOS_API_URL") or DEFAULT_API_URL
+        self.api_key = api_key or os.environ.get("POLOS_API_KEY")
+        self.project_id = project_id or os.environ.get("POLOS_PROJECT_ID") or "default"
+        self.deployment_id = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID") or "default"
+        self.data_dir = resolve_data_dir(data_dir)
+        self.client_timeout_seconds = client_timeout_seconds
+        self._named = data_dir is not None or not api_url
+        self._clock: Clock = clock or SystemClock()
+        self._opened: StoreConnection | None = None
+        self._opening = threading.Lock()
+
+    @classmethod
+    def over(cls, store: ClientStore, *, clock: Clock | None = None, **settings: Any) -> PolosClient:
+        """Make a client of a store that is open already, and that the client doesn't close."""
+        client = cls(data_dir=store.path, clock=clock, **settings)
+        client._opened = StoreConnection(store, clock=clock, timeout_seconds=client.client_timeout_seconds)
+        client._owns_store = False
+        return client
+
+    _owns_store = True
+
+    # -------------------------------------------------------------------------- opening and closing
+
+    def close(self) -> None:
+        """Close what was opened; the next use opens it again."""
+        with self._opening:
+            opened = self._opened
+            if opened is not None and self._owns_store:
+                self._opened = None
+                opened.store.close()
+
+    async def __aenter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _connection(self) -> StoreConnection:
+        """Give the way to the engine, opening the data directory on first use."""
+        opened = self._opened
+        if opened is not None:
+            return opened
+        with self._opening:
+            if self._opened is None:
+                self._check_address()
+                self._opened = connect(self.data_dir, clock=self._clock, timeout_seconds=self.client_timeout_seconds)
+            return self._opened
+
+    def _log(self) -> Log:
+        """Give the log, to read."""
+        return self._connection().store.log
+
+    def _check_address(self) -> None:
+        """Refuse an address on another machine: this client speaks to a directory."""
+        host = urlsplit(self.api_url).hostname or ""
+        local = host == "localhost" or host.startswith("127.") or host == "::1"
+        if not self._named and not local:
+            raise PolosUsageError(
+                f"api_url={self.api_url!r} is on another machine, but this client works on a directory; pass data_dir"
+            )
+
+    async def _execute(self, command: Command, *, command_id: str | None = None) -> Answer:
+        return await self._connection().execute(command, command_id=command_id)
+
+    # ------------------------------------------------------------------------------------- starting
+
+    async def invoke(  # noqa: PLR0917  # the order that programs use
+        self,
+        workflow_id: str,
+        payload: Any = None,
+        queue_name: str | None = None,
+        queue_concurrency_limit: int | None = None,
+        concurrency_key: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        initial_state: Any = None,
+        run_timeout_seconds: float | None = None,
+        *,
+        tags: Sequence[str] = (),
+    ) -> ExecutionHandle:
+        """
+        Start a run; it exists, durably, when this returns.
+
+        Args:
+            workflow_id: id of the workflow, agent or tool. One that no engine knows yet waits for its code.
+            payload: the input, JSON or a model.
+            queue_name: the queue, else the workflow's own.
+            queue_concurrency_limit: the queue's limit.
+            concurrency_key: the limit holds for each key.
+            session_id: the session, else that of the surrounding run, else a new one.
+            user_id: the user, else that of the surrounding run.
+            initial_state: `ctx.state` to begin with, at most 1 MB as JSON.
+            run_timeout_seconds: the run is cancelled after that.
+            tags: by which the run can be found.
+
+        Returns:
+            The handle; with `accepted=False` if no engine is running: the run starts with the next one.
+
+        Raises:
+            ValueRefused: the payload or the state can't be recorded.
+            ValueError: the state is over the limit.
+        """
+        run = self._root_run(
+            workflow_id,
+            payload,
+            queue=queue_name,
+            queue_limit=queue_concurrency_limit,
+            concurrency_key=concurrency_key,
+            session=session_id,
+            user=user_id,
+            initial_state=initial_state,
+            seconds=run_timeout_seconds,
+            tags=tuple(tags),
+        )
+        return (await self._create([run], session_id))[0]
+
+    async def batch_invoke(
+        self, workflows: list[BatchWorkflowInput], session_id: str | None = None, user_id: str | None = None
+    ) -> list[ExecutionHandle]:
+        """
+        Start many runs in one commit: all of them exist, or none.
+
+        Raises:
+            ValueError: a workflow isn't registered in this program.
+        """
+        from polos.registry import get_workflow
+
+        runs: list[e.RunCreated] = []
+        for item in workflows:
+            if get_workflow(item.id) is None:
+                raise ValueError(f"Workflow '{item.id}' not found")
+            runs.append(
+                self._root_run(
+                    item.id,
+                    item.payload,
+                    session=session_id,
+                    user=user_id,
+                    initial_state=item.initial_state,
+                    seconds=item.run_timeout_seconds,
+                )
+            )
+        return await self._create(runs, session_id) if runs else []
+
+    def _root_run(self, workflow_id: str, payload: Any, **given: Any) -> e.RunCreated:
+        return root_run(workflow_id, payload, clock=self._clock, deployment=self.deployment_id, **given)
+
+    async def _create(self, runs: list[e.RunCreated], session_id: str | None) -> list[ExecutionHandle]:
+        command: Command = {
+            "kind": "create",
+            "runs": [{"run": created.root, "created": created_to_json(created)} for created in runs],
+        }
+        answer = await self._execute(command)
+        created_at = reads.rfc3339(self._clock.now_us())
+        return [
+            ExecutionHandle(
+                id=created.root,
+                workflow_id=created.workflow,
+                created_at=created_at,
+                root_workflow_id=created.workflow,
+                root_execution_id=created.root,
+                session_id=session_id,
+                user_id=created.user,
+                accepted=answer["outcome"] != "queued",
+            ).remembering(self)
+            for created in runs
+        ]
+
+    # -------------------------------------------------------------------------------------- reading
+
+    async def get_execution(self, execution_id: str) -> dict[str, Any]:
+        """
+        Give all that is known of a run, its result as plain JSON; no engine is needed.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
+        store = self._connection().store
+        with store.log.reader() as reader:
+            if reads.run_row(reader, execution_id) is not None:
+                return reads.execution(reader, execution_id)
+        for pending in reads.pending_runs(store.inbox):
+            if pending.row.run == execution_id:
+                return reads.pending_execution(pending)
+        with store.log.reader() as reader:  # an engine may have taken it out of the inbox between the two looks
+            return reads.execution(reader, execution_id)
+
+    async def list_executions(
+        self,
+        *,
+        status: str | None = None,
+        workflow_id: str | None = None,
+        parent: str | None = None,
+        tag: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> ExecutionPage:
+        """
+        Give runs, the newest first, without payload, result and error; no engine is needed.
+
+        Args:
+            status: a status, or a reason to wait such as "diverged".
+            workflow_id: only runs of this workflow.
+            parent: only children of this run.
+            tag: only runs with this tag.
+            since: created then or later.
+            until: created before then.
+            limit: runs on a page, at most 10,000.
+            cursor: `cursor` of the page before.
+        """
+        store = self._connection().store
+        pending = reads.pending_runs(store.inbox)
+        with store.log.reader() as reader:
+            page = reads.list_runs(
+                reader,
+                pending,
+                status=status,
+                workflow=workflow_id,
+                parent=parent,
+                tag=tag,
+                since_us=reads.microseconds(since, "since"),
+                until_us=reads.microseconds(until, "until"),
+                limit=limit,
+                cursor=cursor,
+            )
+        return ExecutionPage([reads.listed(row) for row in page.rows], page.cursor)
+
+    # ----------------------------------------------------------------------------------- addressing
+
+    async def resume(
+        self,
+        suspend_workflow_id: str,  # noqa: ARG002  # the run's id says enough, but programs pass it
+        suspend_execution_id: str,
+        suspend_step_key: str,
+        data: Any,
+        *,
+        all: bool = False,
+    ) -> None:
+        """
+        Answer a suspend; durable when it returns, or kept for the next engine if none is running.
+
+        Args:
+            suspend_workflow_id: the workflow; the run's id says enough, so it isn't looked at.
+            suspend_execution_id: the suspended run, or the root of its tree.
+            suspend_step_key: the key it was suspended with; without `#n` the oldest open wait of that key.
+            data: the answer, JSON or a model.
+            all: answer every open wait of that key in the tree.
+
+        Raises:
+            UnknownRun: there is no such run.
+            CommandRefused: the run has ended, or keeps too many answers that nobody waits for.
+        """
+        value = recorded(data, "answer")
+        run = self._address(suspend_execution_id)
+        await self._execute({"kind": "resume", "run": run, "key": suspend_step_key, "data": value, "all": all})
+
+    async def signal(self, execution_id: str, name: str, data: Any = None) -> None:
+        """
+        Send a signal; durable when it returns, or kept for the next engine if none is running.
+
+        Raises:
+            UnknownRun: there is no such run.
+            CommandRefused: the run has ended, or keeps too many signals of that name already.
+        """
+        value = recorded(data, "signal")
+        await self._execute({"kind": "signal", "run": self._address(execution_id), "name": name, "data": value})
+
+    async def cancel_execution(self, execution_id: str, *, by: str = "client", reason: str | None = None) -> bool:
+        """
+        Ask a run to stop; a second request forces it.
+
+        Returns:
+            True if it will stop, also when that is kept for the next engine; False if the run is unknown or over.
+        """
+        try:
+            run = self._address(execution_id)
+            answer = await self._execute({"kind": "cancel", "run": run, "by": by, "reason": reason})
+        except UnknownRun:
+            return False
+        if answer["outcome"] == "queued":
+            return not self._is_over(run)
+        detail = answer.get("detail")
+        return bool(isinstance(detail, dict) and detail.get("cancelled"))
+
+    async def query(self, execution_id: str, name: str | None = None, *args: Any) -> Any:
+        """
+        Ask a run.
+
+        Args:
+            execution_id: the run.
+            name: a function registered by `ctx.on_query`; None for the last durable `ctx.state`, which needs no engine.
+            args: its arguments, JSON.
+
+        Raises:
+            UnknownRun: there is no such run.
+            EngineNotRunning: with a name, and no engine.
+        """
+        run = self._address(execution_id)
+        if name is None:
+            with self._log().reader() as reader:
+                return reads.run_state(reader, run)
+        wanted: list[Json] = [recorded(arg, "argument") for arg in args]
+        answer = await self._execute({"kind": "query", "run": run, "name": name, "args": wanted})
+        return cast("dict[str, Any]", answer["detail"])["value"]
+
+    async def update(self, execution_id: str, name: str, data: Any = None, *, timeout: float | None = None) -> Any:
+        """
+        Have an update carried out by the run, and give what its handler returned.
+
+        Args:
+            execution_id: the run.
+            name: as registered by `ctx.on_update`.
+            data: what the handler gets.
+            timeout: seconds to wait for the handler; None waits for as long as it takes.
+
+        Raises:
+            UnknownRun: there is no such run.
+            UpdateRejected: the validator said no; nothing was recorded.
+            StepExecutionError: the handler failed, or the run ended first.
+            EngineNotRunning: no engine; the update is kept.
+            ClientTimeout: the handler took longer; the update goes on.
+        """
+        value = recorded(data, "update")
+        run = self._address(execution_id)
+        update_id = uuid7(self._clock.now_us())
+        with self._log().reader() as reader:
+            seen = reader.version(f"run/{run}")
+        command: Command = {"kind": "update", "run": run, "name": name, "data": value, "update_id": update_id}
+        await self._execute(command, command_id=update_id)
+        answer = await wait_update(self._connection(), run, update_id, after=seen, timeout_seconds=timeout)
+        if answer.error is not None:
+            reason = f"update {name!r} failed: {answer.error.message}"
+            raise StepExecutionError(reason, error_type=answer.error.type, traceback=answer.error.traceback)
+        return decode(answer.value, type=answer.type)
+
+    async def resolve(
+        self,
+        execution_id: str,
+        step: str,
+        outcome: str,
+        value: Any = None,
+        *,
+        message: str | None = None,
+        by: str = "client",
+    ) -> None:
+        """
+        Say what became of a step of unknown outcome.
+
+        Args:
+            execution_id: the run.
+            step: the step's name.
+            outcome: "completed", "failed" or "not_done"; the last has it called again.
+            value: its result, if it completed.
+            message: what went wrong, if it failed.
+            by: who says so; recorded.
+
+        Raises:
+            UnknownRun: there is no such run.
+            CommandRefused: the run has no such step of unknown outcome.
+        """
+        if outcome not in ("completed", "failed", "not_done"):
+            raise PolosUsageError(f"outcome is 'completed', 'failed' or 'not_done', not {outcome!r}")
+        settled = recorded(value, "value")
+        command: Command = {"kind": "resolve", "run": self._address(execution_id), "step": step, "outcome": outcome}
+        await self._execute({**command, "value": settled, "message": message, "by": by})
+
+    async def readmit(self, execution_id: str, *, by: str = "client") -> None:
+        """
+        Let a run that was set aside go on: it diverged, or its code kept killing the process.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
+        await self._execute({"kind": "readmit", "run": self._address(execution_id), "by": by})
+
+    async def take_back(self, command_id: str) -> bool:
+        """Take back a command that is kept and that no engine has decided; False if it is too late."""
+        return await self._connection().take_back(command_id)
+
+    def _address(self, execution_id: str) -> str:
+        """
+        Give the run that goes on under a handle.
+
+        Raises:
+            UnknownRun: neither the log nor the inbox has it.
+        """
+        store = self._connection().store
+        for _ in range(2):  # an engine may take it out of the inbox between the two looks
+            with store.log.reader() as reader:
+                row = reads.last_row(reader, execution_id)
+            if row is not None:
+                return row.run
+            if any(pending.row.run == execution_id for pending in reads.pending_runs(store.inbox)):
+                return execution_id
+        raise UnknownRun(f"there is no run {execution_id!r} in {store.path}")
+
+    def _is_over(self, run: str) -> bool:
+        with self._log().reader() as reader:
+            row = reads.run_row(reader, run)
+        return row is not None and row.ended
+
+    # -------------------------------------------------------------------------------------- waiting
+
+    async def _wait_ended(self, run_id: str, timeout_seconds: float | None = None) -> dict[str, Any]:
+        """
+        Wait for the end of a run, its successors included, and give what `get_execution` gives.
+
+        Raises:
+            WorkflowTimeoutError: it didn't end in time; the error names what the run waits for.
+        """
+        await wait_ended(self._connection(), run_id, timeout_seconds)
+        return await self.get_execution(run_id)

@@ -1,0 +1,177 @@
+"""
+What a caller holds of a run: its id and a way back to whoever made it.
+
+A handle is plain data, as programs written for Polos store and send it. It also remembers the client
+that made it, as a private attribute, so that `client` may be left out of its methods; a handle that
+came out of storage has none, and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol, cast
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+from polos.errors import PolosUsageError, ValueRefused
+from polos.values import decode
+
+__all__ = ["ExecutionHandle", "HandleClient", "hydrated"]
+
+_log = logging.getLogger("polos")
+
+_SHOWN = (
+    "status", "result", "error", "created_at", "completed_at", "parent_execution_id", "root_workflow_id",
+    "root_execution_id", "output_schema_name", "step_key",
+)  # fmt: skip
+
+
+class HandleClient(Protocol):
+    """What a handle needs of a client: `PolosClient` and `Polos` both have it."""
+
+    async def get_execution(self, execution_id: str) -> dict[str, Any]:
+        """Give all that is known of a run."""
+        ...
+
+    async def cancel_execution(self, execution_id: str) -> bool:
+        """Ask a run to stop."""
+        ...
+
+    async def signal(self, execution_id: str, name: str, data: Any = None) -> None:
+        """Send a signal."""
+        ...
+
+    async def query(self, execution_id: str, name: str | None = None, *args: Any) -> Any:
+        """Ask a run."""
+        ...
+
+    async def update(self, execution_id: str, name: str, data: Any = None, *, timeout: float | None = None) -> Any:
+        """Have an update carried out."""
+        ...
+
+
+class ExecutionHandle(BaseModel):
+    """
+    A run, as its caller knows it.
+
+    Attributes:
+        id: the run's id.
+        accepted: False if no engine was running: the run is kept and starts with the next engine.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    id: str
+    workflow_id: str | None = None
+    created_at: str | None = None
+    parent_execution_id: str | None = None
+    root_workflow_id: str | None = None
+    root_execution_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    step_key: str | None = None
+    accepted: bool = True
+
+    _client: HandleClient | None = PrivateAttr(default=None)
+
+    def remembering(self, client: HandleClient) -> ExecutionHandle:
+        """Let the handle remember a client, and give it back."""
+        self._client = client
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the fields as a dict."""
+        return self.model_dump()
+
+    async def get(self, client: HandleClient | None = None) -> dict[str, Any]:
+        """
+        Give how things stand with the run, its result as the type that the workflow declares.
+
+        Returns:
+            `status, result, error, created_at, completed_at, parent_execution_id, root_workflow_id,
+            root_execution_id, output_schema_name, step_key`.
+
+        Raises:
+            UnknownRun: the data directory of the client has no such run.
+        """
+        found = await self._who(client).get_execution(self.id)
+        shown = {name: found.get(name) for name in _SHOWN}
+        shown["root_workflow_id"] = self.root_workflow_id
+        shown["result"] = hydrated(found)
+        return shown
+
+    async def cancel(self, client: HandleClient | None = None) -> bool:
+        """Ask the run to stop; False if it had ended already."""
+        return await self._who(client).cancel_execution(self.id)
+
+    async def signal(self, *args: Any, **named: Any) -> None:
+        """
+        Send a signal: `signal(client, name, data)`, or without `client`.
+
+        Raises:
+            CommandRefused: the run has ended, or keeps too many signals of that name already.
+        """
+        client, rest = self._split(args, named)
+        await client.signal(self.id, *rest, **named)
+
+    async def query(self, *args: Any, **named: Any) -> Any:
+        """
+        Ask the run: `query(client, name=None, *args)`, or without `client`.
+
+        Without a name the last durable `ctx.state`, for which no engine is needed; with one what the function
+        registered by `ctx.on_query` returns.
+        """
+        client, rest = self._split(args, named)
+        return await client.query(self.id, *rest, **named)
+
+    async def update(self, *args: Any, **named: Any) -> Any:
+        """
+        Have an update carried out: `update(client, name, data, timeout=)`, or without `client`.
+
+        Returns:
+            What the handler returned.
+
+        Raises:
+            UpdateRejected: the workflow's validator said no; nothing was recorded.
+            EngineNotRunning: no engine; the update is kept.
+        """
+        client, rest = self._split(args, named)
+        return await client.update(self.id, *rest, **named)
+
+    def _who(self, client: HandleClient | None) -> HandleClient:
+        found = client or self._client
+        if found is None:
+            raise PolosUsageError(f"the handle of run {self.id} remembers no client; pass one")
+        return found
+
+    def _split(self, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[HandleClient, tuple[Any, ...]]:
+        """Tell the client from what follows: names and data are JSON, a client isn't."""
+        if "client" in named:
+            return self._who(named.pop("client")), args
+        if args and (args[0] is None or hasattr(args[0], "get_execution")):
+            return self._who(cast("HandleClient | None", args[0])), args[1:]
+        return self._who(None), args
+
+
+def hydrated(found: dict[str, Any]) -> Any:
+    """
+    Give the result of an execution as the type that its workflow declares, or that is recorded.
+
+    A record that no longer fits is given as plain JSON, with a warning: it is the caller's data either way.
+    """
+    result = found.get("result")
+    if found.get("status") != "completed":
+        return result
+    try:
+        return decode(result, hint=_output_hint(found.get("workflow_id")), type=found.get("output_schema_name"))
+    except ValueRefused as error:
+        _log.warning("the result of run %s is given as plain JSON: %s", found.get("id"), error)
+        return result
+
+
+def _output_hint(workflow_id: Any) -> Any:
+    """Give what the registered workflow says about its result."""
+    from polos.registry import get_workflow
+
+    workflow = get_workflow(str(workflow_id))
+    return None if workflow is None else workflow.output_schema

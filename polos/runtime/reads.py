@@ -1,0 +1,479 @@
+"""
+What a log says about runs, for clients, pages and the command line.
+
+Everything here reads: it is handed a `Reader`, one consistent view, and never needs the engine. A
+run's row answers most questions; its stream is opened only for what a row doesn't hold (input,
+result, error, state, the data of a suspend). Commands that wait in the inbox are no part of the log,
+but a run that somebody was promised must be seen: `pending_runs` shows it as `queued`.
+
+A run that went on by `continue_as_new` keeps its handle. `execution` follows the successors, so that
+the handle's id tells how things stand now; `list_runs` lists every run by itself.
+
+Times are RFC 3339 in UTC, with microseconds, as programs written for Polos expect them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, cast, final
+
+import orjson
+
+from polos.engine import events as e
+from polos.engine.codec import decode
+from polos.engine.json import Json
+from polos.engine.projections import run_stream
+from polos.errors import PolosUsageError, UnknownRun
+from polos.store.inbox import Inbox
+from polos.store.log import STREAM_START, Key, Reader, Record, Version
+
+__all__ = [
+    "ENDED_STATUSES",
+    "LIMIT_MAX",
+    "OpenSuspend",
+    "PendingRun",
+    "RunPage",
+    "RunRow",
+    "events_of",
+    "execution",
+    "last_row",
+    "list_runs",
+    "microseconds",
+    "open_suspends",
+    "pending_execution",
+    "pending_runs",
+    "rfc3339",
+    "run_created",
+    "run_row",
+    "run_state",
+    "tree_runs",
+]
+
+ENDED_STATUSES: Final = frozenset({"completed", "failed", "cancelled"})
+LIMIT_MAX: Final = 10_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """What the row of a run says; see `polos.engine.projections.summary`."""
+
+    run: str
+    workflow: str
+    kind: str = "workflow"
+    status: str = "queued"
+    waiting_reason: str | None = None
+    created_us: int = 0
+    started_us: int | None = None
+    ended_us: int | None = None
+    end_version: int | None = None
+    attempt: int = 0
+    retries: int = 0
+    parent: str | None = None
+    step: str | None = None
+    root: str = ""
+    root_workflow: str = ""
+    session: str | None = None
+    user: str | None = None
+    tags: tuple[str, ...] = ()
+    queue: str | None = None
+    concurrency_key: str | None = None
+    deployment: str | None = None
+    run_timeout_us: int | None = None
+    cancel_requested_us: int | None = None
+    cancelled_by: str | None = None
+    continues: str | None = None
+    successor: str | None = None
+    result_type: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether this run is over; a successor may go on under its handle."""
+        return self.end_version is not None
+
+
+_ROW_FIELDS: Final = frozenset(spec.name for spec in fields(RunRow))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRun:
+    """A run that waits in the inbox to be created."""
+
+    command_id: str
+    created: e.RunCreated
+    row: RunRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSuspend:
+    """A suspend that nobody has answered."""
+
+    row: RunRow
+    record: Record
+    event: e.WaitStarted
+
+
+@final
+class RunPage:
+    """A page of a list of runs, the newest first, and where the next one begins."""
+
+    def __init__(self, rows: list[RunRow], cursor: str | None) -> None:
+        """Take the rows and the cursor; None after the last page."""
+        self.rows = rows
+        self.cursor = cursor
+
+
+# ------------------------------------------------------------------------------------------ times
+
+
+def rfc3339(time_us: int | None) -> str | None:
+    """Give an instant as RFC 3339 text."""
+    if time_us is None:
+        return None
+    return (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="microseconds")
+
+
+def microseconds(moment: datetime | str | None, what: str) -> int | None:
+    """
+    Give an instant in microseconds; a naive one is UTC.
+
+    Raises:
+        ValueError: the text is no instant.
+    """
+    if moment is None:
+        return None
+    if isinstance(moment, str):
+        try:
+            moment = datetime.fromisoformat(moment)
+        except ValueError as error:
+            raise ValueError(f"{what} is an instant such as 2026-01-31T12:00:00+00:00, not {moment!r}") from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+# ------------------------------------------------------------------------------------------- runs
+
+
+def run_row(reader: Reader, run: str) -> RunRow | None:
+    """Give what the row of a run says, None if there is no such run."""
+    stored = reader.row(("run", run)) if run else None
+    return None if stored is None else _row(run, orjson.loads(stored))
+
+
+def last_row(reader: Reader, run: str) -> RunRow | None:
+    """Give the row of the run that goes on under a handle: the last of the successors."""
+    row = run_row(reader, run)
+    while row is not None and row.successor is not None:
+        following = run_row(reader, row.successor)
+        if following is None:
+            break  # it lives in another log
+        row = following
+    return row
+
+
+def events_of(
+    reader: Reader, run: str, *, after: int = STREAM_START, limit: int | None = None, reverse: bool = False
+) -> Iterator[tuple[Record, e.Event]]:
+    """Give a run's records with their events, in order of version (from the last one down if `reverse`)."""
+    for record in reader.stream(run_stream(run), after=Version(after), limit=limit, reverse=reverse):
+        yield record, decode(record.type, record.schema_version, record.payload)
+
+
+def run_created(reader: Reader, run: str) -> e.RunCreated | None:
+    """Give what a run was created with; a fork's is its origin's."""
+    first = next(events_of(reader, run, limit=1), None)
+    if first is None:
+        return None
+    match first[1]:
+        case e.RunCreated() as created:
+            return created
+        case e.RunForked() as forked:
+            return run_created(reader, forked.origin)
+        case _:
+            return None
+
+
+def run_state(reader: Reader, run: str) -> Json:
+    """Give `ctx.state` as of the last durable change, None if the run has no state; successors are followed."""
+    row = last_row(reader, run)
+    if row is None:
+        return None
+    initial: Json = None
+    value: dict[str, Any] | None = None
+    for _, event in events_of(reader, row.run):
+        match event:
+            case e.RunCreated():
+                initial = event.initial_state
+                value = dict(initial) if isinstance(initial, dict) else None
+            case e.RunStarted():  # an attempt begins with the initial state
+                value = dict(initial) if isinstance(initial, dict) else None
+            case e.StateChanged():
+                value = {**(value or {}), **cast("dict[str, Any]", event.changed)}
+                for name in event.removed:
+                    value.pop(name, None)
+            case _:
+                pass
+    return value
+
+
+def tree_runs(reader: Reader, root: str) -> list[str]:
+    """Give the runs of a tree, the root first, then the others in order of creation."""
+    return [root, *(str(key[-1]) for key, _ in reader.rows(("root", root)))]
+
+
+def open_suspends(reader: Reader, root: str) -> list[OpenSuspend]:
+    """Give the unanswered suspends of a tree, in the order in which they were opened."""
+    found: list[OpenSuspend] = []
+    for key, _ in reader.rows(("suspend", root)):
+        run, name = str(key[4]), key[5]
+        row = run_row(reader, run)
+        assert row is not None, "a run with an open wait has a row"
+        for record, event in events_of(reader, run, reverse=True):
+            if isinstance(event, e.WaitStarted) and event.name == name:
+                found.append(OpenSuspend(row=row, record=record, event=event))
+                break
+    return sorted(found, key=lambda suspend: suspend.record.position)
+
+
+# -------------------------------------------------------------------------------------- execution
+
+
+def execution(reader: Reader, run: str) -> dict[str, Any]:
+    """
+    Give all that is known of a run, as the JSON object that programs written for Polos know.
+
+    Input and creation are those of the run that was asked for, everything else of its last successor.
+
+    Raises:
+        UnknownRun: there is no such run.
+    """
+    row = run_row(reader, run)
+    last = last_row(reader, run)
+    if row is None or last is None:
+        raise UnknownRun(f"there is no run {run!r} in this data directory")
+    created = run_created(reader, run)
+    result, error = _ending(reader, last)
+    return {
+        **listed(row),
+        **_standing(last),
+        "payload": None if created is None else created.input,
+        "result": result,
+        "error": error,
+    }
+
+
+def pending_execution(pending: PendingRun) -> dict[str, Any]:
+    """Give a run that waits in the inbox in the shape of `execution`."""
+    return {**listed(pending.row), "payload": pending.created.input, "result": None, "error": None}
+
+
+def listed(row: RunRow) -> dict[str, Any]:
+    """Give what a row knows of a run, in the shape of `execution`."""
+    return {
+        "id": row.run,
+        "workflow_id": row.workflow,
+        "created_at": rfc3339(row.created_us),
+        "deployment_id": row.deployment,
+        "assigned_to_worker": None,
+        "parent_execution_id": row.parent,
+        "root_execution_id": row.root,
+        "step_key": row.step,
+        "queue_name": row.queue,
+        "concurrency_key": row.concurrency_key,
+        "batch_id": None,
+        "session_id": row.session,
+        "user_id": row.user,
+        "tags": list(row.tags),
+        **_standing(row),
+    }
+
+
+def _standing(row: RunRow) -> dict[str, Any]:
+    """Give how things stand with a run: what its last successor tells for all of them."""
+    cancelled = row.status == "cancelled"
+    return {
+        "status": row.status,
+        "waiting_reason": row.waiting_reason,
+        "started_at": rfc3339(row.started_us),
+        "completed_at": None if cancelled else rfc3339(row.ended_us),
+        "retry_count": row.retries,
+        "output_schema_name": row.result_type,
+        "cancel_requested_at": rfc3339(row.cancel_requested_us),
+        "cancelled_at": rfc3339(row.ended_us) if cancelled else None,
+        "cancelled_by": row.cancelled_by,
+        "run_timeout_seconds": None if row.run_timeout_us is None else row.run_timeout_us / 1e6,
+    }
+
+
+def _ending(reader: Reader, row: RunRow) -> tuple[Json, str | None]:
+    """Give result and error of a run that ended."""
+    if row.end_version is None:
+        return None, None
+    for _, event in events_of(reader, row.run, after=row.end_version - 1, limit=1):
+        match event:
+            case e.RunCompleted():
+                return event.result, None
+            case e.RunFailed():
+                return None, event.error.message
+            case _:
+                pass
+    return None, None
+
+
+# ------------------------------------------------------------------------------------------- list
+
+
+def list_runs(
+    reader: Reader,
+    pending: Iterable[PendingRun] = (),
+    *,
+    status: str | None = None,
+    workflow: str | None = None,
+    parent: str | None = None,
+    tag: str | None = None,
+    since_us: int | None = None,
+    until_us: int | None = None,
+    limit: int = 100,
+    cursor: str | None = None,
+) -> RunPage:
+    """
+    Give runs, the newest first.
+
+    Args:
+        reader: the view.
+        pending: runs that wait in the inbox; those that the log knows by now are left out.
+        status: a public status, or a reason to wait such as "diverged".
+        workflow: only runs of this workflow.
+        parent: only children of this run.
+        tag: only runs with this tag.
+        since_us: created then or later.
+        until_us: created before then.
+        limit: runs on a page.
+        cursor: where the page before ended.
+
+    Raises:
+        PolosUsageError: the limit is out of range, or the cursor is none of ours.
+    """
+    if not 1 <= limit <= LIMIT_MAX:
+        raise PolosUsageError(f"limit is 1 to {LIMIT_MAX}, not {limit}")
+    before = _parse_cursor(cursor)
+    if until_us is not None and (before is None or (until_us, "") < before):
+        before = (until_us, "")
+
+    def fits(row: RunRow) -> bool:
+        return (
+            (status is None or status in (row.status, row.waiting_reason))
+            and (workflow is None or row.workflow == workflow)
+            and (parent is None or row.parent == parent)
+            and (tag is None or tag in row.tags)
+        )
+
+    prefix = _narrowest(status=status, workflow=workflow, parent=parent, tag=tag)
+    promised = [
+        waiting.row
+        for waiting in pending
+        if fits(waiting.row)
+        and (before is None or _place(waiting.row) < before)
+        and run_row(reader, waiting.row.run) is None
+    ]
+    promised.sort(key=_place, reverse=True)
+    recorded = (row for row in _newest(reader, prefix, before, since_us) if fits(row))
+    rows: list[RunRow] = []
+    for row in heapq.merge(promised, recorded, key=_place, reverse=True):
+        if since_us is not None and row.created_us < since_us:
+            continue
+        if len(rows) == limit:
+            return RunPage(rows, "{}:{}".format(*_place(rows[-1])))
+        rows.append(row)
+    return RunPage(rows, None)
+
+
+def pending_runs(inbox: Inbox) -> list[PendingRun]:
+    """Give the runs that wait in the inbox, in the order in which they were asked for."""
+    found: list[PendingRun] = []
+    for item in inbox.pending():
+        command = cast("dict[str, Any]", orjson.loads(item.payload))["command"]
+        if command["kind"] != "create":
+            continue
+        for entry in command["runs"]:
+            wanted = dict(entry["created"])
+            wanted["tags"] = tuple(wanted.get("tags", ()))
+            created = e.RunCreated(**wanted)
+            found.append(PendingRun(command_id=item.command_id, created=created, row=_promised(entry["run"], created)))
+    return found
+
+
+def _promised(run: str, created: e.RunCreated) -> RunRow:
+    return RunRow(
+        run=run,
+        workflow=created.workflow,
+        kind=created.kind,
+        created_us=_made_us(run),
+        parent=created.parent,
+        step=created.step,
+        root=created.root,
+        root_workflow=created.root_workflow,
+        session=created.session,
+        user=created.user,
+        tags=created.tags,
+        queue=created.queue,
+        concurrency_key=created.concurrency_key,
+        deployment=created.deployment,
+        run_timeout_us=created.run_timeout_us,
+    )
+
+
+def _made_us(run: str) -> int:
+    """Give when a run's id was made: it is a UUIDv7, and no record says yet when the run was created."""
+    return (uuid.UUID(run).int >> 80) * 1_000
+
+
+def _row(run: str, found: dict[str, Any]) -> RunRow:
+    # A newer polos may say more in its rows; what this one doesn't know it doesn't show.
+    known = {name: value for name, value in found.items() if name in _ROW_FIELDS}
+    known["tags"] = tuple(known.get("tags", ()))
+    return RunRow(run=run, **known)
+
+
+def _place(row: RunRow) -> tuple[int, str]:
+    return row.created_us, row.run
+
+
+def _narrowest(*, status: str | None, workflow: str | None, parent: str | None, tag: str | None) -> Key:
+    """Choose the index that leaves the fewest runs to look at, by what usually is."""
+    if parent is not None:
+        return ("parent", parent)
+    if tag is not None:
+        return ("tag", tag)
+    if status is not None and status not in ENDED_STATUSES:
+        return ("status", status)  # few runs live, many have ended
+    if workflow is not None:
+        return ("workflow", workflow)
+    if status is not None:
+        return ("status", status)
+    return ("time",)
+
+
+def _newest(reader: Reader, prefix: Key, before: tuple[int, str] | None, since_us: int | None) -> Iterator[RunRow]:
+    after = None if before is None else (*prefix, *before)
+    for key, _ in reader.rows(prefix, after=after, reverse=True):
+        created_us, run = cast("int", key[-2]), str(key[-1])
+        if since_us is not None and created_us < since_us:
+            return
+        row = run_row(reader, run)
+        assert row is not None, "L6: an index names a run that has no row"
+        yield row
+
+
+def _parse_cursor(cursor: str | None) -> tuple[int, str] | None:
+    if cursor is None:
+        return None
+    created, _, run = cursor.partition(":")
+    if not (created.isascii() and created.isdigit()):
+        raise PolosUsageError(f"a cursor is what an earlier page gave, not {cursor!r}")
+    return int(created), run

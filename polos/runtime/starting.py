@@ -1,0 +1,85 @@
+"""
+What a root run is created with.
+
+Filled in here, by the client, is what the caller left out and this process knows: the defaults of the
+workflow, if it is registered here, and session and user of the surrounding run, if there is one. What
+an engine in another process knows it fills in itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polos.children import encode_initial_state
+from polos.clock import Clock, new_run_id
+from polos.context import current_context
+from polos.engine import events as e
+from polos.engine.json import Json
+from polos.errors import ValueRefused
+from polos.registry import get_workflow
+from polos.values import encode
+
+__all__ = ["recorded", "root_run"]
+
+
+def recorded(value: Any, what: str) -> Json:
+    """
+    Give a value as it is recorded.
+
+    Raises:
+        TypeError: it isn't JSON, and no model either.
+    """
+    try:
+        return encode(value, what=what)[0].value
+    except ValueRefused as refused:
+        raise TypeError(f"the {what} isn't JSON: {refused}") from refused
+
+
+def root_run(
+    workflow_id: str,
+    payload: Any,
+    *,
+    clock: Clock,
+    deployment: str,
+    session: str | None = None,
+    user: str | None = None,
+    initial_state: Any = None,
+    seconds: float | None = None,
+    queue: str | None = None,
+    queue_limit: int | None = None,
+    concurrency_key: str | None = None,
+    tags: tuple[str, ...] = (),
+) -> e.RunCreated:
+    """
+    Give what a root run is created with; its id is that of its root.
+
+    Raises:
+        TypeError: the payload or the state isn't JSON.
+        ValueError: the state is over its limit.
+    """
+    around = current_context()
+    if around is not None:
+        session = session or around.session_id
+        user = user or around.user_id
+    workflow = get_workflow(workflow_id)
+    if workflow is not None:
+        seconds = workflow.run_timeout_seconds if seconds is None else seconds
+        tags = (*workflow.tags, *(tag for tag in tags if tag not in workflow.tags))
+        if queue is None:
+            queue, queue_limit = workflow.queue_name, workflow.queue_concurrency_limit
+    return e.RunCreated(
+        workflow=workflow_id,
+        input=recorded(payload, "payload"),
+        root=new_run_id(clock.now_us()),
+        root_workflow=workflow_id,
+        run_timeout_us=None if seconds is None else round(seconds * 1e6),
+        initial_state=encode_initial_state(initial_state),
+        queue=queue,
+        queue_limit=queue_limit,
+        concurrency_key=concurrency_key,
+        session=session or clock.uuid4(),
+        user=user,
+        tags=tags,
+        deployment=deployment,
+        kind="workflow" if workflow is None else workflow.workflow_type,
+    )
