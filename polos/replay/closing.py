@@ -18,11 +18,11 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable
-from types import AsyncGeneratorType
 from typing import Any
 
 from polos.errors import RunEvicted
 from polos.replay.futures import WorkflowTask, position_of
+from polos.replay.generators import Generator
 
 __all__ = ["end_generator", "end_task", "throw"]
 
@@ -65,7 +65,7 @@ def end_task(task: WorkflowTask) -> str | None:
     return position_of(coroutine)
 
 
-def end_generator(generator: AsyncGeneratorType[Any, Any]) -> str | None:
+def end_generator(generator: Generator) -> str | None:
     """
     End an async generator; nothing it raises gets out, except KeyboardInterrupt.
 

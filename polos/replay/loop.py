@@ -29,14 +29,13 @@ import contextvars
 import functools
 import gc
 import sys
-import weakref
 from collections.abc import Callable, Coroutine
-from types import AsyncGeneratorType
 from typing import Any, Protocol, TypeVarTuple, Unpack, final
 
 from polos.errors import NondeterministicCall, PolosInternalError, RunEvicted, WorkflowNeverWaits
 from polos.replay import closing
 from polos.replay.futures import Callback, LoopTimer, WorkflowFuture, WorkflowTask, position_of
+from polos.replay.generators import Generator, OpenGenerators
 from polos.replay.refusals import PureLoop, refusal
 from polos.replay.stdlib import collecting_garbage, foreign, install, unawaited_is_fine
 
@@ -100,11 +99,7 @@ class WorkflowLoop(PureLoop):
         self._scope: WorkflowTask | None = None  # on whose behalf code runs now
         self._number = 0
         self._tasks: dict[int, WorkflowTask] = {}
-        # By id, because a weak reference is dead before the generator's finalizer is called.
-        self._generators: dict[int, tuple[int, weakref.ref[AsyncGeneratorType[Any, Any]]]] = {}
-        self._generators_seen = 0
-        self._generators_max = 64  # how many entries there may be before those of finished generators are dropped
-        self._left_behind: dict[int, AsyncGeneratorType[Any, Any]] = {}
+        self._generators = OpenGenerators()
 
     # ------------------------------------------------------------------------------------------- for the host
 
@@ -197,7 +192,7 @@ class WorkflowLoop(PureLoop):
         hooks = sys.get_asyncgen_hooks()
         try:
             asyncio._set_running_loop(self)
-            sys.set_asyncgen_hooks(firstiter=self._generator_begun, finalizer=self._generator_left)
+            sys.set_asyncgen_hooks(firstiter=self._generators.add, finalizer=self._generator_left)  # type: ignore[arg-type]
             self._running = self._accepting = True
             self._scope = self._main
             work()
@@ -475,8 +470,8 @@ class WorkflowLoop(PureLoop):
             task.cancel()
 
     def _close_generators(self) -> None:
-        for number, generator in self._open_generators():
-            self._left_behind.pop(number, None)
+        for number, generator in self._generators.unfinished():
+            self._generators.release(number)
             self.create_task(_close(generator))
 
     def _end_code(self, stubborn: list[str]) -> None:
@@ -486,9 +481,8 @@ class WorkflowLoop(PureLoop):
             self._scope = task
             stubborn.extend(filter(None, [closing.end_task(task)]))
         self._scope = self._main
-        while generators := self._open_generators():
+        while generators := self._generators.unfinished():
             self._generators.clear()
-            self._left_behind.clear()
             for _, generator in generators:
                 stubborn.extend(filter(None, [closing.end_generator(generator)]))
         base: type[asyncio.Future[Any]] = asyncio.Future
@@ -502,32 +496,16 @@ class WorkflowLoop(PureLoop):
 
     # --------------------------------------------------------------------------------------- async generators
 
-    def _open_generators(self) -> list[tuple[int, AsyncGeneratorType[Any, Any]]]:
-        found = dict(self._left_behind)
-        for number, reference in list(self._generators.values()):
-            generator = reference()
-            if generator is not None and generator.ag_frame is not None:
-                found[number] = generator
-        return sorted(found.items())
-
-    def _generator_begun(self, generator: Any) -> None:
-        if len(self._generators) >= self._generators_max:
-            self._generators = {key: entry for key, entry in self._generators.items() if entry[1]() is not None}
-            self._generators_max = 2 * len(self._generators) + 64
-        self._generators_seen += 1
-        self._generators[id(generator)] = (self._generators_seen, weakref.ref(generator))
-
-    def _generator_left(self, generator: Any) -> None:
+    def _generator_left(self, generator: Generator) -> None:
         """Hear that an unfinished generator lost its last reference; called by the interpreter, once a generator."""
-        number, _ = self._generators.pop(id(generator), (self._generators_seen + 1, None))
+        number = self._generators.keep(generator)
         if self._accepting and not self._dead and asyncio._get_running_loop() is self and not collecting_garbage():
             self.call_soon(self._close_left, number, generator)
-        self._left_behind[number] = generator
 
-    def _close_left(self, number: int, generator: AsyncGeneratorType[Any, Any]) -> None:
-        del self._left_behind[number]
+    def _close_left(self, number: int, generator: Generator) -> None:
+        self._generators.release(number)
         self.create_task(_close(generator))
 
 
-async def _close(generator: AsyncGeneratorType[Any, Any]) -> None:
+async def _close(generator: Generator) -> None:
     await generator.aclose()

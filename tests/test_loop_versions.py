@@ -1,0 +1,96 @@
+"""
+The same program does the same everywhere: on each Python of this machine, under any hash seed, in any process.
+
+The programs are those of tests/loop_programs.py; each interpreter plays them in processes of its own, and what they
+print is compared to the letter. Interpreters are looked for on PATH and among pyenv's; those that aren't there show
+up as skipped tests.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import loop_programs
+from tests.loop_host import Play
+
+SCRIPT = Path(__file__).with_name("loop_programs.py")
+THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@functools.cache
+def interpreter(version: str) -> str | None:
+    """Find an interpreter of a version that really starts (a shim on PATH may lead nowhere)."""
+    if version == THIS:
+        return sys.executable
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
+    found = shutil.which(f"python{version}")
+    candidates = [found] if found else []
+    candidates += [str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python{version}"))]
+    for candidate in candidates:
+        if subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return candidate
+    return None
+
+
+def play(executable: str, *arguments: str, seed: str) -> dict[str, Any]:
+    """Play the programs in a process of their own."""
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    # -P: the folder of the script holds modules that are named like some of the standard library.
+    command = [executable, "-P", "-W", "error", str(SCRIPT), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
+@functools.cache
+def reference() -> dict[str, Any]:
+    """Play the programs in this process."""
+    return {name: make().go_on().transcript for name, make in loop_programs.scenarios().items()}
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_every_python_does_the_same(version, capsys, record_property):
+    """On each Python the transcripts are the same, and replays and evictions at every fact change nothing."""
+    executable = interpreter(version)
+    if executable is None:
+        pytest.skip(f"no Python {version} on this machine")
+    printed = play(executable, seed="random")
+    record_property("python", printed["version"])
+    with capsys.disabled():
+        print(f" [workflow loop on Python {printed['version']}: {printed['evictions']} evictions]", end="")
+
+    assert printed["version"].startswith(version)
+    assert printed["evictions"] > 1_000
+    assert reference() == printed["transcripts"]
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2", "31337"])
+def test_hash_seed_makes_no_difference(seed):
+    """Fresh processes with other hash seeds, and so other memory addresses, print the same transcripts."""
+    assert reference() == play(sys.executable, "quick", seed=seed)["transcripts"]
+
+
+def test_repetition_makes_no_difference():
+    """Within a process, with memory in another state each time, the transcripts stay the same."""
+    litter = []
+    for repetition in range(5):
+        litter.append([object() for _ in range(repetition * 37)])
+
+        assert reference() == {name: make().go_on().transcript for name, make in loop_programs.scenarios().items()}
+
+
+def test_order_of_facts_makes_a_difference():
+    """The transcripts aren't equal because nothing is in them: another order of facts gives another one."""
+    transcripts = {tuple(Play(loop_programs.gather, seed).go_on().transcript) for seed in range(20)}
+
+    assert len(transcripts) > 10
