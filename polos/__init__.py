@@ -1,3 +1,92 @@
-"""An embedded durable-execution engine: workflows in plain async Python that survive a crash."""
+"""
+An embedded durable-execution engine: workflows in plain async Python that survive a crash.
+
+Public names are found when they are first used, so that `import polos` loads nothing else and stays fast. Type
+checkers read the imports below.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polos.context import WorkflowContext, WorkflowState
+    from polos.definition import Workflow, workflow
+    from polos.engine.retry import RetryPolicy
+    from polos.errors import StepExecutionError, WorkflowTimeoutError
+    from polos.features import events
+    from polos.features.events import BatchEventPayload, EventPayload
+    from polos.registry import get_all_workflows, get_workflow
+    from polos.runtime.app import Polos
+    from polos.runtime.batch import batch_invoke
+    from polos.runtime.client import ExecutionHandle, PolosClient
+    from polos.runtime.worker import Worker
+    from polos.types import BatchStepResult, BatchWorkflowInput, Completed, NotDone, StillUnknown
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BatchEventPayload",
+    "BatchStepResult",
+    "BatchWorkflowInput",
+    "Completed",
+    "EventPayload",
+    "ExecutionHandle",
+    "NotDone",
+    "Polos",
+    "PolosClient",
+    "RetryPolicy",
+    "StepExecutionError",
+    "StillUnknown",
+    "Worker",
+    "Workflow",
+    "WorkflowContext",
+    "WorkflowState",
+    "WorkflowTimeoutError",
+    "__version__",
+    "batch_invoke",
+    "events",
+    "get_all_workflows",
+    "get_workflow",
+    "workflow",
+]
+
+_HOMES = {
+    "BatchEventPayload": "polos.features.events",
+    "BatchStepResult": "polos.types",
+    "BatchWorkflowInput": "polos.types",
+    "Completed": "polos.types",
+    "EventPayload": "polos.features.events",
+    "ExecutionHandle": "polos.runtime.client",
+    "NotDone": "polos.types",
+    "Polos": "polos.runtime.app",
+    "PolosClient": "polos.runtime.client",
+    "RetryPolicy": "polos.engine.retry",
+    "StepExecutionError": "polos.errors",
+    "StillUnknown": "polos.types",
+    "Worker": "polos.runtime.worker",
+    "Workflow": "polos.definition",
+    "WorkflowContext": "polos.context",
+    "WorkflowState": "polos.context",
+    "WorkflowTimeoutError": "polos.errors",
+    "batch_invoke": "polos.runtime.batch",
+    "get_all_workflows": "polos.registry",
+    "get_workflow": "polos.registry",
+    "workflow": "polos.definition",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "events":
+        found: Any = import_module("polos.features.events")
+    elif name in _HOMES:
+        found = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'polos' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,1 +1,16 @@
 """Public data types."""
+
+from __future__ import annotations
+
+from polos.types.answers import Completed, NotDone, Reconciled, ResumeEvent, StillUnknown
+from polos.types.types import BatchStepResult, BatchWorkflowInput
+
+__all__ = [
+    "BatchStepResult",
+    "BatchWorkflowInput",
+    "Completed",
+    "NotDone",
+    "Reconciled",
+    "ResumeEvent",
+    "StillUnknown",
+]

@@ -1,0 +1,153 @@
+"""
+How a step is to be called: what `ctx.step.run` was given, checked and sorted.
+
+Mistakes in it are the caller's and are found at the call, before anything is recorded: a policy that makes no sense
+would otherwise show when a step fails for the first time.
+
+Keywords that tell the engine something share one list with those meant for the function. Programs were written when
+there were fewer of ours, so a keyword that came later (`OURS`) and that the function itself takes by name goes to
+the function, as it always did.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any, Final, cast
+
+from polos.engine.retry import RetryPolicy
+from polos.replay.driver import StepCall
+from polos.values import copy_arguments, return_hint
+
+__all__ = ["EFFECTS", "OURS", "Options", "function_name", "read_options", "step_call"]
+
+EFFECTS: Final = ("idempotent", "at_most_once", "pure")
+OURS: Final = ("jitter", "retry_on", "non_retryable", "timeout_seconds", "effect", "reconcile")
+
+Options = dict[str, Any]
+_Exceptions = tuple[type[BaseException], ...]
+
+
+def read_options(func: Callable[..., Any], keywords: dict[str, Any]) -> Options:
+    """
+    Take our own keywords out of those that a call was given.
+
+    Args:
+        func: the function of the step.
+        keywords: the keywords of the call; those that are left are the function's.
+    """
+    given = [name for name in OURS if name in keywords]
+    if not given:
+        return {}
+    own = _parameters(func)
+    return {name: keywords.pop(name) for name in given if name not in own}
+
+
+def step_call(
+    key: str, func: Callable[..., Any], args: tuple[Any, ...], keywords: Mapping[str, Any], *,
+    max_retries: int, base_delay: float, max_delay: float, options: Options,
+) -> StepCall:  # fmt: skip
+    """
+    Make the call of a step.
+
+    Args:
+        key: the step's name.
+        func: the function.
+        args: its positional arguments.
+        keywords: its named ones.
+        max_retries: attempts after the first.
+        base_delay: seconds before the second attempt.
+        max_delay: no delay is longer.
+        options: what `read_options` took.
+
+    Raises:
+        ValueError: a number makes no sense; names the argument.
+        TypeError: an argument is of the wrong type; names it.
+    """
+    effect = options.get("effect", "idempotent")
+    if effect not in EFFECTS:
+        raise ValueError(f"effect must be one of {', '.join(EFFECTS)}; it is {effect!r}")
+    reconcile = options.get("reconcile")
+    if reconcile is not None and not callable(reconcile):
+        raise TypeError(f"reconcile must be callable, it is {reconcile!r}")
+    if reconcile is not None and effect != "at_most_once":
+        raise ValueError(f"reconcile is asked about steps with effect='at_most_once'; this one is {effect!r}")
+    timeout_seconds = options.get("timeout_seconds")
+    if timeout_seconds is not None and not 0 < timeout_seconds < math.inf:
+        raise ValueError(f"timeout_seconds must be positive, it is {timeout_seconds!r}")
+    retry_on = options.get("retry_on")
+    if effect == "at_most_once" and retry_on is None:
+        retry_on = ()  # what was raised says nothing about whether the effect happened
+    # The workflow goes on while the step waits to be called; what it changes meanwhile must not reach the step, or a
+    # crash in between would call it with something else.
+    copied_args, copied_keywords = copy_arguments(args, dict(keywords))
+    return StepCall(
+        key=key,
+        func=func,
+        args=copied_args,
+        kwargs=copied_keywords,
+        policy=_policy(
+            max_retries,
+            base_delay,
+            max_delay,
+            options.get("jitter", 0.0),
+            None if retry_on is None else _exceptions("retry_on", retry_on),
+            _exceptions("non_retryable", options.get("non_retryable", ())),
+        ),
+        timeout_seconds=timeout_seconds,
+        effect=effect,
+        reconcile=reconcile,
+        hint=return_hint(func),
+        context=contextvars.copy_context(),
+    )
+
+
+def function_name(func: Callable[..., Any]) -> tuple[str, str]:
+    """Give a function's bare name and its full one, for people and for reports."""
+    while isinstance(func, partial):
+        func = cast("partial[Any]", func).func
+    named: Any = func if hasattr(func, "__qualname__") else type(func)
+    return named.__name__, f"{named.__module__}.{named.__qualname__}"
+
+
+@lru_cache(maxsize=256)
+def _policy(
+    max_retries: int, base_delay: float, max_delay: float, jitter: float,
+    retry_on: _Exceptions | None, non_retryable: _Exceptions,
+) -> RetryPolicy:  # fmt: skip
+    if isinstance(max_retries, bool) or not isinstance(cast("object", max_retries), int) or max_retries < 0:
+        raise ValueError(f"max_retries must be a number from 0, it is {max_retries!r}")
+    for name, value in (("base_delay", base_delay), ("max_delay", max_delay)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must not be negative, it is {value!r}")
+    if not 0 <= jitter <= 1:
+        raise ValueError(f"jitter must be between 0 and 1, it is {jitter!r}")
+    return RetryPolicy(
+        max_retries=max_retries,
+        base_delay_seconds=base_delay,
+        max_delay_seconds=max_delay,
+        jitter=jitter,
+        retry_on=retry_on,
+        non_retryable=non_retryable,
+    )
+
+
+def _exceptions(name: str, given: object) -> _Exceptions:
+    found: tuple[object, ...] = tuple(cast("list[object]", given)) if isinstance(given, list | tuple) else (given,)
+    for kind in found:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"{name} must hold exception types, it holds {kind!r}")
+    return cast("_Exceptions", found)
+
+
+def _parameters(func: Callable[..., Any]) -> tuple[str, ...]:
+    """Give the names that a function takes by keyword; those that only `**kwargs` would take don't count."""
+    try:
+        parameters = inspect.signature(func).parameters.values()
+    except (TypeError, ValueError):  # many functions written in C have no signature
+        return ()
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return tuple(parameter.name for parameter in parameters if parameter.kind in named)

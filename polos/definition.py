@@ -1,0 +1,559 @@
+"""
+The `workflow` decorator and what it makes: a `Workflow`, the definition that runs are made of.
+
+A definition is data about a function: what it takes and gives, how its runs are retried, timed out and cancelled,
+what starts them. The engine asks it for `body`, the coroutine of one attempt, and never calls the function itself;
+so how a recorded payload becomes an argument stands in one place, live and in replay.
+
+Whether a body is replayed is decided here, too. An ``async`` function is, unless it says ``deterministic=False``.
+A plain function can't be: it runs in a thread, where nothing keeps it from doing I/O, so it is *direct* as well and
+begins anew after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast, overload
+
+from pydantic import BaseModel
+
+from polos.context import WorkflowContext, current_context, enter_body
+from polos.engine.json import Json
+from polos.engine.retry import RetryPolicy
+from polos.errors import (
+    ExecutionCancelledError,
+    PolosUsageError,
+    StepExecutionError,
+    ValueRefused,
+    WorkflowTimeoutError,
+)
+from polos.registry import get_all_workflows, get_workflow, register
+from polos.signature import Signature, read_signature
+from polos.values import decode, encode, return_hint
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from polos.runtime.client import ExecutionHandle
+
+    # With a default, so that programs can write `Workflow` where the result's type doesn't matter.
+    ResultT_co = TypeVar("ResultT_co", covariant=True, default=Any)
+    ResultT = TypeVar("ResultT")
+else:
+    from typing import TypeVar
+
+    ResultT_co = TypeVar("ResultT_co", covariant=True)
+    ResultT = TypeVar("ResultT")
+
+__all__ = ["RETRIES", "Workflow", "get_all_workflows", "get_workflow", "workflow"]
+
+# Two more attempts, at once (D25). A failed step stays failed and a usage error comes back, so neither is tried again.
+RETRIES: Final = RetryPolicy(max_retries=2, base_delay_seconds=0, non_retryable=(StepExecutionError, PolosUsageError))
+
+Hook = Callable[..., Any]
+
+
+class Workflow(Generic[ResultT_co]):
+    """
+    A definition that runs are made of. Made by the `workflow` decorator.
+
+    Attributes:
+        id: what the log and clients call it.
+        func: the function.
+        description: for people.
+        workflow_type: "workflow", "agent" or "tool".
+        queue_name: the queue of its runs; None for one of its own.
+        queue_concurrency_limit: how many runs of that queue may run at once.
+        trigger_on_event: topic whose events start runs.
+        batch_size: how many events start one run.
+        batch_timeout_seconds: how long a batch waits to be full.
+        schedule: a cron expression, a dict, True for "schedulable later", or None.
+        on_start: hooks before the body.
+        on_end: hooks behind it.
+        payload_schema_class: the payload's model, if it has one.
+        output_schema: declared type of the result.
+        state_schema: model of `ctx.state`.
+        is_async: whether the function is.
+        has_payload_param: whether it takes a payload.
+        is_schedulable: whether a schedule may start it.
+        retries: when a failed attempt of a run is followed by another.
+        run_timeout_seconds: after which a run is cancelled, if nothing else is said when it is started.
+        cancel_grace_seconds: how long a cancelled run may clean up.
+        deterministic: whether an async body is replayed.
+        direct: whether the body may do I/O itself and begins anew after a crash.
+        tags: tags of every run.
+        activation_callbacks_max: how long a body may go on without waiting; None for the engine's setting.
+    """
+
+    def __init__(  # noqa: PLR0917  # subclasses and tests of programs construct it by position
+        self,
+        id: str,
+        func: Callable[..., Any],
+        description: str | None = None,
+        workflow_type: str = "workflow",
+        queue_name: str | None = None,
+        queue_concurrency_limit: int | None = None,
+        trigger_on_event: str | None = None,
+        batch_size: int = 1,
+        batch_timeout_seconds: float | None = None,
+        schedule: bool | str | dict[str, Any] | None = None,  # noqa: FBT001  # True means: may be scheduled later
+        on_start: Hook | Sequence[Hook] | None = None,
+        on_end: Hook | Sequence[Hook] | None = None,
+        payload_schema_class: type[BaseModel] | None = None,
+        output_schema: object = None,
+        state_schema: type[BaseModel] | None = None,
+        *,
+        retries: RetryPolicy | None = None,
+        run_timeout_seconds: float | None = None,
+        cancel_grace_seconds: float = 120,
+        deterministic: bool = True,
+        tags: Sequence[str] = (),
+        activation_callbacks_max: int | None = None,
+        signature: Signature | None = None,
+    ) -> None:
+        self.signature = signature if signature is not None else read_signature(func)
+        self.id = id
+        self.func = func
+        self.description = description
+        self.workflow_type = workflow_type
+        self.queue_name = queue_name
+        self.queue_concurrency_limit = queue_concurrency_limit
+        self.trigger_on_event = trigger_on_event
+        self.batch_size = batch_size
+        self.batch_timeout_seconds = batch_timeout_seconds
+        self.schedule = schedule
+        self.on_start = _hooks("on_start", on_start)
+        self.on_end = _hooks("on_end", on_end)
+        self.payload_schema_class = payload_schema_class or self.signature.schema
+        self.output_schema = output_schema
+        self.state_schema = state_schema
+        self.retries = RETRIES if retries is None else retries
+        self.run_timeout_seconds = run_timeout_seconds
+        self.cancel_grace_seconds = cancel_grace_seconds
+        self.deterministic = deterministic
+        self.tags = _tags(tags)
+        self.activation_callbacks_max = activation_callbacks_max
+        self.is_async = _is_async(func)
+        self._check()
+
+    def _check(self) -> None:
+        if not self.id:
+            raise ValueError("id must not be empty")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, it is {self.batch_size!r}")
+        positive("batch_timeout_seconds", self.batch_timeout_seconds)
+        positive("run_timeout_seconds", self.run_timeout_seconds)
+        if not 0 <= self.cancel_grace_seconds < math.inf:
+            raise ValueError(f"cancel_grace_seconds must not be negative, it is {self.cancel_grace_seconds!r}")
+        if self.activation_callbacks_max is not None and self.activation_callbacks_max < 1:
+            raise ValueError(f"activation_callbacks_max must be at least 1, it is {self.activation_callbacks_max!r}")
+        if not isinstance(cast("object", self.retries), RetryPolicy):
+            raise TypeError(f"retries must be a RetryPolicy, it is {self.retries!r}")
+        schema: object = self.state_schema
+        if schema is not None and not (isinstance(schema, type) and issubclass(schema, BaseModel)):
+            raise TypeError(f"state_schema must be a Pydantic model, it is {schema!r}")
+        if self.is_schedulable and self.trigger_on_event:
+            raise ValueError(f"workflow {self.id!r} has a schedule and trigger_on_event; it can have one of them")
+        _check_schedule(self.schedule)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id!r}>"
+
+    @property
+    def has_payload_param(self) -> bool:
+        """Whether the function takes a payload."""
+        return self.signature.takes_payload
+
+    @property
+    def is_schedulable(self) -> bool:
+        """Whether a schedule may start it."""
+        return self.schedule is not None and self.schedule is not False
+
+    @property
+    def direct(self) -> bool:
+        """Whether the body may do I/O itself, so that it begins anew after a crash instead of being replayed."""
+        return not (self.is_async and self.deterministic)
+
+    @cached_property
+    def result_hint(self) -> object:
+        """Type of the result: the declared schema, else the function's return annotation."""
+        return self.output_schema if self.output_schema is not None else return_hint(self.func)
+
+    # --------------------------------------------------------------------------- for the engine
+
+    def encode_payload(self, payload: object) -> Json:
+        """
+        Give a payload as it is recorded.
+
+        Args:
+            payload: a dict, a model, or whatever else JSON can hold.
+
+        Returns:
+            The record; None if the function takes no payload.
+
+        Raises:
+            ValueError: the function takes a payload and there is none, or there are no events for one that a topic
+                triggers.
+            TypeError: it isn't JSON.
+        """
+        if not self.has_payload_param:
+            return None
+        if payload is None:
+            if self.signature.admits_none:
+                return None
+            raise ValueError(f"workflow {self.id!r} takes a payload, and none was given")
+        if self.trigger_on_event and not _has_events(payload):
+            raise ValueError(f"workflow {self.id!r} is triggered by events: its payload must have 'events'")
+        try:
+            # A dict is recorded as it is: made a model first, its validators would see it twice.
+            hint = self.signature.hint if isinstance(payload, BaseModel) else None
+            return encode(payload, hint=hint, what="payload")[0].value
+        except ValueRefused as refused:
+            raise TypeError(f"the payload of workflow {self.id!r} isn't JSON: {refused}") from refused
+
+    async def body(self, context: WorkflowContext, record: Json) -> Any:
+        """
+        Run the function once: the main coroutine of one attempt.
+
+        Args:
+            context: the attempt's context.
+            record: the recorded payload.
+
+        Returns:
+            What the function returns, not recorded yet.
+        """
+        enter_body(context)
+        arguments: tuple[Any, ...] = (context,)
+        if self.has_payload_param and not (record is None and self.signature.has_default):
+            arguments += (decode(record, hint=self.signature.hint),)
+        if self.is_async:
+            return await self.func(*arguments)
+        return await asyncio.to_thread(self.func, *arguments)
+
+    # ------------------------------------------------------------------------------ for programs
+
+    async def invoke(  # noqa: PLR0917  # the order that programs use
+        self,
+        client: Any,
+        payload: object = None,
+        queue: str | None = None,
+        concurrency_key: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        initial_state: BaseModel | dict[str, Any] | None = None,
+        run_timeout_seconds: float | None = None,
+    ) -> ExecutionHandle:
+        """
+        Start a run, and don't wait for it.
+
+        Args:
+            client: a `Polos` or a `PolosClient`.
+            payload: a dict or a model.
+            queue: the run's queue; the workflow's own by default.
+            concurrency_key: counted for itself within the queue.
+            session_id: the session it belongs to.
+            user_id: on whose behalf it works.
+            initial_state: what `ctx.state` begins with.
+            run_timeout_seconds: after which it is cancelled.
+
+        Returns:
+            A handle of the run.
+
+        Durable:
+            when it returns, and the handle says `accepted`.
+
+        Raises:
+            RuntimeError: called inside a run, where `ctx.step.invoke` starts others.
+            ValueError: the function takes a payload and there is none.
+            TypeError: the payload isn't JSON.
+        """
+        if current_context() is not None:
+            raise RuntimeError(
+                f"workflow {self.id!r} can't be started like this inside a run: the start would not be part of the "
+                f"run's history. Use ctx.step.invoke or ctx.step.invoke_and_wait"
+            )
+        positive("run_timeout_seconds", run_timeout_seconds)
+        limit = None if queue is not None and queue != self.queue_name else self.queue_concurrency_limit
+        return cast(
+            "ExecutionHandle",
+            await client.invoke(
+                self.id,
+                self.encode_payload(payload),
+                queue_name=queue or self.queue_name,
+                queue_concurrency_limit=limit,
+                concurrency_key=concurrency_key,
+                session_id=session_id,
+                user_id=user_id,
+                initial_state=initial_state,
+                run_timeout_seconds=self.run_timeout_seconds if run_timeout_seconds is None else run_timeout_seconds,
+            ),
+        )
+
+    async def run(  # noqa: PLR0917  # the order that programs use
+        self,
+        client: Any,
+        payload: object = None,
+        queue: str | None = None,
+        concurrency_key: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        timeout: float | None = 600.0,
+        initial_state: BaseModel | dict[str, Any] | None = None,
+    ) -> ResultT_co:
+        """
+        Start a run and wait for its result.
+
+        Args:
+            client: a `Polos` or a `PolosClient`.
+            payload: a dict or a model.
+            queue: the run's queue; the workflow's own by default.
+            concurrency_key: counted for itself within the queue.
+            session_id: the session it belongs to.
+            user_id: on whose behalf it works.
+            timeout: seconds after which the run is cancelled and waiting ends; None waits for ever.
+            initial_state: what `ctx.state` begins with.
+
+        Returns:
+            The result, typed.
+
+        Durable:
+            when it returns.
+
+        Raises:
+            RuntimeError: the run failed, or this is called inside a run.
+            WorkflowTimeoutError: it didn't end in time; says what it waits for.
+            ExecutionCancelledError: somebody cancelled it.
+            ValueError: the function takes a payload and there is none.
+            TypeError: the payload isn't JSON.
+        """
+        positive("timeout", timeout)
+        handle = await self.invoke(
+            client, payload, queue, concurrency_key, session_id, user_id, initial_state, run_timeout_seconds=timeout
+        )
+        await client._wait_ended(handle.id, timeout)  # noqa: SLF001  # ours, and offered for this
+        ended = await handle.get(client)
+        match ended["status"]:
+            case "completed":
+                return cast("ResultT_co", ended["result"])
+            case "failed":
+                raise RuntimeError(f"Workflow execution failed: {ended['error']}")
+            case "cancelled":
+                by = (await client.get_execution(handle.id)).get("cancelled_by")
+                if by == "timeout":
+                    raise WorkflowTimeoutError(handle.id, timeout)
+                raise ExecutionCancelledError(f"run {handle.id} of workflow {self.id!r} was cancelled by {by}")
+            case _:
+                execution = await client.get_execution(handle.id)
+                raise WorkflowTimeoutError(handle.id, timeout, waiting_reason=execution.get("waiting_reason"))
+
+
+class _Decorator(Protocol):
+    """What `workflow(...)` gives: it makes a definition of a function."""
+
+    @overload
+    def __call__(self, func: Callable[..., Coroutine[Any, Any, ResultT]], /) -> Workflow[ResultT]: ...
+
+    @overload
+    def __call__(self, func: Callable[..., ResultT], /) -> Workflow[ResultT]: ...
+
+
+@overload
+def workflow(id: Callable[..., Coroutine[Any, Any, ResultT]], /) -> Workflow[ResultT]: ...
+
+
+@overload
+def workflow(id: Callable[..., ResultT], /) -> Workflow[ResultT]: ...
+
+
+@overload
+def workflow(  # the order that programs use
+    id: str | None = None,
+    description: str | None = None,
+    queue: object = None,
+    trigger_on_event: str | None = None,
+    batch_size: int = 1,
+    batch_timeout_seconds: float | None = None,
+    schedule: bool | str | dict[str, Any] | None = None,  # noqa: FBT001
+    on_start: Hook | Sequence[Hook] | None = None,
+    on_end: Hook | Sequence[Hook] | None = None,
+    state_schema: type[BaseModel] | None = None,
+    *,
+    output_schema: object = None,
+    retries: RetryPolicy | None = None,
+    run_timeout_seconds: float | None = None,
+    cancel_grace_seconds: float = 120,
+    deterministic: bool = True,
+    tags: Sequence[str] = (),
+    activation_callbacks_max: int | None = None,
+) -> _Decorator: ...
+
+
+def workflow(id: Any = None, description: Any = None, queue: object = None, *rest: Any, **options: Any) -> Any:
+    """
+    Make a workflow of a function and register it under its id.
+
+    Used bare (`@workflow`) or called (`@workflow(id="order")`). The function takes a `WorkflowContext` and, if it
+    wants one, a payload: a dict or a Pydantic model. A later definition of the same id replaces this one.
+
+    ```python run
+    from polos import WorkflowContext, workflow
+
+    @workflow(id="greet")
+    async def greet(ctx: WorkflowContext, payload: dict) -> str:
+        return await ctx.step.run("compose", lambda: f"Hello, {payload['name']}!")
+
+    print(greet.id, greet.has_payload_param)
+    ```
+
+    Args:
+        id: the workflow's id; the function's name by default.
+        description: for people.
+        queue: a name, a `Queue`, or a dict with `name` and `concurrency_limit`; by default a queue of its own.
+        *rest: more by position, in the order in which they stand in the list of names below.
+        **options: `trigger_on_event` (topic whose events start runs), `batch_size` and `batch_timeout_seconds` (of
+            such events), `schedule` (cron text, dict, True for "later", False for "never"), `on_start` and `on_end`
+            (hooks), `state_schema` (model of `ctx.state`), `output_schema` (type of the result, instead of the return
+            annotation), `retries` (policy for attempts of a run; two more at once by default),
+            `run_timeout_seconds`, `cancel_grace_seconds` (time for cleaning up, 120), `deterministic` (False for a
+            body that does I/O itself and begins anew after a crash), `tags`, `activation_callbacks_max`.
+
+    Returns:
+        A `Workflow`, not a function.
+
+    Raises:
+        TypeError: the function, or an argument, isn't what it must be; names function and parameter.
+        ValueError: an argument has a value that makes no sense.
+    """
+    names = sys._getframe(1).f_locals  # noqa: SLF001  # the only way to classes of the function around a definition
+    if callable(id):
+        return _define(id, names, None, description, queue, *rest, **options)
+    if id is not None and not isinstance(id, str):
+        raise TypeError(f"id must be a text, it is {id!r}")
+    return partial(_decorate, names=names, id=id, settings=(description, queue, *rest), options=options)
+
+
+def _decorate(
+    func: Callable[..., Any],
+    *,
+    names: dict[str, Any],
+    id: str | None,
+    settings: tuple[Any, ...],
+    options: dict[str, Any],
+) -> Workflow[Any]:
+    return _define(func, names, id, *settings, **options)
+
+
+def _define(  # noqa: PLR0917  # takes the decorator's arguments as they were given
+    func: Callable[..., Any],
+    names: dict[str, Any],
+    id: str | None,
+    description: str | None = None,
+    queue: object = None,
+    trigger_on_event: str | None = None,
+    batch_size: int = 1,
+    batch_timeout_seconds: float | None = None,
+    schedule: bool | str | dict[str, Any] | None = None,  # noqa: FBT001
+    on_start: Hook | Sequence[Hook] | None = None,
+    on_end: Hook | Sequence[Hook] | None = None,
+    state_schema: type[BaseModel] | None = None,
+    **ours: Any,
+) -> Workflow[Any]:
+    if not callable(func):
+        raise TypeError(f"workflow decorates a function, it was given {func!r}")
+    known_as = id if id is not None else getattr(func, "__name__", type(func).__name__)
+    queue_name, queue_limit = _queue(queue, known_as)
+    if queue is not None and schedule:
+        raise ValueError(f"workflow {known_as!r} has a queue and a schedule; scheduled runs have a queue of their own")
+    made: Workflow[Any] = Workflow(
+        known_as,
+        func,
+        description,
+        "workflow",
+        queue_name,
+        queue_limit,
+        trigger_on_event,
+        batch_size,
+        batch_timeout_seconds,
+        schedule,
+        on_start,
+        on_end,
+        state_schema=state_schema,
+        signature=read_signature(func, names),
+        **ours,
+    )
+    register(made)
+    return made
+
+
+def positive(name: str, value: float | None) -> None:
+    """Refuse a number of seconds that isn't positive and finite; None is no number and passes."""
+    if value is not None and not 0 < value < math.inf:
+        raise ValueError(f"{name} must be positive, it is {value!r}")
+
+
+def _is_async(func: object) -> bool:
+    while isinstance(func, partial):
+        func = func.func
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004  # a callable object's method is looked at
+
+
+def _hooks(name: str, value: Hook | Sequence[Hook] | None) -> list[Hook]:
+    if value is None:
+        return []
+    found: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    for hook in found:
+        if not callable(hook):
+            raise TypeError(f"{name} must be a hook or a list of hooks, it holds {hook!r}")
+    return found
+
+
+def _tags(tags: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(tags, str) or not all(isinstance(tag, str) and tag for tag in cast("Sequence[object]", tags)):
+        raise TypeError(f"tags must be a sequence of texts, they are {tags!r}")
+    return tuple(tags)
+
+
+def _queue(queue: object, id: str) -> tuple[str | None, int | None]:
+    """Read the queue argument: name and limit."""
+    if queue is None:
+        return None, None
+    name: object
+    limit: object
+    if isinstance(queue, str):
+        name, limit = queue, None
+    elif isinstance(queue, dict):
+        given = cast("dict[str, object]", queue)
+        name, limit = given.get("name", id), given.get("concurrency_limit")
+    elif hasattr(queue, "name") and hasattr(queue, "concurrency_limit"):
+        name, limit = queue.name, queue.concurrency_limit
+    else:
+        raise ValueError(f"queue must be a name, a Queue or a dict, it is {queue!r}")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"queue must have a name that is a text, it is {name!r}")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise ValueError(f"concurrency_limit of queue {name!r} must be a number from 1, it is {limit!r}")
+    return name, limit
+
+
+def _check_schedule(schedule: object) -> None:
+    if schedule is None or isinstance(schedule, bool):
+        return
+    cron = schedule
+    if isinstance(schedule, dict):
+        given = cast("dict[str, object]", schedule)
+        if unknown := set(given) - {"cron", "timezone", "key"}:
+            raise ValueError(f"schedule can't have {sorted(unknown)}: it has 'cron', 'timezone' and 'key'")
+        cron = given.get("cron")
+    if not isinstance(cron, str) or len(cron.split()) != 5:
+        raise ValueError(f"schedule must be a cron expression of five fields, it is {cron!r}")
+
+
+def _has_events(payload: object) -> bool:
+    if isinstance(payload, dict):
+        return "events" in payload
+    return isinstance(payload, BaseModel) and "events" in type(payload).model_fields

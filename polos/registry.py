@@ -1,0 +1,51 @@
+"""
+The registry: which workflow an id stands for, in this process.
+
+A log outlives the program that wrote it, so it names workflows by id and the program says what the ids mean today.
+This is one of the two pieces of module state there are. Decorators fill it at import time; that a later definition
+silently replaces an earlier one is what makes notebooks and reloading servers work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polos.definition import Workflow
+
+__all__ = ["get_all_workflows", "get_workflow", "register"]
+
+_workflows: dict[str, Workflow[Any]] = {}
+
+
+def register(workflow: Workflow[Any]) -> None:
+    """Let an id stand for this workflow from now on."""
+    _workflows[workflow.id] = workflow
+
+
+def get_workflow(id: str) -> Workflow[Any] | None:
+    """
+    Give the workflow that an id stands for.
+
+    ```python run
+    import polos
+
+    @polos.workflow(id="greet")
+    async def greet(ctx):
+        return "hello"
+
+    print(polos.get_workflow("greet") is greet, polos.get_workflow("nobody"))
+    ```
+
+    Args:
+        id: the workflow's id.
+
+    Returns:
+        The workflow; None if there is none.
+    """
+    return _workflows.get(id)
+
+
+def get_all_workflows() -> dict[str, Workflow[Any]]:
+    """Give a copy of the registry: ids and workflows, in the order in which the ids were first defined."""
+    return dict(_workflows)

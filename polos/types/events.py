@@ -1,0 +1,79 @@
+"""
+Events as programs see them: what is published, what a triggered workflow gets, what a stream yields.
+
+Field names are those that programs already use.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+__all__ = ["BatchEventPayload", "EventData", "EventItem", "EventPayload", "StreamEvent"]
+
+
+class EventData(BaseModel):
+    """
+    An event to be published.
+
+    Attributes:
+        event_type: what kind of event it is, in the program's own words.
+        data: what it says.
+    """
+
+    event_type: str | None = None
+    data: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+class EventPayload(BaseModel):
+    """
+    A published event, as a workflow gets it.
+
+    Attributes:
+        id: the event's id.
+        sequence_id: its place; a stream can begin behind it.
+        topic: where it was published.
+        event_type: what kind of event it is.
+        data: what it says.
+        created_at: when it was published.
+    """
+
+    id: str
+    sequence_id: int
+    topic: str
+    event_type: str | None = None
+    data: Any = Field(default_factory=dict[str, Any])
+    created_at: datetime
+
+
+class EventItem(EventPayload):
+    """One event of a batch."""
+
+
+class BatchEventPayload(BaseModel):
+    """Events that one run is triggered by."""
+
+    events: list[EventItem]
+
+
+class StreamEvent(BaseModel):
+    """
+    An event of a stream: published by a program, or what happened to a run.
+
+    Attributes:
+        id: the event's id.
+        sequence_id: its place; a stream can go on behind it.
+        topic: the topic, `workflow/{workflow}/{run}` for what happened to a tree of runs.
+        event_type: what kind of event it is.
+        data: what it says.
+        created_at: when it was recorded, RFC 3339.
+    """
+
+    id: str
+    sequence_id: int
+    topic: str
+    event_type: str | None = None
+    data: Any = Field(default_factory=dict[str, Any])
+    created_at: str | None = None
