@@ -7,11 +7,13 @@ A virtual clock for tests has the same shape and lives in `polos.testing`.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 import uuid
-from typing import Protocol, final
+from typing import TYPE_CHECKING, Protocol, final
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Clock", "SystemClock", "new_run_id", "uuid7"]
 
@@ -58,6 +60,9 @@ class _Alarm:
     def _arm(self) -> None:
         left = (self._due_us - self._clock.now_us()) / 1e6
         nap = min(max(left, 0.0), LONGEST_NAP_SECONDS)
+        # Imported on use: the children that check a store read the time of day and run no loop.
+        import asyncio
+
         self._handle = asyncio.get_running_loop().call_later(nap, self._wake)
 
     def _wake(self) -> None:

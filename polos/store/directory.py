@@ -11,34 +11,31 @@ A data directory: what lies where in it, and opening it.
         blobs/xx/...        large payloads by digest, see `polos.store.blobs`
         inbox/<command id>  commands from other processes, see `polos.store.inbox_dir`
 
-``format`` is the first thing made in a new directory and the last thing made in a copy, so a directory without
-it is either somebody else's or not finished, and isn't touched.
+A store that wasn't closed cleanly is checked before it is opened, in a process of its own: a damaged page can end
+the process that reads it, and that shouldn't be the program.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Final, Literal, final
 
 from polos.clock import Clock, SystemClock
-from polos.errors import NotAPolosStore, PolosUsageError, StoreFailed, StoreFormatTooNew, StoreReadOnly
+from polos.errors import NotAPolosStore, PolosUsageError, StoreDamaged, StoreFailed, StoreReadOnly
 from polos.store.blobs import Collected, FileBlobs
-from polos.store.files import TEMPORARY_PREFIX, json_fields, place_file, sync_directory, translated
+from polos.store.check import check_tail
+from polos.store.files import TEMPORARY_PREFIX, place_file, sync_directory, translated
+from polos.store.format import FORMAT_FILE, FORMAT_VERSION, check_format, format_content
 from polos.store.inbox_dir import DirectoryInbox
 from polos.store.lmdb_log import LmdbLog
 from polos.store.log import Epoch
-from polos.store.ownership import LOG_DIRECTORY, OwnerInfo, Ownership, owner_info
+from polos.store.ownership import LOG_DIRECTORY, OwnerInfo, Ownership, owner_info, was_closed_cleanly
 
 __all__ = ["FORMAT_VERSION", "Store", "open_store"]
 
-FORMAT_FILE: Final = "format"
-FORMAT_VERSION: Final = 1
 BLOBS_DIRECTORY: Final = "blobs"
 INBOX_DIRECTORY: Final = "inbox"
-INCOMPLETE_FILE: Final = "incomplete"
-FORMAT_BYTES_MAX: Final = 4096
 
 Sync = Literal["full", "off"]
 
@@ -140,6 +137,7 @@ def open_store(
     sync: Sync = "full",
     map_bytes: int = 64 << 30,
     map_bytes_max: int = 1 << 42,
+    check: bool = True,
     clock: Clock | None = None,
 ) -> Store:
     """
@@ -151,6 +149,7 @@ def open_store(
         sync: "full" syncs each commit; with "off" a power cut may lose what was acknowledged, a killed process doesn't.
         map_bytes: address space reserved for the log; the file grows as used.
         map_bytes_max: the log never grows over this.
+        check: look for damage first, in a child process, if the last owner didn't close the store.
         clock: where time comes from.
 
     Raises:
@@ -167,6 +166,14 @@ def open_store(
     if not read_only:
         _prepare(directory)
     check_format(directory)
+    if check and not was_closed_cleanly(directory) and owner_info(directory) is None:
+        damage = check_tail(directory).damage
+        if damage is not None:
+            raise StoreDamaged(
+                f"{directory} wasn't closed cleanly and is damaged ({damage.place}: {damage.message}). "
+                "`polos verify` says more; restore a backup, or copy what can still be read",
+                position=damage.position,
+            )
     blobs = FileBlobs(directory / BLOBS_DIRECTORY, clock=clock)
     log = LmdbLog(
         directory / LOG_DIRECTORY,
@@ -178,33 +185,6 @@ def open_store(
         clock=clock,
     )
     return Store(directory, log, blobs, DirectoryInbox(directory / INBOX_DIRECTORY, clock=clock), clock)
-
-
-def check_format(directory: Path) -> None:
-    """Refuse what isn't a store that this polos can read."""
-    path = directory / FORMAT_FILE
-    try:
-        if (directory / INCOMPLETE_FILE).exists():
-            raise NotAPolosStore(f"{directory} is a backup that wasn't finished; remove it and make another")
-        with path.open("rb") as file:
-            raw = file.read(FORMAT_BYTES_MAX)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotAPolosStore(
-            f"{directory} is no polos store: it has no file {FORMAT_FILE!r}. Start an engine on an empty directory, "
-            "or pass the directory that an engine was started on"
-        ) from None
-    except IsADirectoryError:
-        raise NotAPolosStore(f"{directory} is no polos store: {path} is a directory") from None
-    except OSError as error:
-        raise translated(error, path) from error
-    found = json_fields(raw)
-    version = found.get("version")
-    if found.get("format") != "polos" or not isinstance(version, int):
-        raise NotAPolosStore(f"{directory} is no polos store: {path} says something else")
-    if version > FORMAT_VERSION:
-        raise StoreFormatTooNew(
-            f"{directory} has format {version}, and this polos reads up to {FORMAT_VERSION}; install a newer polos"
-        )
 
 
 def _prepare(directory: Path) -> None:
@@ -225,8 +205,3 @@ def _prepare(directory: Path) -> None:
         raise NotAPolosStore(f"{directory} is no directory") from None
     except OSError as error:
         raise translated(error, directory) from error
-
-
-def format_content() -> bytes:
-    """Give what the format file says."""
-    return json.dumps({"format": "polos", "version": FORMAT_VERSION}).encode() + b"\n"

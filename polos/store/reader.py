@@ -53,11 +53,16 @@ class Tables(Protocol):
 
 @final
 class EntryReader:
-    """A `Reader` over `Tables`."""
+    """
+    A `Reader` over `Tables`.
+
+    Attributes:
+        tables: what it reads, for those who check the bytes themselves.
+    """
 
     def __init__(self, tables: Tables, blobs: BlobSource | None = None) -> None:
         """Take the view and the source of large payloads."""
-        self._tables = tables
+        self.tables = tables
         self._blobs = blobs
         self._closed = False
 
@@ -72,8 +77,8 @@ class EntryReader:
     def head(self) -> Head:
         """Give the end of the log in this view."""
         self._check_open()
-        epoch = Epoch(int.from_bytes(self._tables.get("meta", EPOCH_KEY) or b"", "big"))
-        for key, entry in self._tables.scan("log", reverse=True):
+        epoch = Epoch(int.from_bytes(self.tables.get("meta", EPOCH_KEY) or b"", "big"))
+        for key, entry in self.tables.scan("log", reverse=True):
             return head_of(entry, read_position(key), epoch)
         return Head(position=Position(0), chain=EMPTY_CHAIN, epoch=epoch, time_us=0)
 
@@ -91,7 +96,7 @@ class EntryReader:
         if previous is None:
             return
         expected = after + 1
-        for key, entry in islice(self._tables.scan("log", position_key(expected)), limit):
+        for key, entry in islice(self.tables.scan("log", position_key(expected)), limit):
             self._check_open()
             if read_position(key) != expected:
                 raise StoreDamaged(f"record {expected} is missing", position=expected)
@@ -110,7 +115,7 @@ class EntryReader:
         """Give a row's value."""
         self._check_open()
         encoded = encode_key(key)
-        stored = self._tables.get("rows", encoded)
+        stored = self.tables.get("rows", encoded)
         return None if stored is None else decode_row(encoded, stored)[1]
 
     def rows(
@@ -124,14 +129,14 @@ class EntryReader:
             stop = min(stop, encode_key(after))
         elif after is not None:
             start = max(start, encode_key(after) + b"\x00")
-        for encoded, stored in islice(self._tables.scan("rows", start, stop, reverse=reverse), limit):
+        for encoded, stored in islice(self.tables.scan("rows", start, stop, reverse=reverse), limit):
             self._check_open()
             yield decode_row(encoded, stored)
 
     def blobs(self) -> Iterator[tuple[Position, tuple[str, ...]]]:
         """Give the digests of the blobs that records need, in order of position."""
         self._check_open()
-        for key, digests in self._tables.scan("blobs"):
+        for key, digests in self.tables.scan("blobs"):
             self._check_open()
             yield Position(read_position(key)), tuple(digests[at : at + 32].hex() for at in range(0, len(digests), 32))
 
@@ -141,7 +146,7 @@ class EntryReader:
         """Give head_n of a position; None if it is behind the end of the log."""
         if position == 0:
             return EMPTY_CHAIN
-        entry = self._tables.get("log", position_key(position))
+        entry = self.tables.get("log", position_key(position))
         if entry is not None:
             return entry_head(entry, position)
         if position > self.head().position:
@@ -154,7 +159,7 @@ class EntryReader:
         """Give (first version, first position, count) of the runs of a stream whose first version is in a range."""
         low = stream_key(stream, start)
         high = stream_key(stream) + b"\x00" if stop is None else stream_key(stream, stop)
-        for key, value in self._tables.scan("streams", low, high, reverse=reverse):
+        for key, value in self.tables.scan("streams", low, high, reverse=reverse):
             self._check_open()
             yield decode_run(key, value)
 
@@ -192,7 +197,7 @@ class EntryReader:
             raise StoreDamaged(
                 f"stream {stream} should go on at record {position}, which is missing", position=position
             )
-        found = self._tables.scan("log", position_key(position), position_key(position + count))
+        found = self.tables.scan("log", position_key(position), position_key(position + count))
         for wanted in range(position, position + count):
             self._check_open()
             key, entry = next(found, (b"", b""))

@@ -1,0 +1,55 @@
+"""
+The file that makes a directory a polos store, and says of which format.
+
+It is the first thing made in a new directory and the last thing made in a copy, so a directory without
+it is either somebody else's or not finished, and isn't touched. The number changes when an older polos could
+misread what a newer one writes; an older one then refuses instead.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from polos.errors import NotAPolosStore, StoreFormatTooNew
+from polos.store.files import json_fields, translated
+
+__all__ = ["FORMAT_FILE", "FORMAT_VERSION", "INCOMPLETE_FILE", "check_format", "format_content"]
+
+FORMAT_FILE: Final = "format"
+FORMAT_VERSION: Final = 1
+INCOMPLETE_FILE: Final = "incomplete"  # in a copy that isn't finished
+FORMAT_BYTES_MAX: Final = 4096
+
+
+def check_format(directory: Path) -> None:
+    """Refuse what isn't a store that this polos can read."""
+    path = directory / FORMAT_FILE
+    try:
+        if (directory / INCOMPLETE_FILE).exists():
+            raise NotAPolosStore(f"{directory} is a backup that wasn't finished; remove it and make another")
+        with path.open("rb") as file:
+            raw = file.read(FORMAT_BYTES_MAX)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotAPolosStore(
+            f"{directory} is no polos store: it has no file {FORMAT_FILE!r}. Start an engine on an empty directory, "
+            "or pass the directory that an engine was started on"
+        ) from None
+    except IsADirectoryError:
+        raise NotAPolosStore(f"{directory} is no polos store: {path} is a directory") from None
+    except OSError as error:
+        raise translated(error, path) from error
+    found = json_fields(raw)
+    version = found.get("version")
+    if found.get("format") != "polos" or not isinstance(version, int):
+        raise NotAPolosStore(f"{directory} is no polos store: {path} says something else")
+    if version > FORMAT_VERSION:
+        raise StoreFormatTooNew(
+            f"{directory} has format {version}, and this polos reads up to {FORMAT_VERSION}; install a newer polos"
+        )
+
+
+def format_content() -> bytes:
+    """Give what the format file says."""
+    return json.dumps({"format": "polos", "version": FORMAT_VERSION}).encode() + b"\n"

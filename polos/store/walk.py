@@ -1,0 +1,215 @@
+"""
+The child process of `polos.store.check`: one pass over a data directory.
+
+It notes where it is in memory shared with its parent before it looks there, so that the parent can tell
+the place even if looking is what this process dies of. It imports little: it is started each time a store
+is opened that wasn't closed cleanly, and its start is most of what that costs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import mmap
+import struct
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, final
+
+from polos.errors import PolosStoreError, StoreDamaged
+from polos.store.blobs import FileBlobs
+from polos.store.chain import EMPTY_CHAIN, decode_entry, entry_head, parse_blob_reference
+from polos.store.keys import pack_key
+from polos.store.layout import decode_row, decode_run, position_key, read_position, stream_key
+from polos.store.lmdb_log import LmdbLog
+from polos.store.log import Key, PayloadEncoding, Record
+from polos.store.reader import EntryReader
+
+__all__ = ["NOTE", "PLACES", "Damage", "Fold", "VerifyReport", "main"]
+
+Place: TypeAlias = Literal["environment", "log", "streams", "blobs", "rows"]
+Fold: TypeAlias = Callable[[Iterator[Record]], Iterable[tuple[Key, bytes]]]
+
+PLACES: Final[tuple[Place, ...]] = ("environment", "log", "streams", "blobs", "rows")
+TAIL_RECORDS: Final = 256
+NOTE: Final = struct.Struct("<QQ")  # index in PLACES, position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """The first place that isn't what was written; `position` is the record it was found at, if any."""
+
+    place: Place
+    position: int | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """
+    What was found.
+
+    Attributes:
+        records: how many are as they were written.
+        blobs: how many blobs that records need are as they were written.
+        rows: how many rows are as they were written, and, with a fold, as they should be.
+        chain: the head that was reached, as hex, to be compared with one kept elsewhere.
+        damage: the first damage; None if all is well.
+    """
+
+    records: int
+    blobs: int
+    rows: int
+    chain: str
+    damage: Damage | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is well."""
+        return self.damage is None
+
+
+def main() -> None:
+    """Check as told by the arguments, and print the report; only a child started by `polos.store.check` gets here."""
+    _, _, directory, extent, fold, shared = sys.argv
+    walk = _Walk(Path(directory), int(shared))
+    try:
+        walk.run(extent, fold)
+    except PolosStoreError as error:
+        position = error.position if isinstance(error, StoreDamaged) and error.position else walk.position
+        walk.damage = Damage(place=walk.place, position=position or None, message=str(error))
+    sys.stdout.write(json.dumps(asdict(walk.report())))
+
+
+@final
+class _Walk:
+    """One pass over a data directory, which knows at each moment where it is."""
+
+    def __init__(self, directory: Path, shared: int) -> None:
+        self._directory = directory
+        self._blobs = FileBlobs(directory / "blobs")
+        self._note = mmap.mmap(shared, NOTE.size)
+        self._seen: set[str] = set()
+        self._versions: dict[str, int] = {}
+        self.place: Place = "environment"
+        self.position = 0
+        self.records = self.rows = 0
+        self.chain = EMPTY_CHAIN
+        self.damage: Damage | None = None
+
+    def report(self) -> VerifyReport:
+        return VerifyReport(
+            records=self.records, blobs=len(self._seen), rows=self.rows, chain=self.chain.hex(), damage=self.damage
+        )
+
+    def run(self, extent: str, fold: str) -> None:
+        self._at("environment", 0)
+        log = LmdbLog(self._directory / "log", read_only=True)
+        with log.reader() as reader:
+            if extent == "tail":
+                last = reader.head().position
+                for _ in self._walk(reader, max(last - TAIL_RECORDS, 0), tail=True):
+                    pass
+            else:
+                self._everything(reader, fold)
+        log.close()
+
+    def _everything(self, reader: EntryReader, fold: str) -> None:
+        walked = self._walk(reader, 0, tail=False)
+        wanted = dict(_function(fold)(walked)) if fold else None
+        for _ in walked:  # also what a fold left
+            pass
+        self._whole_index(reader)
+        self._at("rows", 0)
+        for encoded, stored in reader.tables.scan("rows"):
+            key, value = decode_row(encoded, stored)
+            if wanted is not None and wanted.pop(key, None) != value:
+                raise StoreDamaged(f"L6: row {key!r} isn't what the records fold to")
+            self.rows += 1
+        if wanted:
+            raise StoreDamaged(f"L6: row {min(wanted, key=pack_key)!r}, which the records fold to, is missing")
+
+    def _walk(self, reader: EntryReader, after: int, *, tail: bool) -> Iterator[Record]:
+        """Give the records behind a position, each checked against everything but the rows."""
+        tables = reader.tables
+        self._at("log", after + 1)
+        if after:
+            self.chain = entry_head(tables.get("log", position_key(after)) or b"", after)
+        expected = after + 1
+        for key, entry in tables.scan("log", position_key(expected)):
+            self._at("log", expected)
+            if read_position(key) != expected:
+                raise StoreDamaged(f"L1: record {expected} is missing", position=expected)
+            record = decode_entry(entry, expected, self.chain)
+            self._check_version(record, tail=tail)
+            self._at("streams", expected)
+            self._check_index(reader, record)
+            self._at("blobs", expected)
+            payload = self._check_blobs(reader, record)
+            self.chain = entry_head(entry, expected)
+            self.records += 1
+            yield record if payload is None else replace(record, payload=payload)
+            expected += 1
+
+    def _check_version(self, record: Record, *, tail: bool) -> None:
+        known = self._versions.get(record.stream, record.version - 1 if tail else 0)
+        if record.version != known + 1:
+            raise StoreDamaged(
+                f"L2: record {record.position} is version {record.version} of {record.stream}, behind version {known}",
+                position=record.position,
+            )
+        self._versions[record.stream] = record.version
+
+    @staticmethod
+    def _check_index(reader: EntryReader, record: Record) -> None:
+        low, high = stream_key(record.stream, 0), stream_key(record.stream, record.version + 1)
+        key, value = next(reader.tables.scan("streams", low, high, reverse=True), (b"", b""))
+        first, position, count = decode_run(key, value)
+        offset = record.version - first
+        if offset >= count or position + offset != record.position:
+            raise StoreDamaged(
+                f"the index doesn't lead to version {record.version} of {record.stream}", position=record.position
+            )
+
+    def _check_blobs(self, reader: EntryReader, record: Record) -> bytes | None:
+        """Check the blobs that a record needs; gives its payload if that is one of them."""
+        if not record.blobs and record.encoding is not PayloadEncoding.BLOB:
+            return None
+        needed, own = list(record.blobs), ""
+        if record.encoding is PayloadEncoding.BLOB:
+            own, _ = parse_blob_reference(record.payload)
+            needed.append(own)
+        listed = reader.tables.get("blobs", position_key(record.position))
+        if listed != bytes.fromhex("".join(needed)):
+            raise StoreDamaged(
+                f"the list of blobs that record {record.position} needs isn't what was written",
+                position=record.position,
+            )
+        for digest in needed:
+            if digest not in self._seen:
+                self._blobs.get(digest)
+                self._seen.add(digest)
+        return self._blobs.get(own) if own else None
+
+    def _whole_index(self, reader: EntryReader) -> None:
+        """See that the index and the list of blobs have nothing but what the records account for."""
+        self._at("streams", 0)
+        count = sum(decode_run(key, value)[2] for key, value in reader.tables.scan("streams"))
+        if count != self.records:
+            raise StoreDamaged(f"the index knows {count} records, and there are {self.records}")
+        self._at("blobs", 0)
+        for position, _ in reader.blobs():
+            if position > self.records:
+                raise StoreDamaged(f"blobs are listed for record {position}, which isn't there", position=position)
+
+    def _at(self, place: Place, position: int) -> None:
+        self.place, self.position = place, position
+        NOTE.pack_into(self._note, 0, PLACES.index(place), position)
+
+
+def _function(name: str) -> Fold:
+    module, _, attribute = name.partition(":")
+    found: Fold = getattr(importlib.import_module(module), attribute)
+    return found
