@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from polos.engine.retry import RetryPolicy
     from polos.errors import StepExecutionError, WorkflowTimeoutError
     from polos.features import events
-    from polos.features.events import BatchEventPayload, EventPayload
     from polos.registry import get_all_workflows, get_workflow
     from polos.runtime.app import Polos
     from polos.runtime.batch import batch_invoke
-    from polos.runtime.client import ExecutionHandle, PolosClient
+    from polos.runtime.client import PolosClient
+    from polos.runtime.handle import ExecutionHandle
     from polos.runtime.worker import Worker
     from polos.types import BatchStepResult, BatchWorkflowInput, Completed, NotDone, StillUnknown
+    from polos.types.events import BatchEventPayload, EventPayload
 
 __version__ = "0.1.0"
 
@@ -53,12 +54,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BatchEventPayload": "polos.features.events",
+    "BatchEventPayload": "polos.types.events",
     "BatchStepResult": "polos.types",
     "BatchWorkflowInput": "polos.types",
     "Completed": "polos.types",
-    "EventPayload": "polos.features.events",
-    "ExecutionHandle": "polos.runtime.client",
+    "EventPayload": "polos.types.events",
+    "ExecutionHandle": "polos.runtime.handle",
     "NotDone": "polos.types",
     "Polos": "polos.runtime.app",
     "PolosClient": "polos.runtime.client",

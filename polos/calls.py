@@ -22,9 +22,13 @@ from polos.engine.retry import RetryPolicy
 from polos.replay.driver import StepCall
 from polos.values import copy_arguments, return_hint
 
-__all__ = ["EFFECTS", "OURS", "Options", "function_name", "read_options", "step_call"]
+__all__ = [
+    "EFFECTS", "MISSING", "OURS", "Options", "function_name", "read_options", "sort_arguments", "step_call", "text",
+]  # fmt: skip
 
 EFFECTS: Final = ("idempotent", "at_most_once", "pure")
+# Stands for an argument that was not given, where None may be given.
+MISSING: Final[Any] = object()
 OURS: Final = ("jitter", "retry_on", "non_retryable", "timeout_seconds", "effect", "reconcile")
 
 Options = dict[str, Any]
@@ -108,9 +112,44 @@ def step_call(
 def function_name(func: Callable[..., Any]) -> tuple[str, str]:
     """Give a function's bare name and its full one, for people and for reports."""
     while isinstance(func, partial):
-        func = cast("partial[Any]", func).func
+        func = func.func
     named: Any = func if hasattr(func, "__qualname__") else type(func)
     return named.__name__, f"{named.__module__}.{named.__qualname__}"
+
+
+def sort_arguments(
+    step_key: object, func: object, args: tuple[Any, ...]
+) -> tuple[str | None, Callable[..., Any], tuple[Any, ...]]:
+    """
+    Sort what `ctx.step.run` was given: a key first, or the function.
+
+    Args:
+        step_key: what stood first.
+        func: what stood second, `MISSING` if nothing did.
+        args: what followed.
+
+    Returns:
+        The key if there is one, the function, its arguments.
+
+    Raises:
+        TypeError: one of them isn't what it must be.
+        ValueError: the key is empty.
+    """
+    if callable(step_key):
+        return None, step_key, args if func is MISSING else (func, *args)
+    text("step_key", step_key)
+    if not callable(func):
+        what = "is missing" if func is MISSING else f"must be callable, it is {func!r}"
+        raise TypeError(f"func of step {step_key!r} {what}")
+    return cast("str", step_key), func, args
+
+
+def text(name: str, value: object) -> None:
+    """Refuse what isn't a text, or is empty."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a text, it is {value!r}")
+    if not value:
+        raise ValueError(f"{name} must not be empty")
 
 
 @lru_cache(maxsize=256)

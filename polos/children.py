@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import BaseModel
 
+from polos.calls import text
 from polos.context import Port, WorkflowContext
 from polos.definition import Workflow, positive
 from polos.engine import events as e
@@ -25,9 +26,19 @@ from polos.types.types import BatchStepResult, BatchWorkflowInput
 from polos.values import digest_arguments, encode
 
 if TYPE_CHECKING:
-    from polos.runtime.client import ExecutionHandle
+    from polos.runtime.handle import ExecutionHandle
 
-__all__ = ["INITIAL_STATE_BYTES_MAX", "ChildOptions", "ChildRequest", "child_request", "encode_initial_state", "handle"]
+__all__ = [
+    "INITIAL_STATE_BYTES_MAX",
+    "ChildOptions",
+    "ChildRequest",
+    "batch_requests",
+    "child_request",
+    "encode_initial_state",
+    "ended",
+    "handle",
+    "settled",
+]
 
 INITIAL_STATE_BYTES_MAX: Final = 1024 * 1024
 
@@ -119,9 +130,12 @@ def child_request(
     return ChildRequest(workflow=definition, event=event, spec=spec)
 
 
-def encode_initial_state(state: BaseModel | dict[str, Any] | None) -> Json:
+def encode_initial_state(state: object) -> Json:
     """
     Give an initial state as it is recorded.
+
+    Args:
+        state: a model, a dict or None.
 
     Raises:
         ValueError: it has more than a megabyte.
@@ -132,7 +146,9 @@ def encode_initial_state(state: BaseModel | dict[str, Any] | None) -> Json:
     if not isinstance(state, BaseModel | dict):
         raise TypeError(f"initial_state must be a Pydantic model or a dict, it is {state!r}")
     try:
-        encoded, _ = encode(state, hint=type(state) if isinstance(state, BaseModel) else None, what="initial state")
+        encoded, _ = encode(
+            cast("object", state), hint=type(state) if isinstance(state, BaseModel) else None, what="initial state"
+        )
     except ValueRefused as refused:
         raise TypeError(f"initial_state isn't JSON: {refused}") from refused
     if encoded.size_bytes > INITIAL_STATE_BYTES_MAX:
@@ -152,7 +168,7 @@ def handle(context: WorkflowContext, port: Port, step_key: str, recorded: e.Even
         step_key: the key that the program gave.
         recorded: the request; in replay the recorded one, whose child id counts.
     """
-    from polos.runtime.client import ExecutionHandle
+    from polos.runtime.handle import ExecutionHandle
 
     if not isinstance(recorded, e.ChildStarted):
         raise PolosInternalError(f"run {context.execution_id}: the start of {step_key!r} is recorded as {recorded!r}")
@@ -169,11 +185,10 @@ def handle(context: WorkflowContext, port: Port, step_key: str, recorded: e.Even
     )
 
 
-def _definition(workflow: object) -> Workflow[Any]:
+def _definition(workflow: str | Workflow[Any]) -> Workflow[Any]:
     if isinstance(workflow, Workflow):
         return workflow
-    if not isinstance(workflow, str):
-        raise TypeError(f"workflow must be a workflow or its id, it is {workflow!r}")
+    text("workflow", workflow)
     found = get_workflow(workflow)
     if found is None:
         raise StepExecutionError(f"no workflow {workflow!r} is registered in this program")

@@ -367,12 +367,12 @@ class WorkflowContext:
         Raises:
             ValueRefused: it holds what can't be recorded.
         """
-        state = self.state
+        state: object = self.state
         if state is None:
             return None
         if type(state) is dict:
             # The driver compares states to see what changed, so it must not be handed the dict that changes.
-            return cast("dict[str, Json]", encode(state, what="state")[0].value)
+            return cast("dict[str, Json]", encode(cast("dict[str, Json]", state), what="state")[0].value)
         if isinstance(state, BaseModel):
             try:
                 found = orjson.loads(state.model_dump_json(by_alias=True, round_trip=True))

@@ -39,7 +39,7 @@ from polos.values import decode, encode, return_hint
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    from polos.runtime.client import ExecutionHandle
+    from polos.runtime.handle import ExecutionHandle
 
     # With a default, so that programs can write `Workflow` where the result's type doesn't matter.
     ResultT_co = TypeVar("ResultT_co", covariant=True, default=Any)
@@ -154,9 +154,7 @@ class Workflow(Generic[ResultT_co]):
             raise ValueError(f"activation_callbacks_max must be at least 1, it is {self.activation_callbacks_max!r}")
         if not isinstance(cast("object", self.retries), RetryPolicy):
             raise TypeError(f"retries must be a RetryPolicy, it is {self.retries!r}")
-        schema: object = self.state_schema
-        if schema is not None and not (isinstance(schema, type) and issubclass(schema, BaseModel)):
-            raise TypeError(f"state_schema must be a Pydantic model, it is {schema!r}")
+        _check_schema(self.state_schema)
         if self.is_schedulable and self.trigger_on_event:
             raise ValueError(f"workflow {self.id!r} has a schedule and trigger_on_event; it can have one of them")
         _check_schedule(self.schedule)
@@ -291,6 +289,7 @@ class Workflow(Generic[ResultT_co]):
                 user_id=user_id,
                 initial_state=initial_state,
                 run_timeout_seconds=self.run_timeout_seconds if run_timeout_seconds is None else run_timeout_seconds,
+                tags=self.tags,
             ),
         )
 
@@ -335,21 +334,19 @@ class Workflow(Generic[ResultT_co]):
         handle = await self.invoke(
             client, payload, queue, concurrency_key, session_id, user_id, initial_state, run_timeout_seconds=timeout
         )
-        await client._wait_ended(handle.id, timeout)  # noqa: SLF001  # ours, and offered for this
-        ended = await handle.get(client)
+        ended = await client._wait_ended(handle.id, timeout)  # noqa: SLF001  # ours, and offered for this
         match ended["status"]:
             case "completed":
-                return cast("ResultT_co", ended["result"])
+                result = decode(ended["result"], hint=self.result_hint, type=ended.get("output_schema_name"))
+                return cast("ResultT_co", result)  # what the function is annotated with
             case "failed":
                 raise RuntimeError(f"Workflow execution failed: {ended['error']}")
-            case "cancelled":
-                by = (await client.get_execution(handle.id)).get("cancelled_by")
+            case status:
+                assert status == "cancelled", "waiting ends with the run"
+                by = ended.get("cancelled_by")
                 if by == "timeout":
                     raise WorkflowTimeoutError(handle.id, timeout)
                 raise ExecutionCancelledError(f"run {handle.id} of workflow {self.id!r} was cancelled by {by}")
-            case _:
-                execution = await client.get_execution(handle.id)
-                raise WorkflowTimeoutError(handle.id, timeout, waiting_reason=execution.get("waiting_reason"))
 
 
 class _Decorator(Protocol):
@@ -429,7 +426,7 @@ def workflow(id: Any = None, description: Any = None, queue: object = None, *res
         TypeError: the function, or an argument, isn't what it must be; names function and parameter.
         ValueError: an argument has a value that makes no sense.
     """
-    names = sys._getframe(1).f_locals  # noqa: SLF001  # the only way to classes of the function around a definition
+    names = sys._getframe(1).f_locals  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the only way to classes of the function around a definition
     if callable(id):
         return _define(id, names, None, description, queue, *rest, **options)
     if id is not None and not isinstance(id, str):
@@ -505,9 +502,9 @@ def _is_async(func: object) -> bool:
 def _hooks(name: str, value: Hook | Sequence[Hook] | None) -> list[Hook]:
     if value is None:
         return []
-    found: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    found = list(cast("Sequence[Hook]", value)) if isinstance(value, list | tuple) else [cast("Hook", value)]
     for hook in found:
-        if not callable(hook):
+        if not callable(cast("object", hook)):
             raise TypeError(f"{name} must be a hook or a list of hooks, it holds {hook!r}")
     return found
 
@@ -530,7 +527,7 @@ def _queue(queue: object, id: str) -> tuple[str | None, int | None]:
         given = cast("dict[str, object]", queue)
         name, limit = given.get("name", id), given.get("concurrency_limit")
     elif hasattr(queue, "name") and hasattr(queue, "concurrency_limit"):
-        name, limit = queue.name, queue.concurrency_limit
+        name, limit = getattr(queue, "name"), getattr(queue, "concurrency_limit")  # noqa: B009  # any object that has them
     else:
         raise ValueError(f"queue must be a name, a Queue or a dict, it is {queue!r}")
     if not isinstance(name, str) or not name:
@@ -538,6 +535,11 @@ def _queue(queue: object, id: str) -> tuple[str | None, int | None]:
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise ValueError(f"concurrency_limit of queue {name!r} must be a number from 1, it is {limit!r}")
     return name, limit
+
+
+def _check_schema(schema: object) -> None:
+    if schema is not None and not (isinstance(schema, type) and issubclass(schema, BaseModel)):
+        raise TypeError(f"state_schema must be a Pydantic model, it is {schema!r}")
 
 
 def _check_schedule(schedule: object) -> None:

@@ -19,11 +19,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, cast, final, overload
+from typing import TYPE_CHECKING, Any, cast, final, overload
 
 from pydantic import BaseModel
 
-from polos.calls import function_name, read_options, step_call
+from polos.calls import MISSING, function_name, read_options, sort_arguments, step_call, text
 from polos.children import ChildOptions, batch_requests, child_request, ended, handle, settled
 from polos.context import Port, WorkflowContext, current_step
 from polos.definition import Workflow
@@ -32,6 +32,7 @@ from polos.engine.json import Json
 from polos.errors import PolosUsageError
 from polos.outcomes import instant, rfc3339, step_result
 from polos.types.answers import ResumeEvent
+from polos.types.events import EventPayload
 from polos.types.types import BatchStepResult, BatchWorkflowInput
 from polos.values import decode, digest_arguments, encode
 from polos.waits import due_in, due_of, refuse_past, sleep_until, wait
@@ -39,8 +40,7 @@ from polos.waits import due_in, due_of, refuse_past, sleep_until, wait
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    from polos.features.events import EventPayload
-    from polos.runtime.client import ExecutionHandle
+    from polos.runtime.handle import ExecutionHandle
 
     # An id of a workflow says nothing about its result, which is of any type then.
     _T = TypeVar("_T", default=Any)
@@ -50,8 +50,6 @@ else:
     _T = TypeVar("_T")
 
 __all__ = ["Step"]
-
-_GIVEN_NONE: Final[Any] = object()
 
 
 @final
@@ -66,8 +64,8 @@ class Step:
         step = current_step.get()
         if step is not None:
             raise PolosUsageError(
-                f"ctx.step was used by the function of step {step!r}; only the workflow's body can ask for steps. "
-                f"Return a value from the function and let the body go on from there"
+                f"ctx.step was used by the function of step {step!r}; only a workflow's body can ask for steps: return "
+                f"a value and let the body go on from there"
             )
         return self._context.require_port()
 
@@ -98,15 +96,9 @@ class Step:
     ) -> _T: ...  # fmt: skip
 
     async def run(
-        self,
-        step_key: Any,
-        func: Any = _GIVEN_NONE,
-        *args: Any,
-        max_retries: int = 2,
-        base_delay: float = 1.0,
-        max_delay: float = 10.0,
-        **kwargs: Any,
-    ) -> Any:
+        self, step_key: Any, func: Any = MISSING, *args: Any,
+        max_retries: int = 2, base_delay: float = 1.0, max_delay: float = 10.0, **kwargs: Any,
+    ) -> Any:  # fmt: skip
         """
         Call a function once, whatever happens: a step.
 
@@ -151,7 +143,7 @@ class Step:
             TypeError: an argument is of the wrong type.
         """
         port = self._port()
-        key, called, arguments = _call(step_key, func, args)
+        key, called, arguments = sort_arguments(step_key, func, args)
         short_name, full_name = function_name(called)
         options = read_options(called, kwargs)
         # Taken before the settings are looked at: the names of later steps don't depend on whether they were right.
@@ -161,13 +153,9 @@ class Step:
             max_retries=max_retries, base_delay=base_delay, max_delay=max_delay, options=options,
         )  # fmt: skip
         asked = e.StepScheduled(
-            cause=port.cause,
-            name=name,
-            function=full_name,
-            digest=digest_arguments(arguments, kwargs),
-            effect=call.effect,
-            path=port.path,
-        )
+            cause=port.cause, name=name, function=full_name, digest=digest_arguments(arguments, kwargs),
+            effect=call.effect, path=port.path,
+        )  # fmt: skip
         return step_result(name, await port.ask(asked, call=call), call.hint)
 
     @property
@@ -321,10 +309,8 @@ class Step:
         Raises:
             StepExecutionError: no event came in time.
         """
-        from polos.features.events import EventPayload
-
         port = self._port()
-        _text("topic", topic)
+        text("topic", topic)
         name = _name(port, step_key)
         answer = await wait(port, name, "topic", topic, timeout=timeout, since=since)
         return EventPayload(
@@ -332,7 +318,7 @@ class Step:
             sequence_id=answer.sequence_id,
             topic=topic,
             event_type=answer.event.event_type,
-            data=cast("dict[str, Any]", decode(answer.event.data)),
+            data=decode(answer.event.data),
             created_at=instant(answer.event.created_us),
         )
 
@@ -356,7 +342,7 @@ class Step:
             StepExecutionError: no signal came in time.
         """
         port = self._port()
-        _text("name", name)
+        text("name", name)
         answer = await wait(port, port.name(name, name), "signal", name, timeout=timeout)
         return decode(answer.event.data)
 
@@ -464,7 +450,7 @@ class Step:
             TypeError: a payload isn't JSON.
         """
         port = self._port()
-        _text("step_key", step_key)
+        text("step_key", step_key)
         batch = batch_requests(self._context, port, step_key, workflows, wanted=False)
         told = await asyncio.gather(*(port.tell(one.event, spec=one.spec) for one in batch))
         return [handle(self._context, port, step_key, recorded) for recorded in told]
@@ -502,7 +488,7 @@ class Step:
             TypeError: a payload isn't JSON.
         """
         port = self._port()
-        _text("step_key", step_key)
+        text("step_key", step_key)
         batch = batch_requests(self._context, port, step_key, workflows, wanted=True)
         return list(await asyncio.gather(*(settled(port, one) for one in batch)))
 
@@ -525,7 +511,7 @@ class Step:
             ValueRefused: the data can't be recorded.
         """
         port = self._port()
-        _text("topic", topic)
+        text("topic", topic)
         name = _name(port, step_key)
         record = encode(data, what=f"data of event {step_key!r}")[0].value
         body: dict[str, Json] = {"topic": topic, "data": record, "event_type": event_type}
@@ -587,10 +573,9 @@ class Step:
 
     def trace(self, name: str, attributes: Mapping[str, Any] | None = None) -> AbstractContextManager[Any]:
         """
-        Make a span of OpenTelemetry around a part of the body, if the program has that library.
+        Make a span of OpenTelemetry around a part of the body. Not durable.
 
-        Not durable. While the run is being replayed, and without the library, the span takes every call and does
-        nothing.
+        While the run is being replayed, and without that library, the span takes every call and does nothing.
 
         Args:
             name: the span's name.
@@ -604,32 +589,12 @@ class Step:
         return trace(self._context, name, attributes)
 
 
-def _call(
-    step_key: object, func: object, args: tuple[Any, ...]
-) -> tuple[str | None, Callable[..., Any], tuple[Any, ...]]:
-    """Sort what `run` was given: with a key, or the function first."""
-    if callable(step_key):
-        return None, step_key, args if func is _GIVEN_NONE else (func, *args)
-    _text("step_key", step_key)
-    if not callable(func):
-        what = "is missing" if func is _GIVEN_NONE else f"must be callable, it is {func!r}"
-        raise TypeError(f"func of step {step_key!r} {what}")
-    return cast("str", step_key), func, args
-
-
-def _text(name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a text, it is {value!r}")
-    if not value:
-        raise ValueError(f"{name} must not be empty")
-
-
 def _key(step_key: str | None) -> str | None:
     if step_key is not None:
-        _text("step_key", step_key)
+        text("step_key", step_key)
     return step_key
 
 
 def _name(port: Port, step_key: str) -> str:
-    _text("step_key", step_key)
+    text("step_key", step_key)
     return port.name(step_key, step_key)

@@ -10,7 +10,7 @@ Without OpenTelemetry there is a span that takes everything and does nothing, so
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -40,7 +40,7 @@ def _ignore(*_: object, **__: object) -> None:
 
 
 @contextmanager
-def trace(context: WorkflowContext, name: str, attributes: Mapping[str, Any] | None) -> Iterator[Any]:
+def trace(context: WorkflowContext, name: str, attributes: Mapping[str, Any] | None) -> Generator[Any]:
     """Make a span around a part of a body; `polos.step.Step.trace` documents it."""
     port = context.port
     in_step = current_step.get() is not None
