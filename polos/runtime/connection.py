@@ -310,7 +310,8 @@ def connect(
         NotAPolosStore: the directory holds something else.
         StoreFormatTooNew: a newer polos wrote it.
     """
-    from polos.store.directory import FORMAT_FILE, open_store
+    from polos.store.directory import open_store
+    from polos.store.format import FORMAT_FILE
 
     if not Path(data_dir, FORMAT_FILE).exists():
         open_store(data_dir, clock=clock).close()

@@ -1,0 +1,216 @@
+"""
+Events of topics: publishing them, and streaming what was published and what happens to runs.
+
+Streams are read off the log, so nothing is lost by looking late: with a sequence id a stream goes on
+exactly behind it, with none `stream_workflow` first gives the suspends that still wait for an answer.
+`client` is a `Polos` or a `PolosClient`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any, Final, Protocol, cast, final
+
+from polos.clock import uuid7
+from polos.engine import events as e
+from polos.engine.codec import decode
+from polos.engine.json import Json
+from polos.engine.projections import topic_stream
+from polos.errors import PolosUsageError
+from polos.runtime.connection import StoreConnection
+from polos.runtime.public_events import sequence_id
+from polos.runtime.reads import microseconds
+from polos.runtime.starting import recorded
+from polos.runtime.streams import follow_topic, follow_workflow, start_behind
+from polos.store.log import Log
+from polos.types.events import BatchEventPayload, EventData, EventItem, EventPayload, StreamEvent
+
+__all__ = [
+    "BatchEventPayload",
+    "EventData",
+    "EventItem",
+    "EventPayload",
+    "StreamEvent",
+    "batch_publish",
+    "events",
+    "publish",
+    "stream_topic",
+    "stream_workflow",
+]
+
+
+class EventsClient(Protocol):
+    """What these functions need of a client."""
+
+    api_url: str
+
+    def _connection(self) -> StoreConnection:
+        """Give the way to the engine."""
+        ...
+
+    def _log(self) -> Log:
+        """Give the log, to read."""
+        ...
+
+
+async def publish(
+    client: EventsClient,
+    topic: str,
+    event_data: EventData,
+    execution_id: str | None = None,
+    root_execution_id: str | None = None,
+) -> int:
+    """
+    Publish an event on a topic; durable when it returns.
+
+    Args:
+        client: a `Polos` or a `PolosClient`.
+        topic: the topic; whoever waits for its events by `ctx.step.wait_for_event` gets the first.
+        event_data: the event.
+        execution_id: the run that publishes it, if one does.
+        root_execution_id: the root of that run's tree.
+
+    Returns:
+        The event's sequence id.
+
+    Raises:
+        EngineNotRunning: no engine is running; the event is kept for the next one.
+    """
+    return (await batch_publish(client, topic, [event_data], execution_id, root_execution_id))[0]
+
+
+async def batch_publish(
+    client: EventsClient,
+    topic: str,
+    events: Sequence[EventData],
+    execution_id: str | None = None,
+    root_execution_id: str | None = None,
+) -> list[int]:
+    """
+    Publish events on a topic, all of them or none, one directly behind the other; arguments as for `publish`.
+
+    Returns:
+        Their sequence ids, in the same order.
+    """
+    if not topic:
+        raise PolosUsageError("a topic is a text that isn't empty")
+    if not events:
+        return []
+    connection = _connection(client)
+    bodies: list[Json] = [
+        {"event_type": event.event_type, "data": recorded(event.data, "event's data")} for event in events
+    ]
+    command_id = uuid7(connection.clock.now_us())
+    answer = await connection.execute(
+        {"kind": "publish", "topic": topic, "events": bodies, "run": execution_id, "root": root_execution_id},
+        command_id=command_id,
+    )
+    detail = answer.get("detail")
+    if isinstance(detail, dict) and "sequence_ids" in detail:
+        return cast("list[int]", detail["sequence_ids"])
+    return _sequence_ids(connection.store.log, topic, {f"{command_id}:{number}" for number in range(len(events))})
+
+
+def stream_topic(
+    client: EventsClient,
+    topic: str | None = None,
+    last_sequence_id: int | None = None,
+    last_timestamp: datetime | str | None = None,
+    *,
+    from_sequence: int | None = None,
+) -> AsyncIterator[StreamEvent]:
+    """
+    Stream the events of a topic, and go on as they come.
+
+    Args:
+        client: a `Polos` or a `PolosClient`.
+        topic: the topic; None for every published event.
+        last_sequence_id: go on behind this event; 0 gives everything.
+        last_timestamp: go on behind this instant; counts if no sequence id is given.
+        from_sequence: begin with this event; 0 gives everything.
+
+    Returns:
+        The events. It begins at the call, not at the first step of the iteration, and doesn't end.
+    """
+    connection = _connection(client)
+    after = _cursor(connection, last_sequence_id, last_timestamp, from_sequence)
+    return follow_topic(connection, topic, after=after, api_url=client.api_url)
+
+
+def stream_workflow(
+    client: EventsClient,
+    workflow_id: str,
+    workflow_run_id: str,
+    last_sequence_id: int | None = None,
+    last_timestamp: datetime | str | None = None,
+    *,
+    from_sequence: int | None = None,
+) -> AsyncIterator[StreamEvent]:
+    """
+    Stream what happens to a run and the runs below it, until the run ends.
+
+    Args:
+        client: a `Polos` or a `PolosClient`.
+        workflow_id: the run's workflow.
+        workflow_run_id: the run.
+        last_sequence_id: go on behind this event; 0 gives everything.
+        last_timestamp: go on behind this instant; counts if no sequence id is given.
+        from_sequence: begin with this event; 0 gives everything.
+
+    Returns:
+        The events; the last is `…_finish`, `…_failed` or `…_cancelled` of the run. Without a cursor first the
+        suspends of the tree that nobody has answered, then what comes from now on; of a run that has ended, its end.
+
+    Raises:
+        UnknownRun: there is no such run.
+    """
+    connection = _connection(client)
+    after = _cursor(connection, last_sequence_id, last_timestamp, from_sequence)
+    return follow_workflow(connection, workflow_run_id, workflow=workflow_id, after=after, api_url=client.api_url)
+
+
+@final
+class Events:
+    """The functions of this module, for programs that import the object instead of the module."""
+
+    publish = staticmethod(publish)
+    batch_publish = staticmethod(batch_publish)
+    stream_topic = staticmethod(stream_topic)
+    stream_workflow = staticmethod(stream_workflow)
+
+
+events: Final = Events()
+
+
+def _connection(client: EventsClient) -> StoreConnection:
+    return client._connection()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # ours, and offered for this
+
+
+def _cursor(
+    connection: StoreConnection, last: int | None, timestamp: datetime | str | None, first: int | None
+) -> int | None:
+    """Give the sequence id to go on behind; sequence before timestamp before nothing."""
+    if last is not None:
+        return last
+    if first is not None:
+        return first - 1
+    time_us = microseconds(timestamp, "last_timestamp")
+    if time_us is None:
+        return None
+    with connection.store.log.reader() as reader:
+        return start_behind(reader, time_us)
+
+
+def _sequence_ids(log: Log, topic: str, wanted: set[str]) -> list[int]:
+    """Find published events from the end of their topic; they stand together, in order."""
+    found: list[int] = []
+    with log.reader() as reader:
+        for record in reader.stream(topic_stream(topic), reverse=True):
+            event: Any = decode(record.type, record.schema_version, record.payload)
+            if isinstance(event, e.EventPublished) and event.event_id in wanted:
+                found.append(sequence_id(record.position))
+            if len(found) == len(wanted):
+                break
+    assert len(found) == len(wanted), "the engine said that it published them"
+    return found[::-1]

@@ -1,0 +1,349 @@
+"""
+Streams: the public events of a tree of runs, or of a topic, from any place on, and then as they come.
+
+The streams of a tree lie apart in the log. Two ways give their records in order of position, and each
+is right for the other's weak case: *merging* the streams costs something for each run of the tree, and
+*scanning* the log costs something for each record of anybody. Behind a reader that is up to date there
+are few new records, so it scans; one that begins long ago merges. Both give exactly the same.
+
+A stream holds no reader while its consumer works: it reads a batch, closes the view, hands the batch
+out, and then reads on behind it. So a slow consumer holds nobody up, and a stream can be given up at
+any point without being closed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final, Protocol, final
+
+from polos.engine import events as e
+from polos.engine.codec import decode
+from polos.engine.projections import RUN_PREFIX, TOPIC_PREFIX, run_stream, topic_stream
+from polos.errors import UnknownRun
+from polos.runtime import reads
+from polos.runtime.connection import StoreConnection
+from polos.runtime.public_events import RunInfo, position_of, public_events, sequence_id, workflow_topic
+from polos.store.log import Position, Reader, Record, Version
+from polos.types.events import StreamEvent
+
+__all__ = ["BATCH_RECORDS", "follow_topic", "follow_workflow", "start_behind"]
+
+BATCH_RECORDS: Final = 512
+SCAN_RECORDS: Final = 512  # so many records of anybody are looked at in one go
+
+_CREATING: Final = frozenset({"RunCreated", "RunForked"})
+_ENDING: Final = (e.RunCompleted, e.RunFailed, e.RunCancelled)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Public events, how far the log was read for them, and whether nothing more will come."""
+
+    position: Position
+    events: list[StreamEvent] = field(default_factory=list[StreamEvent])
+    ended: bool = False
+
+
+class Source(Protocol):
+    """Where a stream reads."""
+
+    def read(self, reader: Reader, after: Position) -> Batch:
+        """Give the public events of some records behind a position."""
+        ...
+
+
+# -------------------------------------------------------------------------------------- following
+
+
+def follow_workflow(
+    connection: StoreConnection, run: str, *, workflow: str, after: int | None, api_url: str = ""
+) -> AsyncIterator[StreamEvent]:
+    """
+    Follow the tree of a run until that run ends.
+
+    Args:
+        connection: the way to the store.
+        run: the run.
+        workflow: its workflow; only needed while no engine has seen the run.
+        after: a sequence id to go on behind. None: suspends of the tree that nobody has answered yet, then
+            everything from now on; of a run that has ended, its end.
+        api_url: where approval pages are.
+
+    Raises:
+        UnknownRun: there is no such run.
+    """
+    store = connection.store
+    with store.log.reader() as reader:
+        head = reader.head().position
+        row = reads.run_row(reader, run)
+        last = reads.last_row(reader, run)
+        if row is None and all(pending.row.run != run for pending in reads.pending_runs(store.inbox)):
+            raise UnknownRun(f"there is no run {run!r} in {store.path}")
+        root, root_workflow = (run, workflow) if row is None else (row.root, row.root_workflow)
+        tree = Tree(root, workflow_topic(root_workflow, root), target=run, api_url=api_url)
+        first: list[StreamEvent] = []
+        if after is None and last is not None and last.ended:
+            after = sequence_id(_end_position(reader, last)) - 1
+        elif after is None:
+            after = sequence_id(head + 1) - 1
+            for suspend in reads.open_suspends(reader, root):
+                first += tree.shown(reader, suspend.record, suspend.event)
+    return _follow(connection, tree, after, first)
+
+
+def follow_topic(
+    connection: StoreConnection, topic: str | None, *, after: int | None, api_url: str = ""
+) -> AsyncIterator[StreamEvent]:
+    """
+    Follow a topic for ever.
+
+    Args:
+        connection: the way to the store.
+        topic: the topic; that of a tree of runs shows the tree's events as well. None for all published events.
+        after: a sequence id to go on behind; None for from now on.
+        api_url: where approval pages are.
+    """
+    if after is None:
+        with connection.store.log.reader() as reader:
+            after = sequence_id(reader.head().position + 1) - 1
+    source: Source
+    parts = (topic or "").split("/")
+    if topic is not None and parts[0] == "workflow" and len(parts) > 2:
+        source = Tree(parts[-1], topic, api_url=api_url)
+    else:
+        source = Topic(topic)
+    return _follow(connection, source, after, [])
+
+
+def start_behind(reader: Reader, time_us: int) -> int:
+    """Give the sequence id behind which everything recorded later than an instant lies."""
+    # Recorded time never goes back, so the place is found by halving.
+    low: int = 0
+    high: int = reader.head().position
+    while low < high:
+        middle = (low + high) // 2
+        record = next(reader.records(after=Position(middle), limit=1))
+        if record.time_us <= time_us:
+            low = record.position
+        else:
+            high = middle
+    return sequence_id(low + 1) - 1
+
+
+async def _follow(
+    connection: StoreConnection, source: Source, after: int, first: list[StreamEvent]
+) -> AsyncIterator[StreamEvent]:
+    for event in first:
+        yield event
+    # The record that `after` points into is read again: its events behind that place were not seen.
+    position = Position(max(position_of(after + 1) - 1, 0))
+    while True:
+        with connection.store.log.reader() as reader:
+            head = reader.head().position
+            batch = source.read(reader, position)
+        for event in batch.events:
+            if event.sequence_id > after:
+                yield event
+        if batch.ended:
+            return
+        position = batch.position
+        if position >= head:
+            async with connection.moves() as moves:
+                await moves.behind(head)
+
+
+def _end_position(reader: Reader, row: reads.RunRow) -> Position:
+    assert row.end_version is not None, "the run has ended"
+    record, _ = next(reads.events_of(reader, row.run, after=row.end_version - 1, limit=1))
+    return record.position
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+@final
+class Versions:
+    """How far streams were read, so that the next record behind a position is found without searching all of it."""
+
+    def __init__(self) -> None:
+        """Start at the beginning of every stream."""
+        self._read: dict[str, Version] = {}
+
+    def note(self, record: Record) -> None:
+        """Remember that a record was read."""
+        self._read[record.stream] = record.version
+
+    def behind(self, reader: Reader, stream: str, after: Position) -> Iterator[Record]:
+        """Give a stream's records behind a position."""
+        low = self._read.get(stream, Version(0))
+        found = next(reader.stream(stream, after=low, limit=1), None)
+        if found is None:
+            return iter(())
+        if found.position <= after:
+            low = self._halve(reader, stream, found.version, after)
+            self._read[stream] = low
+        return reader.stream(stream, after=low)
+
+    @staticmethod
+    def _halve(reader: Reader, stream: str, low: Version, after: Position) -> Version:
+        """Give the last version at or before a position, knowing that `low` is."""
+        high = reader.version(stream)
+        while low < high:
+            middle = Version((low + high + 1) // 2)
+            record = next(reader.stream(stream, after=Version(middle - 1), limit=1))
+            if record.position <= after:
+                low = middle
+            else:
+                high = Version(middle - 1)
+        return low
+
+
+@final
+class Topic:
+    """The events published on one topic, or on all."""
+
+    def __init__(self, topic: str | None) -> None:
+        """Take the topic; None for all."""
+        self._stream = None if topic is None else topic_stream(topic)
+        self._versions = Versions()
+
+    def read(self, reader: Reader, after: Position) -> Batch:
+        """Give the events of some records behind a position."""
+        head = reader.head().position
+        if self._stream is None:
+            records = list(reader.records(after=after, limit=BATCH_RECORDS))
+        else:
+            records = list(islice(self._versions.behind(reader, self._stream, after), BATCH_RECORDS))
+        batch = Batch(records[-1].position if len(records) == BATCH_RECORDS else head)
+        for record in records:
+            if record.stream.startswith(TOPIC_PREFIX):
+                self._versions.note(record)
+                batch.events += public_events(record, _event(record), None)
+        return batch
+
+
+@final
+class Tree:
+    """The runs below a root and the topic of their tree."""
+
+    def __init__(self, root: str, topic: str, *, target: str | None = None, api_url: str = "") -> None:
+        """
+        Take the tree.
+
+        Args:
+            root: the run at its root.
+            topic: on which programs publish into it.
+            target: the run whose end is the stream's; None for a stream that doesn't end.
+            api_url: where approval pages are.
+        """
+        self._root = root
+        self._topic = topic_stream(topic)
+        self._target = target
+        self._api_url = api_url
+        self._runs: dict[str, RunInfo] = {}
+        self._versions = Versions()
+        self._known = False
+
+    def read(self, reader: Reader, after: Position) -> Batch:
+        """Give the public events of some records behind a position."""
+        head = reader.head().position
+        if not self._known:
+            self._learn(reader)
+        if head - after <= max(SCAN_RECORDS, 4 * len(self._runs)):
+            records, position = self._scan(reader, after)
+        else:
+            records, position = self._merge(reader, after, head)
+        batch = Batch(position)
+        for record in records:
+            self._versions.note(record)
+            event = _event(record)
+            batch.events += self.shown(reader, record, event)
+            if self._is_end(record, event):
+                batch.ended = True
+                return batch
+        if position >= head and self._target is not None:
+            # Asked for what lies behind the end: there is nothing more to wait for.
+            last = reads.last_row(reader, self._target)
+            batch.ended = last is not None and last.ended
+        return batch
+
+    def shown(self, reader: Reader, record: Record, event: e.Event) -> list[StreamEvent]:
+        """Give the public events of a record of the tree."""
+        info = self._info(reader, record.stream)
+        payload = None
+        if isinstance(event, e.RunStarted) and info is not None:
+            created = reads.run_created(reader, info.run)
+            payload = None if created is None else created.input
+        return public_events(record, event, info, api_url=self._api_url, payload=payload)
+
+    def _is_end(self, record: Record, event: e.Event) -> bool:
+        if self._target is None or record.stream != run_stream(self._target):
+            return False
+        if isinstance(event, e.RunContinued):
+            self._target = event.successor
+            return False
+        return isinstance(event, _ENDING)
+
+    def _learn(self, reader: Reader) -> None:
+        """Find the runs of the tree."""
+        for run in reads.tree_runs(reader, self._root):
+            self._info(reader, run_stream(run))
+        self._known = True
+
+    def _info(self, reader: Reader, stream: str) -> RunInfo | None:
+        """Give what there is to know about the run of a stream."""
+        if not stream.startswith(RUN_PREFIX):
+            return None
+        run = stream.removeprefix(RUN_PREFIX)
+        found = self._runs.get(run)
+        if found is None:
+            created = reads.run_created(reader, run)
+            if created is None:
+                return None  # it isn't created yet
+            found = self._runs[run] = RunInfo(
+                run=run,
+                handle=created.chain or run,
+                workflow=created.workflow,
+                kind=created.kind,
+                root=created.root,
+                root_workflow=created.root_workflow,
+            )
+        return found
+
+    def _scan(self, reader: Reader, after: Position) -> tuple[list[Record], Position]:
+        """Pick the tree's records out of everybody's."""
+        found: list[Record] = []
+        position = after
+        for record in reader.records(after=after, limit=SCAN_RECORDS):
+            position = record.position
+            known = record.stream == self._topic or record.stream.removeprefix(RUN_PREFIX) in self._runs
+            if known or (record.type in _CREATING and self._joins(reader, record)):
+                found.append(record)
+        return found, position
+
+    def _joins(self, reader: Reader, record: Record) -> bool:
+        """Tell whether a record makes a new run of this tree."""
+        run = record.stream.removeprefix(RUN_PREFIX)
+        row = reads.run_row(reader, run)
+        if row is None or row.root != self._root:
+            return False
+        return self._info(reader, record.stream) is not None
+
+    def _merge(self, reader: Reader, after: Position, head: Position) -> tuple[list[Record], Position]:
+        """Put the tree's streams together."""
+        self._learn(reader)
+        streams = [self._topic, *(run_stream(run) for run in self._runs)]
+        apart = [self._versions.behind(reader, stream, after) for stream in streams]
+        found = list(islice(heapq.merge(*apart, key=_position), BATCH_RECORDS))
+        return found, found[-1].position if len(found) == BATCH_RECORDS else head
+
+
+def _position(record: Record) -> int:
+    return record.position
+
+
+def _event(record: Record) -> e.Event:
+    return decode(record.type, record.schema_version, record.payload)
