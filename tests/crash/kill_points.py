@@ -18,7 +18,8 @@ reported, or not at all.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from .stepper import Mark, Stepper, StepperError, Syscall, one_cpu
 from .watches import may_change_files
 
 __all__ = ["KillPoint", "any_call", "changes_files", "kill_points"]
+
+_INWARD = frozenset({"brk", "futex", "madvise", "mmap", "mprotect", "mremap", "munmap", "sched_yield"})
 
 Selector = Callable[[Syscall], bool]
 
@@ -62,8 +65,12 @@ def changes_files(call: Syscall) -> bool:
 
 
 def any_call(call: Syscall) -> bool:
-    """Select all calls; for programs that leave something in shared memory."""
-    return True
+    """
+    Select every call a program makes of itself; for one that leaves something in shared memory.
+
+    Left out are those that come when an allocator or a lock finds it fit, not at the same place each time.
+    """
+    return call.name not in _INWARD
 
 
 def kill_points(
@@ -73,6 +80,7 @@ def kill_points(
     prepare: Callable[[Path], object] | None = None,
     selector: Selector = changes_files,
     begin: str | None = None,
+    beside: Callable[[Path], AbstractContextManager[object]] | None = None,
 ) -> Iterator[KillPoint]:
     """
     Give every point at which a program can die, each with the directory its victim left.
@@ -86,6 +94,8 @@ def kill_points(
         prepare: runs once, untraced, in a child; what it leaves is what every victim begins with.
         selector: tells which calls count; marks always do.
         begin: name of the mark with which counting begins; None for the program's first call.
+        beside: entered for a victim's directory before the victim runs and left after its check, for
+            what lives on beside it.
 
     Raises:
         PtraceRefused: the kernel doesn't allow it.
@@ -95,20 +105,34 @@ def kill_points(
     template.mkdir(parents=True)
     if prepare is not None:
         in_child(lambda: prepare(template) and None)
-    first = _victim(program, template, where / "victim-all", selector, begin, None)
+    if beside is None:
+        beside = nullcontext
+    with _copy(template, where / "count") as directory, beside(directory):
+        first = _victim(program, directory, selector, begin, None)
     expected = [_label(point) for point in first.points]
+    total = len(expected)
     if first.exit_code != 0 or not expected:
-        raise StepperError(f"the undisturbed program exited with {first.exit_code} and had {len(expected)} points")
-    for number in range(len(expected)):
-        directory = where / f"victim-{number}"
-        victim = _victim(program, template, directory, selector, begin, number)
-        seen = [_label(point) for point in victim.points]
-        if seen != expected[: number + 1]:
-            raise StepperError(f"the program isn't the same each time: {seen} instead of {expected[: number + 1]}")
-        yield KillPoint(number, len(expected), victim.points[-1], victim.reached, directory)
-        shutil.rmtree(directory)
-    yield KillPoint(len(expected), len(expected), None, first.reached, where / "victim-all")
-    shutil.rmtree(where / "victim-all")
+        raise StepperError(f"the undisturbed program exited with {first.exit_code} and had {total} points")
+    for number in [*range(total), None]:
+        name = "unharmed" if number is None else f"victim-{number}"
+        with _copy(template, where / name) as directory, beside(directory):
+            victim = _victim(program, directory, selector, begin, number)
+            seen, wanted = (
+                [_label(point) for point in victim.points],
+                expected[: None if number is None else number + 1],
+            )
+            if seen != wanted:
+                raise StepperError(f"the program isn't the same each time: {seen} instead of {wanted}")
+            before = None if number is None else victim.points[-1]
+            yield KillPoint(total if number is None else number, total, before, victim.reached, directory)
+
+
+@contextmanager
+def _copy(template: Path, directory: Path) -> Generator[Path]:
+    """Give a copy of a directory, removed at the end unless something went wrong with it."""
+    shutil.copytree(template, directory, symlinks=True)
+    yield directory
+    shutil.rmtree(directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +144,11 @@ class _Victim:
 
 def _victim(
     program: Callable[[Path], object],
-    template: Path,
     directory: Path,
     selector: Selector,
     begin: str | None,
     kill_at: int | None,
 ) -> _Victim:
-    shutil.copytree(template, directory, symlinks=True)
     points: list[Syscall | Mark] = []
     reached: list[Mark] = []
     counting = begin is None

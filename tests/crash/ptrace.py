@@ -198,6 +198,7 @@ def read_memory(process: int, address: int, length: int) -> bytes:
 
     Raises:
         OSError: nothing can be read there.
+        PtraceRefused: the kernel allows it nowhere.
     """
     if length == 0:
         return b""
@@ -206,5 +207,7 @@ def read_memory(process: int, address: int, length: int) -> bytes:
     got = _libc.process_vm_readv(process, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
     if got == -1:
         number = ctypes.get_errno()
+        if number in (errno.EPERM, errno.ENOSYS):
+            raise PtraceRefused(f"the kernel refuses to read a child's memory: {os.strerror(number)}")
         raise OSError(number, f"{length} bytes at {address:#x} of process {process}: {os.strerror(number)}")
     return buffer.raw[: int(got)]

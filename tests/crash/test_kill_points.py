@@ -6,9 +6,12 @@ The victims here are so simple that one can say what each of them must leave.
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import signal
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -70,11 +73,12 @@ def test_without_a_begin_every_call_counts(tmp_path):
 
 @pytest.mark.usefixtures("ptrace")
 def test_any_call_can_be_a_point(tmp_path):
-    """With `any_call` calls that change nothing are points, too."""
+    """With `any_call` calls that change nothing are points, too, but not those of an allocator."""
 
     def program(directory: Path) -> None:
         mark("begin")
         os.getppid()
+        mmap.mmap(-1, 1 << 20).close()
         os.mkdir(directory / "d")
         os._exit(0)
 
@@ -100,7 +104,28 @@ def test_directories_are_removed_unless_the_check_fails(tmp_path):
     with pytest.raises(AssertionError, match="point 2 of 7"):
         run()
 
-    assert {"template", "victim-2", "victim-all"} == {path.name for path in (tmp_path / "victims").iterdir()}
+    assert {"template", "victim-2"} == {path.name for path in (tmp_path / "victims").iterdir()}
+
+
+@pytest.mark.usefixtures("ptrace")
+def test_something_can_live_beside_a_victim(tmp_path):
+    """What is asked for beside the victims begins before each and ends after its check."""
+    told: list[str] = []
+
+    @contextlib.contextmanager
+    def beside(directory: Path) -> Generator[None]:
+        told.append(f"{directory.name} begins with {len(files(directory))}")
+        yield
+        told.append(f"{directory.name} ends")
+
+    points = kill_points(lambda directory: (directory / "f").touch(), tmp_path / "victims", beside=beside)
+    told.extend(f"check of {len(files(point.directory))}" for point in points)
+
+    assert [
+        *("count begins with 0", "count ends"),
+        *("victim-0 begins with 0", "check of 0", "victim-0 ends"),
+        *("unharmed begins with 0", "check of 1", "unharmed ends"),
+    ] == told
 
 
 @pytest.mark.usefixtures("ptrace")
@@ -109,7 +134,7 @@ def test_a_program_that_changes_its_mind_is_refused(tmp_path):
 
     def program(directory: Path) -> None:
         (directory / "a").mkdir()
-        if directory.name != "victim-all":
+        if directory.name != "count":
             (directory / "b").rmdir()
         (directory / "b").mkdir()
 
@@ -124,7 +149,7 @@ def test_a_program_that_ends_early_is_refused(tmp_path):
 
     def program(directory: Path) -> None:
         (directory / "a").mkdir()
-        if directory.name == "victim-all":
+        if directory.name == "count":
             (directory / "b").mkdir()
 
     with pytest.raises(StepperError, match="isn't the same each time"):

@@ -21,6 +21,7 @@ import pytest
 
 from tests.crash.children import in_child
 from tests.crash.conftest import require_ptrace
+from tests.crash.ptrace import read_memory
 from tests.crash.stepper import (
     Event,
     Exited,
@@ -617,6 +618,18 @@ def test_refused_ptrace_fails_the_test(monkeypatch, setting, outcome):
     with Stepper.fork(program) as stepper:
         assert [outcome] == [event.name for event in stepper if isinstance(event, Mark)]
         assert 0 == stepper.exit_code
+
+
+def test_refused_memory_is_told_apart():
+    """Memory that the kernel lets nobody read isn't taken for memory that isn't there: marks would be missed."""
+
+    def read() -> None:
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        with pytest.raises(PtraceRefused, match="refuses to read"):
+            read_memory(1, 4096, 8)
+
+    in_child(read)
 
 
 def test_one_cpu_is_given_back():

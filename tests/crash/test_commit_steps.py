@@ -1,0 +1,364 @@
+"""
+The store survives being killed before any system call of anything it does to its files.
+
+Each test is a short life of a data directory, killed before each call that changes or syncs a file
+and before each mark; the marks say what had been promised by then. What a victim left is opened in
+a child and must hold everything promised (L4), nothing in part (L3), in a chain that verifies (L8),
+under projection rows that fit (L6); and work must go on there, under a newer epoch (L7).
+
+These are deaths of the process: what it handed to the kernel is there. Power cuts are another test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from polos.store.directory import Store, Sync, open_store
+from polos.store.log import AppendUnit, Epoch, Key
+from polos.store.writer import Committed, Outcome, Writer
+
+from tests.contract.logs import payloads, record, unit
+from tests.crash.children import ChildFailed, in_child
+from tests.crash.kill_points import KillPoint, any_call, kill_points
+from tests.crash.stepper import mark
+
+pytestmark = pytest.mark.usefixtures("ptrace")
+
+MAP_BYTES = 64 << 20
+LARGE_BYTES = 70_000
+KEPT: list[Store] = []  # stores that are never closed, as if their process had died
+
+
+def opened(directory: Path, sync: Sync = "full", *, check: bool = False) -> Store:
+    """Open the store of a victim; without the check in an interpreter of its own, as the tests look closer."""
+    return open_store(directory / "data", map_bytes=MAP_BYTES, sync=sync, check=check)
+
+
+def body(number: int) -> bytes:
+    """Give the payload of a unit of its own; those of fives are too large for the log."""
+    return (b"%d," % number).ljust(LARGE_BYTES if number % 5 == 0 else 10, b".")
+
+
+def numbered(number: int) -> AppendUnit:
+    """Make a unit that touches three streams and three rows, so that any part of it without the rest shows."""
+    rows: dict[Key, bytes | None] = {("unit", number): b"there", ("last",): b"%d" % number}
+    if number > 3:
+        rows["unit", number - 3] = None
+    return unit(
+        record("left", b"%d" % number),
+        record("right", b"%d" % number),
+        record(f"own-{number}", body(number)),
+        expected={"left": number - 1, f"own-{number}": 0},
+        rows=rows,
+    )
+
+
+def check_units(store: Store) -> int:
+    """Check that the log holds whole units from the first on, with their rows; give how many."""
+    with store.log.reader() as reader:
+        left = payloads(list(reader.stream("left")))
+        count = len(left)
+        numbers = range(1, count + 1)
+
+        assert [b"%d" % number for number in numbers] == left == payloads(list(reader.stream("right")))
+        assert [[body(number)] for number in numbers] == [payloads(list(reader.stream(f"own-{n}"))) for n in numbers]
+        assert [number for number in numbers if number > count - 3] == [key[1] for key, _ in reader.rows(("unit",))]
+        assert (b"%d" % count if count else None) == reader.row(("last",))
+        # To read a record is to verify it against its place in the chain.
+        positions = [item.position for item in reader.records()]
+        assert [*range(1, len(positions) + 1)] == positions
+        assert len(positions) == reader.head().position
+    return count
+
+
+def go_on(store: Store, count: int) -> None:
+    """Check that the next owner gets a newer epoch and can append what comes next."""
+    with store.log.reader() as reader:
+        before = reader.head().epoch
+    epoch = store.acquire_ownership()
+
+    assert epoch > before
+    assert 1 == len(store.log.append([numbered(count + 1)], epoch=epoch))
+    assert count + 1 == check_units(store)
+
+
+def survivors(point: KillPoint, check: Callable[[Store], object], *, opened_as_users_do: bool = False) -> None:
+    """Check in a child what a victim left."""
+
+    def run() -> None:
+        with opened(point.directory, check=opened_as_users_do) as store:
+            check(store)
+
+    try:
+        in_child(run)
+    except ChildFailed as failure:
+        failure.add_note(str(point))
+        raise
+
+
+def check_promises(point: KillPoint, *, promised: int = 0, group: int, opened_as_users_do: bool = False) -> None:
+    """Check what acknowledgements promise, `promised` ones from before included, and that work goes on."""
+    acknowledged = max([promised, *point.numbers("acknowledged")])
+
+    def check(store: Store) -> None:
+        count = check_units(store)
+        assert acknowledged <= count <= acknowledged + group
+        go_on(store, count)
+
+    survivors(point, check, opened_as_users_do=opened_as_users_do)
+
+
+def make_store(directory: Path) -> None:
+    """Leave a new store behind."""
+    opened(directory).close()
+
+
+def test_making_a_store(tmp_path):
+    """A store that was killed while it was made can be opened and used as if nothing had been there."""
+
+    def program(directory: Path) -> None:
+        with opened(directory) as store:
+            store.log.append([numbered(1)], epoch=store.acquire_ownership())
+            mark("acknowledged", 1)
+
+    for point in kill_points(program, tmp_path / "victims"):
+        check_promises(point, group=1)
+
+
+@pytest.mark.parametrize("sync", ["full", "off"])
+def test_appending(tmp_path, sync):
+    """Groups that were acknowledged are there, others are there whole or not at all; synced or not."""
+
+    def program(directory: Path) -> None:
+        with opened(directory, sync) as store:
+            epoch = store.acquire_ownership()
+            mark("begin")
+            for last in (2, 4, 6):
+                store.log.append([numbered(last - 1), numbered(last)], epoch=epoch)
+                mark("acknowledged", last)
+
+    # Opening checks what wasn't closed cleanly, in an interpreter of its own; it must find no fault with any of these.
+    for point in kill_points(program, tmp_path / "victims", prepare=make_store, begin="begin"):
+        check_promises(point, group=2, opened_as_users_do=True)
+
+
+def write_rounds(store: Store, epoch: Epoch, rounds: list[list[int]]) -> None:
+    """Append units through a writer, a round in one commit, and mark each when its outcome is known."""
+    done = threading.Event()
+    left = list(rounds)
+    waiting: set[int] = set()
+
+    def submit_round() -> None:
+        if not left:
+            done.set()
+            return
+        waiting.update(left[0])
+        for number in left.pop(0):
+            writer.submit(numbered(number), number)
+
+    def on_commit(outcomes: list[tuple[int, Outcome]]) -> None:
+        for number, outcome in outcomes:
+            assert isinstance(outcome, Committed), outcome
+            mark("acknowledged", number)
+            waiting.remove(number)
+        if not waiting:
+            # On the writer's own thread, so that it can't begin a commit before the round is whole.
+            submit_round()
+
+    writer = Writer[int](store.log, epoch, store.blobs, on_commit=on_commit)
+    submit_round()
+    done.wait()
+    writer.close()
+
+
+def test_writing_with_blobs(tmp_path):
+    """The same through the writer's thread, with groups, and with payloads that become blobs first."""
+
+    def program(directory: Path) -> None:
+        with opened(directory) as store:
+            epoch = store.acquire_ownership()
+            mark("begin")
+            write_rounds(store, epoch, [[1], [2, 3, 4], [5], [6, 7], [8, 9], [10]])
+
+    for point in kill_points(program, tmp_path / "victims", prepare=make_store, begin="begin"):
+        check_promises(point, group=3)
+
+
+def consume(store: Store, epoch: Epoch) -> None:
+    """Do with the inbox what an owner does: record first, remove after, and never record twice."""
+    for item in store.inbox.pending():
+        with store.log.reader() as reader:
+            known = reader.row(("consumed", item.command_id)) is not None
+        if not known:
+            consumed = unit(
+                record("inbox", item.command_id.encode()), rows={("consumed", item.command_id): item.payload}
+            )
+            store.log.append([consumed], epoch=epoch)
+            mark("consumed", int(item.command_id))
+        store.inbox.remove(item.command_id)
+        mark("removed", int(item.command_id))
+
+
+def check_commands(point: KillPoint, *, put: int, consumed: int = 0) -> None:
+    """Check that commands that were promised to be kept are consumed once, before the kill or after it."""
+    put = max([put, *point.numbers("put")])
+    consumed = max([consumed, *point.numbers("consumed")])
+
+    def check(store: Store) -> None:
+        with store.log.reader() as reader:
+            recorded = [int(payload) for payload in payloads(list(reader.stream("inbox")))]
+        kept = [int(item.command_id) for item in store.inbox.pending()]
+
+        assert [*range(1, len(recorded) + 1)] == recorded
+        assert len(recorded) >= consumed
+        assert set(range(1, put + 1)) <= {*recorded, *kept} <= set(range(1, put + 2))
+        consume(store, store.acquire_ownership())
+        with store.log.reader() as reader:
+            names = [str(number).encode() for number in sorted({*recorded, *kept})]
+            assert names == payloads(list(reader.stream("inbox")))
+            assert [b"payload of " + name for name in names] == [value for _, value in reader.rows(("consumed",))]
+        assert [] == list(store.inbox.pending())
+
+    survivors(point, check)
+
+
+def test_commands_through_the_inbox(tmp_path):
+    """A command that was put is consumed exactly once, whoever is killed when."""
+
+    def program(directory: Path) -> None:
+        with opened(directory) as store:
+            epoch = store.acquire_ownership()
+            mark("begin")
+            for number in (1, 2, 3):
+                store.inbox.put(str(number), b"payload of %d" % number)
+                mark("put", number)
+            consume(store, epoch)
+
+    for point in kill_points(program, tmp_path / "victims", prepare=make_store, begin="begin"):
+        check_commands(point, put=0)
+
+
+def test_recovery_is_killed_too(tmp_path):
+    """A store whose owner died is recovered; killed anywhere in that, it is recovered by the next one."""
+
+    def crash(directory: Path) -> None:
+        store = opened(directory)
+        KEPT.append(store)
+        epoch = store.acquire_ownership()
+        write_rounds(store, epoch, [[1, 2], [3], [4], [5]])
+        for number in (1, 2):
+            store.inbox.put(str(number), b"payload of %d" % number)
+        first = unit(record("inbox", b"1"), rows={("consumed", "1"): b"payload of 1"})
+        store.log.append([first], epoch=epoch)
+
+    def program(directory: Path) -> None:
+        with opened(directory) as store:
+            epoch = store.acquire_ownership()
+            consume(store, epoch)
+            store.log.append([numbered(6)], epoch=epoch)
+            mark("acknowledged", 6)
+
+    for point in kill_points(program, tmp_path / "victims", prepare=crash):
+        check_promises(point, promised=5, group=1)
+        check_commands(point, put=2, consumed=1)
+
+
+def test_collecting_garbage(tmp_path):
+    """A garbage collection that is killed has removed nothing that is needed, and the next one ends it."""
+    stray = b"nobody names this" * 10
+
+    def prepare(directory: Path) -> None:
+        with opened(directory) as store:
+            write_rounds(store, store.acquire_ownership(), [[1], [2], [3], [4], [5]])
+            store.blobs.put(stray)
+            store.inbox.put("1", b"payload of 1")
+            for where in ("inbox", "blobs/00"):
+                (directory / "data" / where).mkdir(exist_ok=True)
+                (directory / "data" / where / ".new-1-1").write_bytes(b"half")
+        for path in directory.rglob("*"):
+            os.utime(path, (0, 0))  # what is young is no garbage yet
+
+    def collect(directory: Path) -> None:
+        with opened(directory) as store:
+            store.acquire_ownership()
+            mark("begin")
+            store.collect_garbage()
+
+    def check(store: Store) -> None:
+        assert 5 == check_units(store)
+        assert ["1"] == [item.command_id for item in store.inbox.pending()]
+
+    for point in kill_points(collect, tmp_path / "victims", prepare=prepare, begin="begin"):
+        survivors(point, check)
+        in_child(partial(collect, point.directory))
+        survivors(point, check)
+        data = point.directory / "data"
+        assert [] == list(data.rglob(".new-*"))
+        assert [LARGE_BYTES] == [path.stat().st_size for path in data.glob("blobs/*/*")]
+
+
+@contextlib.contextmanager
+def reading(directory: Path) -> Generator[None]:
+    """Keep a process beside that has a view of the log open all the time, and look through it at the end."""
+    ready_hear, ready_tell = os.pipe()
+    end_hear, end_tell = os.pipe()
+
+    def read() -> None:
+        os.close(end_tell)
+        with open_store(directory / "data", map_bytes=MAP_BYTES, check=False, read_only=True) as store:
+            with store.log.reader() as reader:
+                before = payloads(list(reader.records()))
+                os.write(ready_tell, b"!")
+                os.read(end_hear, 1)
+                assert before == payloads(list(reader.records()))
+            assert check_units(store) >= 3
+
+    def hold() -> None:
+        # A thread, because somebody has to wait for the child while the victim runs.
+        try:
+            in_child(read)
+        except ChildFailed as failure:
+            failures.append(failure)
+        finally:
+            os.write(ready_tell, b"!")
+
+    failures: list[ChildFailed] = []
+    thread = threading.Thread(target=hold)
+    thread.start()
+    os.read(ready_hear, 1)
+    try:
+        yield
+    finally:
+        os.close(end_tell)
+        thread.join()
+        for descriptor in (end_hear, ready_hear, ready_tell):
+            os.close(descriptor)
+    assert [] == failures
+
+
+def test_a_reader_lives_on(tmp_path):
+    """When the owner dies in a commit, a reader beside it keeps its view, and the next owner isn't held up."""
+
+    def prepare(directory: Path) -> None:
+        with opened(directory) as store:
+            store.log.append([numbered(n) for n in (1, 2, 3)], epoch=store.acquire_ownership())
+
+    def program(directory: Path) -> None:
+        with opened(directory) as store:
+            epoch = store.acquire_ownership()
+            mark("begin")
+            for number in (4, 5):
+                store.log.append([numbered(number)], epoch=epoch)
+                mark("acknowledged", number)
+
+    victims = kill_points(
+        program, tmp_path / "victims", prepare=prepare, selector=any_call, begin="begin", beside=reading
+    )
+    for point in victims:
+        check_promises(point, promised=3, group=1)
