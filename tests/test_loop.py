@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from polos.errors import PolosInternalError, WorkflowNeverWaits
+from polos.replay.futures import position_of
 from polos.replay.generators import OpenGenerators
 from polos.replay.loop import WorkflowLoop
 
@@ -550,6 +551,34 @@ def test_callbacks_that_never_end_are_stopped():
 
     assert line_of(Again.again, "def again") in str(caught.value)
     assert [] == host.loop.discard()
+
+
+async def spins_inside():
+    async for number in numbers():
+        assert number
+
+
+async def numbers():
+    while True:
+        await asyncio.sleep(0)  # spins in a generator
+        if Ellipsis is None:
+            yield 1
+
+
+def test_position_is_found_inside_async_generators():
+    """Code that spins in an async generator is named by the generator's line."""
+    host = Host(activation_callbacks_max=1_000)
+    with pytest.raises(WorkflowNeverWaits) as caught:
+        host.run(spins_inside())
+
+    assert line_of(numbers, "# spins in") in str(caught.value)
+    assert [] == host.loop.discard()
+
+
+def test_position_of_other_things():
+    """Callbacks are named by where they are defined, and what has no place by its repr."""
+    assert line_of(nothing, "def nothing") == position_of(functools.partial(nothing))
+    assert repr(print) == position_of(print)
 
 
 def test_budget_is_per_activation():

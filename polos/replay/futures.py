@@ -16,14 +16,17 @@ parent's children. Unlike a creation number it doesn't change when an unrelated 
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from types import CodeType, FrameType
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, final
 
 from polos.replay.refusals import PureLoop
 
-__all__ = ["Callback", "LoopTimer", "WorkflowFuture", "WorkflowTask", "position_of"]
+__all__ = ["Callback", "LoopTimer", "WorkflowFuture", "WorkflowTask", "awaited_by", "position_of"]
+
+_RUNS_CODE: tuple[type[Any], ...] = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
 @final
@@ -159,15 +162,31 @@ class LoopTimer(asyncio.TimerHandle):
         return f"<LoopTimer {self.name} due {self._when}{' cancelled' if self._cancelled else ''}>"
 
 
+def awaited_by(code: object) -> list[object]:
+    """Give a coroutine and what it awaits, and what that awaits, down to the iterator of a future or a bare yield."""
+    chain: list[object] = []
+    step: object = code
+    while step is not None and step not in chain:
+        chain.append(step)
+        deeper: object = None
+        for attribute in ("cr_await", "gi_yieldfrom", "ag_await"):
+            deeper = deeper or getattr(step, attribute, None)
+        if deeper is None and not isinstance(step, _RUNS_CODE):
+            # One resumption of an async generator, or a coroutine's __await__: known to the collector only.
+            inner: list[object] = gc.get_referents(step)
+            deeper = next((one for one in inner if isinstance(one, _RUNS_CODE)), None)
+        step = deeper
+    return chain
+
+
 def position_of(code: object) -> str:
     """Give `file:line` of where a coroutine, task or callback stands, outside asyncio where possible."""
-    awaitable: object = code.get_coro() if isinstance(code, WorkflowTask) else code
     found = ""
-    while awaitable is not None:
-        frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
-        if isinstance(frame, FrameType) and not (found and _is_asyncio(frame)):
-            found = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "gi_yieldfrom", None)
+    for step in awaited_by(code.get_coro() if isinstance(code, WorkflowTask) else code):
+        frames = (getattr(step, attribute, None) for attribute in ("cr_frame", "gi_frame", "ag_frame"))
+        for frame in frames:
+            if isinstance(frame, FrameType) and not (found and _is_asyncio(frame)):
+                found = f"{frame.f_code.co_filename}:{frame.f_lineno}"
     if found:
         return found
     plain: object = getattr(code, "func", code)  # functools.partial

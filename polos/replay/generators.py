@@ -44,9 +44,9 @@ class OpenGenerators:
         if entry is None:
             # The collector of another thread was at it while `add` dropped entries.
             self._begun += 1
-            entry = (self._begun, None)
-        self._left[entry[0]] = generator
-        return entry[0]
+        number = self._begun if entry is None else entry[0]
+        self._left[number] = generator
+        return number
 
     def release(self, number: int) -> None:
         """Stop keeping a generator; somebody else holds it, or it has ended."""

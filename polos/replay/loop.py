@@ -34,7 +34,7 @@ from typing import Any, Protocol, TypeVarTuple, Unpack, final
 
 from polos.errors import NondeterministicCall, PolosInternalError, RunEvicted, WorkflowNeverWaits
 from polos.replay import closing
-from polos.replay.futures import Callback, LoopTimer, WorkflowFuture, WorkflowTask, position_of
+from polos.replay.futures import Callback, LoopTimer, WorkflowFuture, WorkflowTask, awaited_by, position_of
 from polos.replay.generators import Generator, OpenGenerators
 from polos.replay.refusals import PureLoop, refusal
 from polos.replay.stdlib import collecting_garbage, foreign, install, unawaited_is_fine
@@ -151,11 +151,12 @@ class WorkflowLoop(PureLoop):
         Raises:
             WorkflowNeverWaits: the code doesn't stop.
         """
+        if self._dead:
+            return []
         assert self._main is not None
         assert self._main.done(), "the main task goes first"
-        if not self._dead:
-            self._enter(self._cancel_tasks)
-            self._enter(self._close_generators)
+        self._enter(self._cancel_tasks)
+        self._enter(self._close_generators)
         return self.discard()
 
     def discard(self) -> list[str]:
@@ -176,6 +177,9 @@ class WorkflowLoop(PureLoop):
         stubborn: list[str] = []
         with unawaited_is_fine():
             self._enter(lambda: self._end_code(stubborn))
+            # The host holds the loop, and tasks do; what the loop holds of them would make cycles.
+            self._main = self._scope = self._context = None
+        del self._host
         return stubborn
 
     def current_path(self) -> str:
@@ -192,7 +196,7 @@ class WorkflowLoop(PureLoop):
         hooks = sys.get_asyncgen_hooks()
         try:
             asyncio._set_running_loop(self)
-            sys.set_asyncgen_hooks(firstiter=self._generators.add, finalizer=self._generator_left)  # type: ignore[arg-type]
+            sys.set_asyncgen_hooks(firstiter=self._generators.add, finalizer=self._generator_left)  # type: ignore[arg-type]  # the interpreter's own type of generators
             self._running = self._accepting = True
             self._scope = self._main
             work()
@@ -431,6 +435,9 @@ class WorkflowLoop(PureLoop):
             raise NondeterministicCall("make tasks with asyncio.create_task(): a task made by its class has no place")
         for error in gc.get_referents(step):
             if isinstance(error, RuntimeError) and "attached to a different loop" in str(error):
+                for future in gc.get_referents(awaited_by(task.get_coro())[-1]):
+                    if asyncio.isfuture(future):
+                        future._asyncio_future_blocking = False  # or nobody could await it any more, here or there
                 return functools.partial(self._throw, task, foreign(str(error)))
         return step
 
@@ -485,14 +492,21 @@ class WorkflowLoop(PureLoop):
             self._generators.clear()
             for _, generator in generators:
                 stubborn.extend(filter(None, [closing.end_generator(generator)]))
-        base: type[asyncio.Future[Any]] = asyncio.Future
-        for task in tasks:
-            # Its code is gone; now the task itself, and what it waited for, so that neither keeps the other.
-            waiter = getattr(task, "_fut_waiter", None)
-            if waiter is not None:
-                waiter.cancel()
-            base.cancel(task)
+        self._release(tasks)
         self._tasks.clear()
+
+    @staticmethod
+    def _release(tasks: list[WorkflowTask]) -> None:
+        """Part ended tasks from what they waited for, so that reference counting frees both."""
+        base: type[asyncio.Future[Any]] = asyncio.Future
+        waiters: list[Any] = [getattr(task, "_fut_waiter", None) for task in tasks]
+        for task in tasks:
+            task.first_step = None
+            base.cancel(task)
+        for waiter in waiters:
+            if waiter is not None:
+                waiter.cancel()  # that of a gather passes it on to the futures it waits for
+                base.cancel(waiter)
 
     # --------------------------------------------------------------------------------------- async generators
 
