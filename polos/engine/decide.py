@@ -164,7 +164,7 @@ class _Ending:
         state = self.state
         if not (state.wanted and state.parent):
             return
-        body: dict[str, Json] = {"name": state.step, "child": state.run}
+        body: dict[str, Json] = {"name": state.step, "child": state.chain or state.run}
         match event:
             case e.RunCompleted():
                 body |= {"status": "completed", "result": event.result, "result_type": event.result_type}

@@ -66,6 +66,7 @@ class RunCreated:
     tags: tuple[str, ...] = ()
     deployment: str | None = None
     continues: str | None = None  # the run this one goes on from (continue_as_new)
+    chain: str | None = None  # the first run of that chain: the one that callers and the parent know
     kind: str = "workflow"  # "workflow", "agent" or "tool"
 
 

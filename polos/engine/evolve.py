@@ -152,7 +152,7 @@ def _end(state: RunState, time_us: int) -> None:
 def _run_created(state: RunState, event: e.RunCreated, time_us: int) -> None:
     for name in (
         "workflow", "kind", "root", "root_workflow", "parent", "step", "origin", "wanted", "detached",
-        "session", "user", "tags", "queue", "queue_limit", "concurrency_key", "deployment", "continues",
+        "session", "user", "tags", "queue", "queue_limit", "concurrency_key", "deployment", "continues", "chain",
         "run_timeout_us", "initial_state",
     ):  # fmt: skip
         setattr(state, name, getattr(event, name))
@@ -229,6 +229,12 @@ def _step_scheduled(state: RunState, event: e.StepScheduled, _time_us: int) -> N
     op = Op(kind=OpKind.STEP, status=OpStatus.OPEN, version=state.version, effect=event.effect)
     if _open(state, event.name, op):
         _owe(state, DebtKind.EXECUTE, event.name, attempt=1)
+        return
+    # Taken over from an earlier attempt: what is owed for it is owed anew, by code that has the function.
+    for kind in (DebtKind.EXECUTE, DebtKind.BEGIN, DebtKind.RECONCILE):
+        debt = state.owed.get((kind, event.name))
+        if debt is not None:
+            _owe(state, kind, event.name, due_us=debt.due_us, attempt=debt.attempt)
 
 
 def _step_attempt_started(state: RunState, event: e.StepAttemptStarted, _time_us: int) -> None:

@@ -170,9 +170,9 @@ def wait_rows(state: RunState, name: str) -> Rows:
     if op is None or op.kind is not OpKind.WAIT:
         return {}
     if op.wait_kind == "topic":
-        return {("topic_wait", op.key, state.run, name): b""}
+        return {("topic_wait", op.key, state.run, name): name.encode()}
     if op.wait_kind == "suspend":
-        return {("suspend", state.root, op.key, op.opened_us, state.run, name): b""}
+        return {("suspend", state.root, op.key, op.opened_us, state.run, name): name.encode()}
     return {}
 
 

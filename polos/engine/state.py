@@ -257,6 +257,7 @@ class RunState:
     concurrency_key: str | None = None
     deployment: str | None = None
     continues: str | None = None
+    chain: str | None = None
     successor: str | None = None
     created_us: int = 0
     started_us: int | None = None

@@ -28,7 +28,7 @@ from polos.engine.codec import decode
 from polos.engine.json import Json
 from polos.engine.projections import run_stream
 from polos.errors import PolosUsageError, UnknownRun
-from polos.store.inbox import Inbox
+from polos.store.inbox import Inbox, InboxItem
 from polos.store.log import STREAM_START, Key, Reader, Record, Version
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "pending_execution",
     "pending_runs",
     "rfc3339",
+    "row_from_json",
     "run_created",
     "run_row",
     "run_state",
@@ -162,7 +163,7 @@ def microseconds(moment: datetime | str | None, what: str) -> int | None:
 def run_row(reader: Reader, run: str) -> RunRow | None:
     """Give what the row of a run says, None if there is no such run."""
     stored = reader.row(("run", run)) if run else None
-    return None if stored is None else _row(run, orjson.loads(stored))
+    return None if stored is None else row_from_json(run, orjson.loads(stored))
 
 
 def last_row(reader: Reader, run: str) -> RunRow | None:
@@ -397,18 +398,25 @@ def pending_runs(inbox: Inbox) -> list[PendingRun]:
     """Give the runs that wait in the inbox, in the order in which they were asked for."""
     found: list[PendingRun] = []
     for item in inbox.pending():
-        command = cast("dict[str, Any]", orjson.loads(item.payload))["command"]
-        if command["kind"] != "create":
-            continue
-        for entry in command["runs"]:
-            wanted = dict(entry["created"])
-            wanted["tags"] = tuple(wanted.get("tags", ()))
-            created = e.RunCreated(**wanted)
-            found.append(PendingRun(command_id=item.command_id, created=created, row=_promised(entry["run"], created)))
+        try:
+            found += _promised(item)
+        except (orjson.JSONDecodeError, LookupError, TypeError, ValueError):
+            continue  # no command that an engine would take; it will say so to whoever put it
     return found
 
 
-def _promised(run: str, created: e.RunCreated) -> RunRow:
+def _promised(item: InboxItem) -> list[PendingRun]:
+    """Give the runs that one command creates."""
+    command = cast("dict[str, Any]", orjson.loads(item.payload))["command"]
+    found: list[PendingRun] = []
+    for entry in command["runs"] if command["kind"] == "create" else ():
+        wanted = dict(entry["created"])
+        created = e.RunCreated(**{**wanted, "tags": tuple(wanted.get("tags", ()))})
+        found.append(PendingRun(command_id=item.command_id, created=created, row=_queued(entry["run"], created)))
+    return found
+
+
+def _queued(run: str, created: e.RunCreated) -> RunRow:
     return RunRow(
         run=run,
         workflow=created.workflow,
@@ -433,7 +441,8 @@ def _made_us(run: str) -> int:
     return (uuid.UUID(run).int >> 80) * 1_000
 
 
-def _row(run: str, found: dict[str, Any]) -> RunRow:
+def row_from_json(run: str, found: dict[str, Any]) -> RunRow:
+    """Give what the JSON of a run's row says."""
     # A newer polos may say more in its rows; what this one doesn't know it doesn't show.
     known = {name: value for name, value in found.items() if name in _ROW_FIELDS}
     known["tags"] = tuple(known.get("tags", ()))

@@ -1,0 +1,73 @@
+"""
+When code asks for something else than what is recorded.
+
+A misfit stops that run alone: nothing is lost, and it goes on when fitting code is there. The report
+names the event, what is recorded, what the code asked for and the line that asked.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from types import FrameType
+
+from polos.engine.json import Json
+
+__all__ = ["Difference", "Divergence", "caller_line"]
+
+_OWN = ("/polos/replay/", "/polos/step.py", "/polos/context.py", "/asyncio/")
+
+
+def caller_line() -> str:
+    """Give file and line of the nearest frame that isn't polos's or asyncio's own."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 — the documented way to the caller's line
+    while frame is not None:
+        name = frame.f_code.co_filename.replace("\\", "/")
+        if not any(part in name for part in _OWN):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Something recorded that differs without stopping the run: a function's name, arguments."""
+
+    version: int
+    name: str
+    what: str
+    recorded: str | None
+    asked: str | None
+
+
+class Divergence(Exception):  # noqa: N818 — the term of the field
+    """The code doesn't fit the run's history."""
+
+    def __init__(
+        self, *, cause: int, recorded: str | None, asked: str | None, line: str | None, python: str | None = None
+    ) -> None:
+        """
+        Say what doesn't fit.
+
+        Args:
+            cause: version of the fact after which they part.
+            recorded: the request in the log, None if there is none.
+            asked: the request of the code, None if there is none.
+            line: file and line that asked.
+            python: the Python version that recorded, if it is another one.
+        """
+        text = f"after event {cause} the log has {recorded or 'no such request'}, the code asks for {asked or 'nothing'}"
+        if line:
+            text += f" at {line}"
+        here = ".".join(map(str, sys.version_info[:3]))
+        if python and python != here:
+            text += f" (recorded on Python {python}, this is {here})"
+        super().__init__(text)
+        self.report: dict[str, Json] = {
+            "cause": cause,
+            "recorded": recorded,
+            "asked": asked,
+            "line": line,
+            "recorded_python": python,
+            "python": here,
+        }

@@ -1,0 +1,665 @@
+"""
+User code against history.
+
+A `Driver` holds the code of one attempt of one run on a deterministic loop. It is handed facts, one
+after another in the order of their versions; on each it runs the code until it is quiet (an
+*activation*) and gives back what the code asked for meanwhile. Live, those requests are decided and
+recorded; in replay the recorded ones are handed in and must be the same. Both go through `activate`.
+
+Requests are proposed events. Within an activation they match by kind and name, whatever their order;
+across activations by `cause`. What the code asks for and gives up within one activation leaves no
+trace: neither the log nor the outside has seen it.
+
+The driver performs nothing. Functions to be called wait in `pending` until the shell comes for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from polos.engine import events as e
+from polos.engine.commands import Request
+from polos.engine.json import Json
+from polos.engine.retry import RetryPolicy
+from polos.errors import ExecutionCancelledError, RunEvicted
+from polos.replay.divergence import Difference, Divergence, caller_line
+from polos.replay.loop import LoopTimer, WorkflowLoop
+
+__all__ = ["Counters", "Driver", "Fact", "Outcome", "Pending", "StepCall"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Fact:
+    """
+    Something that happened to the run, with its place.
+
+    Attributes:
+        version: place in the run's stream.
+        event: what happened.
+        time_us: the record's time.
+        position: place in the log; 0 while it isn't known, which is until it is durable.
+        source: for `ResultReused`, the event of the earlier attempt that holds the answer.
+    """
+
+    version: int
+    event: e.Event
+    time_us: int
+    position: int = 0
+    source: e.Event | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCall:
+    """How the shell is to perform a step."""
+
+    key: str
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    policy: RetryPolicy
+    timeout_seconds: float | None = None
+    effect: str = "idempotent"
+    reconcile: Callable[..., Any] | None = None
+    hint: Any = None
+    context: contextvars.Context | None = None
+
+
+@dataclass(slots=True)
+class Pending:
+    """A request whose answer the code waits for."""
+
+    future: asyncio.Future[Fact]
+    request: e.Event
+    call: StepCall | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the body ended: with a result, or with an error."""
+
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Values(Protocol):
+    """Where values that code may not make itself come from; `polos.clock.Clock` fits."""
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch."""
+        ...
+
+    def random(self) -> float:
+        """A float in [0, 1)."""
+        ...
+
+    def uuid4(self) -> str:
+        """A random UUID."""
+        ...
+
+
+# Requests that `decide` adds by itself when a run ends, so that code needn't ask for them.
+_CLOSINGS = (
+    e.StepAbandoned,
+    e.TimerCancelled,
+    e.WaitCancelled,
+    e.ChildDetached,
+    e.UpdateAnswered,
+)
+_ENDS = (e.RunCompleted, e.RunFailed, e.RunCancelled, e.RunRetried, e.RunContinued)
+
+
+def _name_of(event: e.Event) -> str:
+    return getattr(event, "name", None) or getattr(event, "update_id", None) or ""
+
+
+def _key_of(event: e.Event) -> tuple[str, str]:
+    return type(event).__name__, _name_of(event)
+
+
+def _shown(event: e.Event) -> str:
+    name = _name_of(event)
+    return f"{type(event).__name__} {name!r}" if name else type(event).__name__
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request of the running activation, not settled yet."""
+
+    request: Request
+    line: str | None
+
+
+@dataclass(slots=True)
+class _UpdateHandler:
+    func: Callable[..., Any]
+    validator: Callable[..., Any] | None
+
+
+@dataclass(slots=True)
+class Counters:
+    """Names in program order: the second use of a key is `key#2` (D11)."""
+
+    used: dict[str, int] = field(default_factory=dict)
+
+    def name(self, key: str) -> str:
+        escaped = key.replace("#", "##")
+        count = self.used.get(escaped, 0) + 1
+        self.used[escaped] = count
+        return escaped if count == 1 else f"{escaped}#{count}"
+
+
+class Driver:
+    """The code of one attempt of a run, on its loop."""
+
+    direct = False
+
+    def __init__(
+        self,
+        *,
+        run: str,
+        values: Values,
+        new_run_id: Callable[[], str],
+        start_us: int,
+        python: str | None = None,
+        wait_threshold_us: int = 10_000_000,
+        activation_callbacks_max: int = 200_000,
+    ) -> None:
+        """
+        Prepare the loop; no code runs yet.
+
+        Args:
+            run: the run's id, for reports.
+            values: source of time and randomness for live activations.
+            new_run_id: makes ids of children.
+            start_us: time of the attempt's `RunStarted`.
+            python: the Python version that recorded the attempt.
+            wait_threshold_us: longer timers let the run show `waiting`.
+            activation_callbacks_max: how many callbacks an activation may take.
+        """
+        self.run = run
+        self.cause = 0
+        self.fact_us = start_us
+        self.replaying = False
+        self.forced = False
+        self.pending: dict[str, Pending] = {}
+        self.outcome: Outcome | None = None
+        self.differences: list[Difference] = []
+        self._values = values
+        self._new_run_id = new_run_id
+        self._python = python
+        self._wait_threshold_us = wait_threshold_us
+        self._loop = WorkflowLoop(
+            self, start_time=start_us / 1e6, activation_callbacks_max=activation_callbacks_max
+        )
+        self._main: asyncio.Task[Any] | None = None
+        self._counters = Counters()
+        self._timers: dict[str, LoopTimer] = {}
+        self._asked: list[_Asked] = []
+        self._expected: dict[tuple[str, str], list[e.Event]] = {}
+        self._reused: set[str] = set()
+        self._dead = False
+        self._ending = False
+        self._cancel_by: str | None = None
+        self._body: Callable[[], Coroutine[Any, Any, Any]] | None = None
+        self._finish: Callable[[Outcome, int], Request] | None = None
+        self._dump_state: Callable[[], dict[str, Json] | None] = lambda: None
+        self._last_state: dict[str, Json] = {}
+        self._patches: dict[str, bool] = {}
+        self._queries: dict[str, Callable[..., Any]] = {}
+        self._updates: dict[str, _UpdateHandler] = {}
+        self._update_tasks: set[asyncio.Task[None]] = set()
+        self._encode: Callable[[Any], tuple[Json, str | None]] = lambda value: (value, None)
+        self.unhandled_errors: list[dict[str, Any]] = []
+        self.actions: list[Callable[[], None]] = []  # for the shell: to be done when this activation is durable
+
+    def bind(
+        self,
+        body: Callable[[], Coroutine[Any, Any, Any]],
+        finish: Callable[[Outcome, int], Request],
+        dump_state: Callable[[], dict[str, Json] | None],
+        encode: Callable[[Any], tuple[Json, str | None]],
+    ) -> None:
+        """
+        Say what to run.
+
+        Args:
+            body: makes the main coroutine.
+            finish: turns an outcome and a cause into the request that ends the attempt.
+            dump_state: gives `ctx.state` as a JSON object, None if there is none.
+            encode: makes a value JSON, and tells its type.
+        """
+        self._encode = encode
+        self._body = body
+        self._finish = finish
+        self._dump_state = dump_state
+        self._last_state = dump_state() or {}
+
+    # ------------------------------------------------------------------------- for the shell
+
+    def activate(self, fact: Fact, *, recorded: Sequence[e.Event] | None = None) -> list[Request]:
+        """
+        Run the code on one fact until it is quiet.
+
+        Args:
+            fact: what happened.
+            recorded: in replay, the events whose `cause` is this fact; None when live.
+
+        Returns:
+            What the code asked for; empty in replay.
+
+        Raises:
+            Divergence: in replay, the code asked for something else.
+            WorkflowNeverWaits: the code didn't become quiet.
+        """
+        self.cause = fact.version
+        self.fact_us = max(self.fact_us, fact.time_us)
+        self.replaying = recorded is not None
+        self._asked = []
+        self._reused.clear()
+        self._expected.clear()
+        for event in recorded or ():
+            self._expected.setdefault(_key_of(event), []).append(event)
+        self._loop.activate(lambda: self._deliver(fact), fact.time_us / 1e6)
+        if self._main is not None and self._main.done() and self.outcome is None:
+            self._conclude(self._main)
+        else:
+            self._note_state()
+        return self._settle()
+
+    def discard(self) -> None:
+        """Take the code out of memory: close its tasks, record nothing."""
+        self._dead = True
+        self._loop.discard()
+        self.pending.clear()
+        self._timers.clear()
+
+    def query(self, name: str, args: tuple[Any, ...]) -> Any:
+        """Call a function registered by `on_query`; raises KeyError if there is none."""
+        return self._queries[name](*args)
+
+    @property
+    def queries(self) -> Sequence[str]:
+        """Names registered by `on_query`."""
+        return list(self._queries)
+
+    def has_update(self, name: str) -> bool:
+        """Tell whether the body registered a handler for this update."""
+        return name in self._updates
+
+    def validate_update(self, name: str, data: Any) -> None:
+        """Let the validator look at an update; what it raises is the refusal."""
+        validator = self._updates[name].validator
+        if validator is not None:
+            validator(data)
+
+    # --------------------------------------------------------------------------- for the code
+
+    def name(self, key: str | None, fallback: str) -> str:
+        """Give a request its name: the key, counted; without one the task path and a fallback."""
+        if key is None:
+            return self._counters.name(f"{self._loop.current_path()}/{fallback}")
+        return self._counters.name(key)
+
+    @property
+    def path(self) -> str:
+        """Task path of the running code."""
+        return self._loop.current_path()
+
+    def new_run_id(self) -> str:
+        """Make a child's id; in replay the recorded request's id counts instead."""
+        return self._new_run_id()
+
+    def is_short(self, delay_us: int) -> bool:
+        """Tell whether a timer leaves the run `running`."""
+        return delay_us <= self._wait_threshold_us
+
+    async def ask(self, event: e.Event, *, spec: e.RunCreated | None = None, call: StepCall | None = None) -> Fact:
+        """
+        Ask for something that is answered by a later fact, and wait for it.
+
+        Giving up waiting (a cancellation) abandons the request in the same activation.
+        """
+        name = _name_of(event)
+        self._request(event, spec)
+        future: asyncio.Future[Fact] = self._loop.create_future()
+        held = Pending(future, event, call)
+        self.pending[name] = held
+        try:
+            return await future
+        finally:
+            if self.pending.get(name) is held:
+                del self.pending[name]
+                self._give_up(event)
+
+    async def tell(self, event: e.Event, *, spec: e.RunCreated | None = None) -> e.Event:
+        """Ask for something that needs no answer; gives the event as it is recorded."""
+        recorded = self._request(event, spec)
+        if recorded is None:
+            await self._never()
+        assert recorded is not None
+        return recorded
+
+    async def record(self, key: str | None, kind: str, make: Callable[[], Json]) -> Json:
+        """Give a recorded value, made once."""
+        name = self.name(key, kind)
+        if self.replaying:
+            recorded = self._request(e.ValueRecorded(cause=self.cause, name=name, kind=kind, value=None), None)
+            if recorded is None:
+                await self._never()
+            assert isinstance(recorded, e.ValueRecorded)
+            return recorded.value
+        value = make()
+        self._request(e.ValueRecorded(cause=self.cause, name=name, kind=kind, value=value), None)
+        return value
+
+    def when_durable(self, action: Callable[[], None]) -> None:
+        """Do something that leaves the process once all that led to it is durable; never in replay."""
+        if not self.replaying:
+            self.actions.append(action)
+
+    @property
+    def values(self) -> Values:
+        """Where live values come from."""
+        return self._values
+
+    def patched(self, name: str) -> bool:
+        """Tell whether this attempt began with the code that has the patch; the same answer each time."""
+        if name in self._patches:
+            return self._patches[name]
+        if self.replaying:
+            found = self._expected.pop(("PatchMarked", name), None)
+            answer = found is not None
+        else:
+            self._request(e.PatchMarked(cause=self.cause, name=name), None)
+            answer = True
+        self._patches[name] = answer
+        return answer
+
+    def on_query(self, name: str, func: Callable[..., Any]) -> None:
+        """Register a function that answers queries."""
+        self._queries[name] = func
+
+    def on_update(self, name: str, func: Callable[..., Any], validator: Callable[..., Any] | None) -> None:
+        """Register the handler of an update."""
+        self._updates[name] = _UpdateHandler(func, validator)
+
+    # ---------------------------------------------------------------------- for the loop (host)
+
+    def timer_started(self, timer: LoopTimer) -> None:
+        """Take a timer of the code's own: `asyncio.sleep`, `asyncio.timeout`, `loop.call_later`."""
+        due_us = round(timer.due * 1e6)
+        timer_name = self._counters.name(timer.name)
+        timer.name = timer_name
+        short = self.is_short(due_us - self.fact_us)
+        self._request(e.TimerStarted(cause=self.cause, name=timer_name, due_us=due_us, short=short), None)
+        self._timers[timer_name] = timer
+
+    def timer_cancelled(self, timer: LoopTimer) -> None:
+        """Take back a timer."""
+        if self._timers.pop(timer.name, None) is not None:
+            self._give_up(e.TimerStarted(cause=self.cause, name=timer.name, due_us=0))
+
+    def unhandled(self, context: dict[str, Any]) -> None:
+        """Take an exception that no task's owner looked at: plain asyncio logs it; nobody is told here."""
+        self.unhandled_errors.append(context)
+
+    # ------------------------------------------------------------------------------- delivery
+
+    def _deliver(self, fact: Fact) -> None:
+        event = fact.event
+        match event:
+            case e.RunStarted():
+                assert self._body is not None, "bind comes first"
+                self._main = self._loop.start(self._body())
+            case e.CancelRequested():
+                self._cancel_by = event.by
+                if self._main is not None:
+                    self._main.cancel()
+            case e.CancelForced():
+                self._force()
+            case e.UpdateReceived():
+                self._start_update(event)
+            case e.TimerFired() if event.name in self._timers:
+                self._loop.fire(self._timers.pop(event.name))
+            case _:
+                self._answer(_name_of(event), fact)
+
+    def _answer(self, name: str, fact: Fact) -> None:
+        # What an earlier attempt left open may end before this one asks for it: nobody waits, and the
+        # request, when it comes, is answered from what is finished.
+        if isinstance(fact.event, e.ResultReused) and name in self._timers:
+            self._loop.fire(self._timers.pop(name))
+            return
+        held = self.pending.pop(name, None)
+        if held is not None and not held.future.done():
+            held.future.set_result(fact)
+
+    def _force(self) -> None:
+        self.forced = True
+        for name, held in list(self.pending.items()):
+            del self.pending[name]
+            if not held.future.done():
+                held.future.set_exception(ExecutionCancelledError())
+                self._give_up(held.request)
+
+    def _start_update(self, event: e.UpdateReceived) -> None:
+        handler = self._updates.get(event.name)
+
+        async def answer() -> None:
+            try:
+                if handler is None:
+                    message = f"the workflow has no handler for the update {event.name!r}"
+                    raise LookupError(message)
+                value = handler.func(event.data)
+                if asyncio.iscoroutine(value):
+                    value = await value
+                encoded, type_path = self._encode(value)
+            except Exception as error:  # noqa: BLE001 — whatever the handler raises is its answer
+                failure = e.Failure(type=type(error).__name__, message=str(error))
+                answered = e.UpdateAnswered(cause=self.cause, update_id=event.update_id, error=failure)
+            else:
+                answered = e.UpdateAnswered(
+                    cause=self.cause, update_id=event.update_id, value=encoded, type=type_path
+                )
+            self._request(answered, None)
+
+        task = self._loop.create_task(answer())
+        self._update_tasks.add(task)
+        task.add_done_callback(self._update_tasks.discard)
+
+    # ------------------------------------------------------------------------------- requests
+
+    def _request(self, event: e.Event, spec: e.RunCreated | None) -> e.Event | None:
+        """Take a request; gives the recorded event in replay, None if there is none."""
+        if self._dead:
+            raise RunEvicted
+        if self._ending or self.forced:
+            raise ExecutionCancelledError
+        if not self.replaying:
+            self._asked.append(_Asked(Request(event=event, spec=spec), None))
+            return event
+        found = self._expected.get(_key_of(event))
+        if found:
+            recorded = found.pop(0)
+            self._compare(recorded, event)
+            self._asked.append(_Asked(Request(event=recorded, spec=spec), "matched"))
+            return recorded
+        reused = self._expected.get(("ResultReused", _name_of(event)))
+        if reused:
+            self._reused.add(_name_of(event))
+            return reused.pop(0)
+        self._asked.append(_Asked(Request(event=event, spec=spec), caller_line()))
+        return None
+
+    def _compare(self, recorded: e.Event, asked: e.Event) -> None:
+        """Note what differs without stopping the run."""
+        for what in ("function", "digest", "workflow"):
+            old, new = getattr(recorded, what, None), getattr(asked, what, None)
+            if old != new:
+                self.differences.append(
+                    Difference(version=self.cause, name=_name_of(asked), what=what, recorded=old, asked=new)
+                )
+
+    def _give_up(self, event: e.Event) -> None:
+        """Abandon a request. One of this very activation vanishes: nobody has seen it."""
+        if self._dead:
+            return
+        name = _name_of(event)
+        for index, asked in enumerate(self._asked):
+            if asked.line != "matched" and asked.request.event is event:
+                del self._asked[index]
+                return
+        # The loop's own timers are asked for by name.
+        if isinstance(event, e.TimerStarted):
+            for index, asked in enumerate(self._asked):
+                if asked.line != "matched" and isinstance(asked.request.event, e.TimerStarted):
+                    if asked.request.event.name == name:
+                        del self._asked[index]
+                        return
+        if name in self._reused:
+            return  # answered by an earlier attempt; the answer is on its way and nobody waits for it
+        if self._ending:
+            return  # the unit that ends the run closes everything
+        self._abandon(event, name)
+
+    def _abandon(self, event: e.Event, name: str) -> None:
+        closing: e.Event
+        match event:
+            case e.StepScheduled():
+                closing = e.StepAbandoned(cause=self.cause, name=name)
+            case e.TimerStarted():
+                closing = e.TimerCancelled(cause=self.cause, name=name)
+            case e.WaitStarted():
+                closing = e.WaitCancelled(cause=self.cause, name=name)
+            case e.ChildStarted():
+                closing = e.ChildDetached(cause=self.cause, name=name, cancelled=not event.detached)
+            case _:
+                return
+        if not self.replaying:
+            self._asked.append(_Asked(Request(event=closing), None))
+            return
+        found = self._expected.get(_key_of(closing))
+        if found:
+            found.pop(0)
+        else:
+            self._asked.append(_Asked(Request(event=closing), caller_line()))
+
+    async def _never(self) -> None:
+        """Hold the code that asked for what isn't recorded; the activation ends in a divergence."""
+        await self._loop.create_future()
+
+    # --------------------------------------------------------------------------------- the end
+
+    def _conclude(self, main: asyncio.Task[Any]) -> None:
+        """The body ended: stop what is left of the code and say how it ended."""
+        self._note_state()
+        self._ending = True
+        self._loop.cancel_remaining()
+        self.pending.clear()
+        self._timers.clear()
+        if main.cancelled():
+            self.outcome = Outcome(error=asyncio.CancelledError())
+        elif (error := main.exception()) is not None:
+            self.outcome = Outcome(error=error)
+        else:
+            self.outcome = Outcome(result=main.result())
+        if not self.replaying:
+            assert self._finish is not None, "bind comes first"
+            self._asked.append(_Asked(self._finish(self.outcome, self.cause), None))
+
+    @property
+    def cancel_by(self) -> str | None:
+        """Who asked for the cancellation that the code has seen."""
+        return self._cancel_by
+
+    def _note_state(self) -> None:
+        """Ask for what changed in `ctx.state` to be recorded."""
+        if self._dead or self._ending:
+            return
+        now = self._dump_state()
+        if now is None or now == self._last_state:
+            return
+        changed = {name: value for name, value in now.items() if self._last_state.get(name, _NOTHING) != value}
+        removed = tuple(name for name in self._last_state if name not in now)
+        self._last_state = now
+        self._request_state(e.StateChanged(cause=self.cause, changed=changed, removed=removed))
+
+    def _request_state(self, event: e.StateChanged) -> None:
+        if self.forced and not self.replaying:
+            self._asked.append(_Asked(Request(event=event), None))
+            return
+        forced, self.forced = self.forced, False
+        try:
+            self._request(event, None)
+        finally:
+            self.forced = forced
+
+    def _settle(self) -> list[Request]:
+        """End the activation: hand out the requests, or check that all fit."""
+        asked, self._asked = self._asked, []
+        if not self.replaying:
+            return [item.request for item in asked]
+        for item in asked:
+            if item.line != "matched":
+                raise Divergence(
+                    cause=self.cause,
+                    recorded=self._first_left(),
+                    asked=_shown(item.request.event),
+                    line=item.line,
+                    python=self._python,
+                )
+        self._check_left()
+        return []
+
+    def _check_left(self) -> None:
+        """Refuse a recorded request that the code didn't make."""
+        ended = self.outcome is not None
+        recorded_end = False
+        for left in self._expected.values():
+            for event in left:
+                if isinstance(event, _ENDS):
+                    recorded_end = True
+                    if ended and self._same_end(event):
+                        continue
+                    if isinstance(event, e.RunCancelled) and self.forced:
+                        continue  # the engine closed the run, not the code
+                elif isinstance(event, _CLOSINGS) and (ended or self.forced or not self._waits(event)):
+                    continue
+                raise Divergence(
+                    cause=self.cause, recorded=_shown(event), asked=None, line=None, python=self._python
+                )
+        if ended and not recorded_end:
+            raise Divergence(
+                cause=self.cause, recorded=None, asked="the end of the run", line=None, python=self._python
+            )
+
+    def _waits(self, event: e.Event) -> bool:
+        """Tell whether the code still waits for what this event closes."""
+        name = _name_of(event)
+        return name in self.pending or name in self._timers
+
+    def _same_end(self, event: e.Event) -> bool:
+        assert self.outcome is not None
+        error = self.outcome.error
+        match event:
+            case e.RunCompleted():
+                return error is None
+            case e.RunCancelled():
+                return isinstance(error, asyncio.CancelledError)
+            case e.RunContinued():
+                return isinstance(error, BaseException) and type(error).__name__ == "ContinueAsNew"
+            case _:
+                return error is not None
+
+    def _first_left(self) -> str | None:
+        for left in self._expected.values():
+            for event in left:
+                return _shown(event)
+        return None
+
+
+_NOTHING = object()

@@ -1,0 +1,289 @@
+"""
+`Polos`: an engine embedded in a program, and a client on it.
+
+``async with Polos("./data")`` opens a directory, becomes its owner, goes on with whatever was under way
+there, and stops gracefully at the end of the block, however that is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from polos import registry
+from polos.clock import Clock, SystemClock
+from polos.errors import PolosUsageError
+from polos.runtime.bodies import Bodies
+from polos.runtime.client import PolosClient
+from polos.runtime.engine import Engine
+from polos.runtime.guards import guards
+from polos.runtime.settings import Settings
+from polos.store.directory import open_store
+
+if TYPE_CHECKING:
+    from polos.definition import Workflow
+
+__all__ = ["Polos", "start_engine"]
+
+_SETTINGS = frozenset(spec.name for spec in fields(Settings))
+
+
+def settings_from(
+    given: Mapping[str, Any], *, deployment_id: str | None, max_concurrent_workflows: int | None
+) -> Settings:
+    """
+    Put settings together: arguments first, then the environment, then defaults.
+
+    Raises:
+        PolosUsageError: a setting has no such name, or the environment holds no number where one belongs.
+    """
+    unknown = given.keys() - _SETTINGS
+    if unknown:
+        message = f"unknown settings {sorted(unknown)}; there are {sorted(_SETTINGS)}"
+        raise PolosUsageError(message)
+    found = Settings(**given)
+    deployment = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID")
+    if deployment:
+        found = replace(found, deployment_id=deployment)
+    limit = max_concurrent_workflows or _number("POLOS_MAX_CONCURRENT_WORKFLOWS")
+    if limit is not None:
+        found = replace(found, max_concurrent_workflows=int(limit))
+    threshold = _number("POLOS_WAIT_THRESHOLD_SECONDS")
+    if threshold is not None and "wait_threshold_seconds" not in given:
+        found = replace(found, wait_threshold_seconds=threshold)
+    return found
+
+
+def _number(name: str) -> float | None:
+    text = os.environ.get(name)
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        message = f"{name} must be a number, it is {text!r}"
+        raise PolosUsageError(message) from None
+
+
+def log_to_file(path: str) -> None:
+    """Send the program's log to a file, so that standard output stays clean."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+
+
+async def start_engine(
+    data_dir: Path, *, clock: Clock, settings: Settings, definitions: Mapping[str, Workflow[Any]], fallback: bool
+) -> Engine:
+    """
+    Open a directory and start an engine on it.
+
+    Args:
+        data_dir: the directory; made if it doesn't exist.
+        clock: where time comes from.
+        settings: limits and defaults.
+        definitions: the workflows that the engine knows.
+        fallback: whether it also runs what is in the registry only.
+
+    Raises:
+        StoreInUse: another engine owns the directory.
+    """
+
+    def find(workflow: str) -> Workflow[Any] | None:
+        return definitions.get(workflow) or (registry.get_workflow(workflow) if fallback else None)
+
+    store = open_store(data_dir, sync=settings.sync, clock=clock)
+    engine = Engine(store, clock=clock, settings=settings, bodies=Bodies(find))
+    try:
+        guards(engine, data_dir)
+        await engine.start()
+    except BaseException:
+        engine.close_marks()
+        store.close()
+        raise
+    return engine
+
+
+async def stop_engine(engine: Engine) -> None:
+    """Stop an engine and close its store."""
+    try:
+        await engine.stop()
+    finally:
+        engine.close_marks()
+        engine.store.close()
+
+
+class Polos(PolosClient):
+    """
+    The durable-execution engine, embedded.
+
+    ```python run
+    import asyncio, tempfile
+    from polos import Polos, workflow
+
+    @workflow
+    async def hello(ctx, payload: dict):
+        return await ctx.step.run("greet", lambda: f"Hello, {payload['name']}!")
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(data_dir=folder) as polos:
+                print(await hello.run(polos, {"name": "Ada"}))
+
+    asyncio.run(main())
+    ```
+    """
+
+    def __init__(
+        self,
+        project_id: str | None = None,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        deployment_id: str | None = None,
+        port: int = 8000,
+        max_concurrent_workflows: int | None = None,
+        channels: list[Any] | None = None,
+        log_file: str | None = None,
+        *,
+        data_dir: str | os.PathLike[str] | None = None,
+        clock: Clock | None = None,
+        **settings: Any,
+    ) -> None:
+        """
+        Prepare an engine for the workflows that are defined by now.
+
+        Args:
+            project_id: accepted; the embedded store doesn't need it.
+            api_url: accepted; the embedded store doesn't need it.
+            api_key: accepted; the embedded store doesn't need it.
+            deployment_id: recorded with every run; else POLOS_DEPLOYMENT_ID, else "default".
+            port: accepted; the embedded engine listens to no port.
+            max_concurrent_workflows: runs under way at once; else POLOS_MAX_CONCURRENT_WORKFLOWS, else 100.
+            channels: given to every context.
+            log_file: if given, the program's log goes there instead of to the console.
+            data_dir: the data directory; else POLOS_DATA_DIR, else `.polos` in the working directory.
+            clock: where time comes from; for tests.
+            settings: fields of `polos.runtime.settings.Settings`.
+
+        Raises:
+            PolosUsageError: a setting that doesn't exist.
+        """
+        super().__init__(api_url, api_key, project_id, deployment_id, data_dir=data_dir)
+        self.port = port
+        self.channels = list(channels or [])
+        self._clock: Clock = clock or SystemClock()
+        self._settings = settings_from(
+            settings, deployment_id=deployment_id, max_concurrent_workflows=max_concurrent_workflows
+        )
+        self._definitions = registry.get_all_workflows()
+        self._engine: Engine | None = None
+        self._stopped: asyncio.Event | None = None
+        self._terminated = False
+        if log_file is not None:
+            log_to_file(log_file)
+
+    async def start(self) -> None:
+        """
+        Become the owner of the data directory and go on with what is there. Starting twice is fine.
+
+        Raises:
+            StoreInUse: another engine owns the directory; the text says which.
+        """
+        if self._engine is not None:
+            return
+        self._engine = await start_engine(
+            self.data_dir,
+            clock=self._clock,
+            settings=self._settings,
+            definitions=self._definitions,
+            fallback=False,
+        )
+        self._stopped = asyncio.Event()
+        self._watch_termination()
+
+    async def serve(self) -> None:
+        """Start, and wait until SIGINT, SIGTERM or `stop`."""
+        await self.start()
+        assert self._stopped is not None
+        await self._stopped.wait()
+
+    async def stop(self) -> None:
+        """
+        Stop gracefully; nothing is lost. Stopping twice is fine.
+
+        Takes no new facts, waits up to `stop_grace_seconds` for running steps, records what ended,
+        closes the log last. Steps still running then are called again by the next engine.
+        """
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        try:
+            await stop_engine(engine)
+        finally:
+            self._unwatch_termination()
+            if self._stopped is not None:
+                self._stopped.set()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop gracefully, however the block was left."""
+        terminated = self._terminated
+        await asyncio.shield(self.stop())
+        if terminated:
+            # The program was asked to end, and would have without us; now it does.
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @property
+    def engine(self) -> Engine:
+        """
+        The running engine, for tests and tools.
+
+        Raises:
+            PolosUsageError: it isn't started.
+        """
+        if self._engine is None:
+            message = "this Polos isn't started; use `async with Polos(...)` or `await polos.start()`"
+            raise PolosUsageError(message)
+        return self._engine
+
+    # ------------------------------------------------------------------------------------- signals
+
+    def _watch_termination(self) -> None:
+        """Let SIGTERM leave the block gracefully, unless the program has its own way."""
+        self._task = asyncio.current_task()
+        self._watching = False
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminate)
+            self._watching = True
+
+    def _unwatch_termination(self) -> None:
+        if self._watching:
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+            self._watching = False
+
+    def _terminate(self) -> None:
+        if self._terminated:
+            return
+        self._terminated = True
+        if self._task is not None:
+            self._task.cancel("SIGTERM")

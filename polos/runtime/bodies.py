@@ -1,0 +1,244 @@
+"""
+From a workflow's definition and a run's state to code that can be run.
+
+`Bodies` knows the workflows of this program. It builds the context, decodes the input, and says how an
+attempt that ended is recorded: completed, failed, tried again, cancelled or continued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from polos import values
+from polos.context import ContinueAsNew, WorkflowContext
+from polos.engine import events as e
+from polos.engine.commands import Request
+from polos.engine.json import Json
+from polos.engine.retry import next_delay_us, retryable
+from polos.engine.state import Phase, RunState
+from polos.errors import PolosUsageError, StepExecutionError, WorkflowNeverWaits
+from polos.replay.driver import Driver, Outcome
+from polos.runtime.code import describe_code
+from polos.runtime.direct import DirectCode
+from polos.runtime.performer import failure_of
+from polos.runtime.ports import RunCode
+
+if TYPE_CHECKING:
+    from polos.runtime.engine import Engine
+    from polos.runtime.unit import Resident
+    from polos.definition import Workflow
+
+__all__ = ["Bodies", "Described"]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What is recorded of a workflow's code."""
+
+    code: str
+    python: str
+    direct: bool
+    modules: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, bytes] = field(default_factory=dict)
+    git_commit: str | None = None
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+
+class Bodies:
+    """The workflows that an engine can run."""
+
+    def __init__(self, find: Callable[[str], Workflow[Any] | None]) -> None:
+        """
+        Take the way to look a workflow up.
+
+        Args:
+            find: gives a workflow by id, None if there is none.
+        """
+        self._find = find
+        self._described: dict[int, Described] = {}
+        self._kept: dict[str, DirectCode] = {}
+
+    def knows(self, workflow: str) -> bool:
+        """Tell whether there is code for a workflow."""
+        return self._find(workflow) is not None
+
+    def _get(self, workflow: str) -> Workflow[Any]:
+        found = self._find(workflow)
+        assert found is not None, "knows() was asked first"
+        return found
+
+    def cancel_grace_seconds(self, workflow: str) -> float | None:
+        """Give a workflow's own grace, None if it has none."""
+        found = self._find(workflow)
+        return None if found is None else found.cancel_grace_seconds
+
+    def describe(self, workflow: str) -> Described:
+        """Give what is recorded of a workflow's code."""
+        found = self._get(workflow)
+        known = self._described.get(id(found))
+        if known is None:
+            info = describe_code(found.func, name=workflow)
+            known = Described(
+                code=info.digest,
+                python=info.python,
+                direct=found.direct,
+                modules=info.modules,
+                sources=info.sources,
+                git_commit=info.git_commit,
+                packages=info.packages,
+            )
+            self._described[id(found)] = known
+        return known
+
+    def make(self, engine: Engine, resident: Resident, *, python: str | None) -> RunCode:
+        """Make the code of a run's current attempt; nothing runs yet."""
+        workflow = self._get(resident.state.workflow)
+        if workflow.direct:
+            direct = DirectCode(engine, resident)
+            direct.bind(_Body(self, engine, resident, workflow, direct))
+            return direct
+        settings = engine.settings
+        driver = Driver(
+            run=resident.run,
+            values=engine.clock,
+            new_run_id=engine.new_run_id,
+            start_us=resident.state.last_time_us,
+            python=python,
+            wait_threshold_us=round(settings.wait_threshold_seconds * 1e6),
+            activation_callbacks_max=workflow.activation_callbacks_max or settings.activation_callbacks_max,
+        )
+        body = _Body(self, engine, resident, workflow, driver)
+        driver.bind(body.main, body.finish, body.context.dump_state, body.encode)
+        return driver
+
+    def keep(self, code: DirectCode) -> None:
+        """Hold code that does I/O itself while its run is read again."""
+        self._kept[code.run] = code
+
+    def take_kept(self, run: str) -> DirectCode | None:
+        """Give back what was held."""
+        return self._kept.pop(run, None)
+
+    @staticmethod
+    def plain(value: Any) -> Json:
+        """Make an answer JSON."""
+        encoded, _ = values.encode(value, what="answer")
+        return encoded.value
+
+
+class _Body:
+    """One attempt's body: context, main coroutine, and what its end means."""
+
+    def __init__(
+        self, bodies: Bodies, engine: Engine, resident: Resident, workflow: Workflow[Any], port: Driver | DirectCode
+    ) -> None:
+        self._bodies = bodies
+        self._engine = engine
+        self._resident = resident
+        self._workflow = workflow
+        self._port = port
+        state = resident.state
+        self.context = WorkflowContext(
+            state.workflow,
+            state.run,
+            state.deployment,
+            state.session,
+            state.user,
+            state.parent,
+            state.root,
+            state.root_workflow,
+            state.retries,
+            datetime.datetime.fromtimestamp(state.created_us / 1e6, tz=datetime.UTC),
+            state.kind,
+            state_schema=workflow.state_schema,
+            initial_state=state.initial_state if isinstance(state.initial_state, dict) else None,
+            port=port,
+        )
+
+    async def main(self) -> Any:
+        """Run the body."""
+        return await self._workflow.body(self.context, self._resident.input)
+
+    def encode(self, value: Any) -> tuple[Json, str | None]:
+        """Make a value JSON."""
+        encoded, _ = values.encode(value, bytes_max=self._engine.settings.result_bytes_max, what="answer")
+        return encoded.value, encoded.type
+
+    # --------------------------------------------------------------------------------- the end
+
+    def finish(self, outcome: Outcome, cause: int) -> Request:
+        """Say how an attempt that ended is recorded."""
+        error = outcome.error
+        if error is None:
+            return self._completed(outcome.result, cause)
+        if isinstance(error, ContinueAsNew):
+            return self._continued(error, cause)
+        if isinstance(error, asyncio.CancelledError):
+            return Request(event=e.RunCancelled(cause=cause, by=self._port.cancel_by or "body"))
+        return Request(event=self._failed(error, cause))
+
+    def _completed(self, result: Any, cause: int) -> Request:
+        bytes_max = self._engine.settings.result_bytes_max
+        try:
+            encoded, _ = values.encode(
+                result, hint=self._workflow.result_hint, bytes_max=bytes_max, what="result of the workflow"
+            )
+        except PolosUsageError as error:
+            # The body would give the same again: another attempt can't help.
+            return Request(event=e.RunFailed(cause=cause, error=failure_of(error)))
+        return Request(event=e.RunCompleted(cause=cause, result=encoded.value, result_type=encoded.type))
+
+    def _failed(self, error: BaseException, cause: int) -> e.RunFailed | e.RunRetried:
+        state = self._resident.state
+        failure = failure_of(error)
+        policy = self._workflow.retries
+        final = isinstance(error, StepExecutionError | WorkflowNeverWaits | PolosUsageError)
+        if final or not isinstance(error, Exception) or state.phase is not Phase.ACTIVE or state.kind == "tool":
+            return e.RunFailed(cause=cause, error=failure)
+        delay_us = None
+        if retryable(policy, error):
+            chance = self._engine.clock.random()
+            delay_us = next_delay_us(policy, failed_attempts=state.retries + 1, chance=chance)
+        if delay_us is None:
+            return e.RunFailed(cause=cause, error=failure)
+        due_us = self._engine.now_us() + delay_us
+        return e.RunRetried(cause=cause, attempt=state.attempt, error=failure, due_us=due_us)
+
+    def _continued(self, request: ContinueAsNew, cause: int) -> Request:
+        state = self._resident.state
+        successor = self._engine.new_run_id()
+        try:
+            encoded, _ = values.encode(request.input, what="input of the successor")
+        except PolosUsageError as error:
+            return Request(event=e.RunFailed(cause=cause, error=failure_of(error)))
+        event = e.RunContinued(cause=cause, successor=successor, workflow=state.workflow, input=encoded.value)
+        return Request(event=event, spec=_successor_spec(state, encoded.value))
+
+
+def _successor_spec(state: RunState, payload: Json) -> e.RunCreated:
+    chain = state.chain or state.run
+    return e.RunCreated(
+        workflow=state.workflow,
+        input=payload,
+        root=state.root,
+        root_workflow=state.root_workflow,
+        parent=state.parent,
+        step=state.step,
+        wanted=state.wanted,
+        detached=state.detached,
+        run_timeout_us=state.run_timeout_us,
+        initial_state=state.initial_state,
+        queue=state.queue,
+        queue_limit=state.queue_limit,
+        concurrency_key=state.concurrency_key,
+        session=state.session,
+        user=state.user,
+        tags=state.tags,
+        deployment=state.deployment,
+        continues=state.run,
+        chain=chain,
+        kind=state.kind,
+    )

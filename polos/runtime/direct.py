@@ -1,0 +1,305 @@
+"""
+Bodies that may do I/O themselves: declared `deterministic=False`, or plain functions.
+
+Such a body runs on the program's own loop (or in a thread) and can't be replayed. So it gets each
+answer only when it is durable, and after a crash it begins anew: what it already finished is looked up
+by name and given back, what it left open is taken over. That is the look-up a retried run uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from polos.engine import commands as c
+from polos.engine import events as e
+from polos.engine.commands import Request
+from polos.engine.json import Json
+from polos.errors import ExecutionCancelledError, PolosUsageError, RunEvicted
+from polos.replay.driver import Counters, Fact, Outcome, Pending, StepCall, Values
+from polos.runtime.unit import Resident, Unit, Work, settle
+
+if TYPE_CHECKING:
+    from polos.runtime.engine import Engine
+
+__all__ = ["DirectCode"]
+
+
+class _Body(Protocol):
+    context: Any
+
+    async def main(self) -> Any: ...
+
+    def finish(self, outcome: Outcome, cause: int) -> Request: ...
+
+    def encode(self, value: Any) -> tuple[Json, str | None]: ...
+
+
+class DirectCode:
+    """The code of one attempt of a run whose body isn't replayed."""
+
+    direct = True
+    replaying = False
+
+    def __init__(self, engine: Engine, resident: Resident) -> None:
+        """Take the engine and the run; nothing runs yet."""
+        self.run = resident.run
+        self.cause = 0
+        self.fact_us = resident.state.last_time_us
+        self.pending: dict[str, Pending] = {}
+        self.outcome: Outcome | None = None
+        self._engine = engine
+        self._body: _Body | None = None
+        self._counters = Counters()
+        self._task: asyncio.Task[Any] | None = None
+        self._dead = False
+        self._forced = False
+        self._cancel_by: str | None = None
+        self._last_state: dict[str, Json] = {}
+        self._queries: dict[str, Callable[..., Any]] = {}
+        self._updates: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {}
+        self._update_tasks: set[asyncio.Task[None]] = set()
+
+    def bind(self, body: _Body) -> None:
+        """Say what to run."""
+        self._body = body
+        self._last_state = body.context.dump_state() or {}
+
+    # -------------------------------------------------------------------------------- for the shell
+
+    def activate(self, fact: Fact, *, recorded: Sequence[e.Event] | None = None) -> list[Request]:
+        """Hand over one durable fact; what the body asks for comes by itself."""
+        assert recorded is None, "a direct body isn't replayed"
+        self.fact_us = max(self.fact_us, fact.time_us)
+        event = fact.event
+        match event:
+            case e.RunStarted():
+                self.cause = fact.version
+                self._start()
+            case e.CancelRequested():
+                self._cancel_by = event.by
+                if self._task is not None:
+                    self._task.cancel()
+            case e.CancelForced():
+                self._force()
+            case e.UpdateReceived():
+                self._start_update(event)
+            case _:
+                name = getattr(event, "name", "")
+                held = self.pending.pop(name, None)
+                if held is not None and not held.future.done():
+                    held.future.set_result(fact)
+        return []
+
+    def discard(self) -> None:
+        """Take the code out of memory: the task is cancelled, nothing more is recorded."""
+        self._dead = True
+        for task in [self._task, *self._update_tasks]:
+            if task is not None and not task.done():
+                task.cancel()
+        self.pending.clear()
+
+    def query(self, name: str, args: tuple[Any, ...]) -> Any:
+        """Call a function registered by `on_query`; raises KeyError if there is none."""
+        return self._queries[name](*args)
+
+    def has_update(self, name: str) -> bool:
+        """Tell whether there is a handler for this update."""
+        return name in self._updates
+
+    def validate_update(self, name: str, data: Any) -> None:
+        """Let the validator look at an update."""
+        validator = self._updates[name][1]
+        if validator is not None:
+            validator(data)
+
+    # ----------------------------------------------------------------------------------- for the code
+
+    @property
+    def path(self) -> str:
+        """Task path of the running code: a direct body has none."""
+        return "direct"
+
+    @property
+    def values(self) -> Values:
+        """Where live values come from."""
+        return self._engine.clock
+
+    @property
+    def cancel_by(self) -> str | None:
+        """Who asked for the cancellation that the code has seen."""
+        return self._cancel_by
+
+    def name(self, key: str | None, fallback: str) -> str:
+        """Give a request its name: the key, counted."""
+        return self._counters.name(fallback if key is None else key)
+
+    def new_run_id(self) -> str:
+        """Make a child's id."""
+        return self._engine.new_run_id()
+
+    def is_short(self, delay_us: int) -> bool:
+        """Tell whether a timer leaves the run `running`."""
+        return delay_us <= self._engine.settings.wait_threshold_seconds * 1e6
+
+    async def ask(self, event: e.Event, *, spec: e.RunCreated | None = None, call: StepCall | None = None) -> Fact:
+        """Ask for something that is answered by a later fact, and wait for it."""
+        self._check()
+        name = str(getattr(event, "name", ""))
+        if name in self.pending:
+            message = f"{name!r} is asked for while it is still open; a body that isn't deterministic needs another key"
+            raise PolosUsageError(message)
+        future: asyncio.Future[Fact] = asyncio.get_running_loop().create_future()
+        held = Pending(future, event, call)
+        self.pending[name] = held
+        try:
+            await self._send(Request(event=event, spec=spec))
+            return await future
+        finally:
+            if self.pending.get(name) is held:
+                del self.pending[name]
+                self._abandon(event, name)
+
+    async def tell(self, event: e.Event, *, spec: e.RunCreated | None = None) -> e.Event:
+        """Ask for something that needs no answer; gives the event as it is recorded, when it is durable."""
+        self._check()
+        await self._send(Request(event=event, spec=spec))
+        finished = self._finished(str(getattr(event, "name", "")))
+        return finished if type(finished) is type(event) else event
+
+    async def record(self, key: str | None, kind: str, make: Callable[[], Json]) -> Json:
+        """Give a recorded value, made once."""
+        self._check()
+        name = self.name(key, kind)
+        known = self._finished(name)
+        value = known.value if isinstance(known, e.ValueRecorded) else make()
+        await self._send(Request(event=e.ValueRecorded(cause=self.cause, name=name, kind=kind, value=value)))
+        return value
+
+    def patched(self, name: str) -> bool:
+        """A direct body always begins with today's code."""
+        return True
+
+    def on_query(self, name: str, func: Callable[..., Any]) -> None:
+        """Register a function that answers queries."""
+        self._queries[name] = func
+
+    def on_update(self, name: str, func: Callable[..., Any], validator: Callable[..., Any] | None) -> None:
+        """Register the handler of an update."""
+        self._updates[name] = (func, validator)
+
+    # ---------------------------------------------------------------------------------------- inside
+
+    def _check(self) -> None:
+        if self._dead:
+            raise RunEvicted
+        if self._forced:
+            raise ExecutionCancelledError
+
+    def _finished(self, name: str) -> e.Event | None:
+        resident = self._engine.residents.get(self.run)
+        version = resident.state.finished.get(name) if resident is not None else None
+        return None if version is None else self._engine.loader.event_at(self.run, version)
+
+    async def _send(self, request: Request) -> None:
+        """Have a request, and what changed in `ctx.state`, recorded; returns when it is durable."""
+        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._post([*self._changes(), request], lambda: settle(durable))
+        await durable
+
+    def _post(self, requests: list[Request], done: Callable[[], Any] | None = None) -> None:
+        command = c.Activate(cause=self.cause, requests=tuple(requests))
+
+        def apply(unit: Unit) -> None:
+            resident = self._engine.loader.find(self.run)
+            if resident is not None:
+                self._engine.decide_on(unit, resident, command)
+
+        def fail(_error: BaseException) -> None:
+            self.discard()
+
+        self._engine.post(Work(apply, done=lambda _reply: done() if done else None, fail=fail))
+
+    def _changes(self) -> list[Request]:
+        assert self._body is not None
+        now = self._body.context.dump_state()
+        if now is None or now == self._last_state:
+            return []
+        changed = {name: value for name, value in now.items() if self._last_state.get(name, _NOTHING) != value}
+        removed = tuple(name for name in self._last_state if name not in now)
+        self._last_state = now
+        return [Request(event=e.StateChanged(cause=self.cause, changed=changed, removed=removed))]
+
+    def _abandon(self, event: e.Event, name: str) -> None:
+        if self._dead or self.outcome is not None:
+            return
+        closing: e.Event
+        match event:
+            case e.StepScheduled():
+                closing = e.StepAbandoned(cause=self.cause, name=name)
+            case e.TimerStarted():
+                closing = e.TimerCancelled(cause=self.cause, name=name)
+            case e.WaitStarted():
+                closing = e.WaitCancelled(cause=self.cause, name=name)
+            case e.ChildStarted():
+                closing = e.ChildDetached(cause=self.cause, name=name, cancelled=not event.detached)
+            case _:
+                return
+        self._post([Request(event=closing)])
+
+    def _force(self) -> None:
+        self._forced = True
+        for held in self.pending.values():
+            if not held.future.done():
+                held.future.set_exception(ExecutionCancelledError())
+        self.pending.clear()
+
+    def _start(self) -> None:
+        body = self._body
+        assert body is not None, "bind comes first"
+        self._task = self._engine.loop.create_task(body.main(), context=contextvars.Context())
+        self._task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        if self._dead or self._engine.stopping:
+            return
+        if task.cancelled():
+            if self._cancel_by is None:
+                return  # somebody takes the program down: the run stays as it is
+            self.outcome = Outcome(error=asyncio.CancelledError())
+        elif (error := task.exception()) is not None:
+            self.outcome = Outcome(error=error)
+        else:
+            self.outcome = Outcome(result=task.result())
+        assert self._body is not None
+        self._post([*self._changes(), self._body.finish(self.outcome, self.cause)])
+
+    def _start_update(self, event: e.UpdateReceived) -> None:
+        handler = self._updates.get(event.name)
+        body = self._body
+        assert body is not None
+
+        async def answer() -> None:
+            answered = e.UpdateAnswered(cause=self.cause, update_id=event.update_id)
+            try:
+                if handler is None:
+                    message = f"the workflow has no handler for the update {event.name!r}"
+                    raise LookupError(message)
+                value = handler[0](event.data)
+                if asyncio.iscoroutine(value):
+                    value = await value
+                encoded, type_path = body.encode(value)
+                answered = replace(answered, value=encoded, type=type_path)
+            except Exception as error:  # noqa: BLE001 — whatever the handler raises is its answer
+                answered = replace(answered, error=e.Failure(type=type(error).__name__, message=str(error)))
+            self._post([*self._changes(), Request(event=answered)])
+
+        task = self._engine.loop.create_task(answer())
+        self._update_tasks.add(task)
+        task.add_done_callback(self._update_tasks.discard)
+
+
+_NOTHING = object()

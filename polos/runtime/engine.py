@@ -1,0 +1,613 @@
+"""
+The shell around the core: one owner, one scheduler, one path for everything.
+
+Work is decided in the order it comes, on the program's own event loop, in a plain callback (`_drain`),
+and becomes append units. The writer commits them in groups and hands the outcomes back in one wake-up
+(`_committed`); only then does anything leave: effects start, callers get answers. What is owed follows
+from the folded state, so work in the middle of a run and after a crash go the same way.
+
+When a commit fails, every run with a unit on its way is thrown away, its work is kept, and no effect
+starts until the log takes writes again (`_recover`); then the runs are read and the work decided anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from polos.clock import Clock, new_run_id
+from polos.engine import commands as c
+from polos.engine import events as e
+from polos.engine.decide import decide
+from polos.engine.json import Json
+from polos.engine.messages import Message
+from polos.engine.state import DebtKind, Phase, status
+from polos.errors import EngineNotRunning, PolosError, PolosStoreError, PolosUsageError
+from polos.replay.driver import Driver, Fact
+from polos.runtime.admission import Slots
+from polos.runtime.bodies import Bodies
+from polos.runtime.debts import Debts
+from polos.runtime.direct import DirectCode
+from polos.runtime.intake import Intake
+from polos.runtime.loading import Loader
+from polos.runtime.performer import Performer, failure_of
+from polos.runtime.ports import RunCode
+from polos.runtime.settings import Settings
+from polos.runtime.timers import Timers
+from polos.runtime.unit import Reply, Resident, Unit, Work, settle
+from polos.runtime.watch import Watchers
+from polos.store.directory import Store
+from polos.store.writer import Committed, Outcome, Writer, WriterFailed, WriterFull
+
+__all__ = ["Engine"]
+
+_log = logging.getLogger("polos")
+
+
+class Mark(Protocol):
+    """Is told whose code is on the loop: the poison marker and the watchdog."""
+
+    def enter(self, run: str) -> None:
+        """This run's code is on the loop from now on."""
+        ...
+
+    def leave(self) -> None:
+        """It isn't any more."""
+        ...
+
+    def close(self) -> None:
+        """The engine stopped."""
+        ...
+
+
+class Engine:
+    """The owner of a store: decides, records and performs."""
+
+    def __init__(self, store: Store, *, clock: Clock, settings: Settings, bodies: Bodies) -> None:
+        """
+        Prepare an engine; `start` takes the store.
+
+        Args:
+            store: an opened store that nobody else owns.
+            clock: where time comes from.
+            settings: limits and defaults.
+            bodies: knows the workflows and makes their code.
+        """
+        self.store = store
+        self.clock = clock
+        self.settings = settings
+        self.bodies = bodies
+        self.stopping = False
+        self.background: set[asyncio.Task[Any]] = set()
+        self.residents: dict[str, Resident] = {}
+        self.loader = Loader(self)
+        self.slots = Slots(settings.max_concurrent_workflows)
+        self.watchers = Watchers()
+        self.timers = Timers(clock, self._due)
+        self.debts = Debts(self)
+        self.intake = Intake(self)
+        self.broken: Exception | None = None
+        self.marks: list[Mark] = []
+        self.poisoned: set[str] = set()  # to be set aside before their code is run
+        self.carry: Callable[[Message, Callable[[], None]], None] | None = None
+        self._work: deque[Work] = deque()
+        self._backlog: deque[Unit] = deque()  # built, and refused by a full queue
+        self._in_flight: dict[int, Unit] = {}
+        self._scheduled = False
+        self._last_us = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._writer: Writer[Unit] | None = None
+        self._performer: Performer | None = None
+        self._flushed: asyncio.Future[None] | None = None
+        self._recovering = False
+
+    # ------------------------------------------------------------------------------ start and stop
+
+    async def start(self) -> None:
+        """
+        Take the store and go on with everything that is owed.
+
+        Raises:
+            StoreInUse: another engine owns it.
+            StoreDamaged: it can't be read.
+        """
+        self._loop = asyncio.get_running_loop()
+        epoch = self.store.acquire_ownership()
+        with self.store.log.reader() as reader:
+            self._last_us = reader.head().time_us
+        self._writer = Writer(
+            self.store.log, epoch, self.store.blobs, on_commit=self._from_writer, on_room=self._room_from_writer
+        )
+        self._performer = Performer(self, self._loop)
+        self.loader.recover()
+        self.intake.start()
+        self.store.owner_engine = self
+
+    def close_marks(self) -> None:
+        """Let go of what watches over activations."""
+        for mark in self.marks:
+            mark.close()
+        self.marks.clear()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The program's loop."""
+        assert self._loop is not None, "the engine was started"
+        return self._loop
+
+    @property
+    def performer(self) -> Performer:
+        """What calls step functions."""
+        assert self._performer is not None, "the engine was started"
+        return self._performer
+
+    @property
+    def writer(self) -> Writer[Unit]:
+        """What appends."""
+        assert self._writer is not None, "the engine was started"
+        return self._writer
+
+    async def stop(self) -> None:
+        """
+        Stop: take nothing new, let running steps end within the grace, record what ended, close.
+
+        Steps that are still running then stay owed and are called again by the next engine.
+        """
+        if self.stopping or self._writer is None:
+            return
+        self.stopping = True
+        self.store.owner_engine = None
+        await self.intake.stop()
+        self.timers.close()
+        due_us = self.clock.now_us() + round(self.settings.stop_grace_seconds * 1e6)
+        await self.performer.drain(due_us)
+        await self._flush(due_us)
+        await self.performer.close()
+        for task in list(self.background):
+            task.cancel()
+        for resident in list(self.residents.values()):
+            self.discard(resident)
+        writer = self._writer
+        await asyncio.to_thread(writer.close)
+        self._refuse_rest()
+        self.watchers.close()
+        self.store.release_ownership()
+
+    async def _flush(self, due_us: int) -> None:
+        """Wait until what is decided is durable; a log that refuses writes is given up on at `due_us`."""
+        if not (self._work or self._in_flight or self._backlog):
+            return
+        self._flushed = self.loop.create_future()
+        flushed = self._flushed
+        alarm: Any = self.clock.call_at(due_us, lambda: settle(flushed))
+        try:
+            await flushed
+        finally:
+            alarm.cancel()
+
+    def _refuse_rest(self) -> None:
+        error = EngineNotRunning("the engine was stopped before this could be recorded")
+        for work in self._work:
+            if work.fail is not None:
+                work.fail(error)
+        self._work.clear()
+
+    # -------------------------------------------------------------------------------------- work
+
+    def post(self, work: Work) -> None:
+        """Decide something soon, in its turn."""
+        if work.outside and self.stopping:
+            if work.fail is not None:
+                work.fail(EngineNotRunning("the engine is stopping"))
+            return
+        self._work.append(work)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self.broken is None and self._loop is not None and not self._loop.is_closed():
+            self._scheduled = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        """Decide what waits; then the program's own callbacks get their turn."""
+        self._scheduled = False
+        for _ in range(self.settings.drain_work_max):
+            if not self._work or self._backlog or self.broken is not None:
+                break
+            self._decide(self._work.popleft())
+        if self._work and not self._backlog:
+            self._schedule()
+        self._maybe_flushed()
+
+    def _decide(self, work: Work) -> None:
+        unit = Unit(now_us=self.now_us())
+        try:
+            reply = work.apply(unit) or {}
+        except (PolosError, LookupError, ValueError, TypeError) as error:
+            assert not unit.records, "a refusal changes nothing"
+            if work.fail is not None:
+                work.fail(error)
+            elif not isinstance(error, PolosError):
+                raise
+            return
+        self.run_code(unit)
+        unit.work.append((work, reply))
+        self._submit(unit)
+
+    def now_us(self) -> int:
+        """Give the time for records: it never goes back, whatever the clock does."""
+        self._last_us = max(self._last_us, self.clock.now_us())
+        return self._last_us
+
+    def _submit(self, unit: Unit) -> None:
+        if not unit.records:
+            self._reply_when_durable(unit)
+            return
+        for resident in unit.residents.values():
+            resident.in_flight += 1
+            resident.last_unit = unit
+        self._in_flight[id(unit)] = unit
+        self.intake.note(unit)
+        if self._backlog:
+            self._backlog.append(unit)
+            return
+        self._hand_over(unit)
+
+    def _hand_over(self, unit: Unit) -> bool:
+        try:
+            self.writer.submit(unit.sealed(), unit)
+        except WriterFull:
+            self._backlog.append(unit)
+            return False
+        except WriterFailed:
+            # Its group failed while we decided; the outcome of that group brings us to `_recover`,
+            # which takes up everything in flight.
+            _log.debug("a unit met a writer that had failed")
+        return True
+
+    def _reply_when_durable(self, unit: Unit) -> None:
+        """Answer work that changed nothing: not before what it was decided on is durable."""
+        for resident in unit.residents.values():
+            if resident.in_flight and resident.last_unit is not None:
+                resident.last_unit.work.extend(unit.work)
+                return
+        self._done(unit)
+
+    @staticmethod
+    def _done(unit: Unit) -> None:
+        for action in unit.actions:
+            action()
+        for work, reply in unit.work:
+            if work.done is not None:
+                work.done(reply)
+
+    # ---------------------------------------------------------------------------------- deciding
+
+    def grace_us(self, resident: Resident) -> int:
+        """Tell how long a run may clean up after a cancellation."""
+        seconds = self.bodies.cancel_grace_seconds(resident.state.workflow)
+        return round((self.settings.cancel_grace_seconds if seconds is None else seconds) * 1e6)
+
+    def force_cancel(self, unit: Unit, resident: Resident) -> None:
+        """The grace is over: step methods raise from here on, and the run is closed."""
+        close = resident.code is None
+        self.decide_on(unit, resident, c.ForceCancel(by="grace", close=close))
+
+    def decide_on(self, unit: Unit, resident: Resident, command: c.Command) -> bool:
+        """Decide a command of a run into a unit, and what follows in others; tells whether anything did."""
+        decision = decide(resident.state, command, now_us=unit.now_us)
+        unit.residents.setdefault(resident.run, resident)
+        for event in decision.events:
+            unit.append(resident, event)
+        for message in decision.messages:
+            self.intake.message(unit, resident, message)
+        return bool(decision.events)
+
+    def outcome(self, run: str, command: c.Command, done: Callable[[], None]) -> None:
+        """Take what became of a step: kept until it is durable, whatever the disk does."""
+
+        def apply(unit: Unit) -> None:
+            resident = self.loader.get(run)
+            self.decide_on(unit, resident, command)
+
+        self.post(Work(apply, done=lambda _reply: done(), fail=lambda _error: done()))
+
+    def run_code(self, unit: Unit) -> None:
+        """Run the code of all runs that got facts, until nothing more follows within this unit."""
+        self._begin_ready(unit)
+        while unit.ready:
+            resident = unit.ready.popleft()
+            self._deliver(unit, resident)
+            self._begin_ready(unit)
+
+    def _begin_ready(self, unit: Unit) -> None:
+        """Start runs that were created in this unit and find a slot."""
+        for resident in list(unit.residents.values()):
+            debt = resident.state.owed.get((DebtKind.START, ""))
+            if debt is not None and resident.state.phase is Phase.QUEUED and debt.due_us is None:
+                self.begin(unit, resident)
+
+    def begin(self, unit: Unit, resident: Resident) -> None:
+        """Start the attempt that is owed, if there is code for it and a slot."""
+        state = resident.state
+        if self.stopping or state.aside not in (None, "no_code"):
+            return
+        if not self.bodies.knows(state.workflow):
+            message = f"no workflow {state.workflow!r} is registered in this program"
+            self.decide_on(unit, resident, c.SetAside(reason="no_code", message=message))
+            return
+        if not self._take_slot(resident):
+            return
+        if state.aside == "no_code":
+            self.decide_on(unit, resident, c.Readmit(by="engine"))
+        definition = self.bodies.describe(state.workflow)
+        self.intake.register_code(unit, state.workflow, definition)
+        begun = c.BeginRun(code=definition.code, python=definition.python, direct=definition.direct)
+        if self.decide_on(unit, resident, begun):
+            if resident.code is not None:
+                resident.code.discard()
+            resident.code = self.bodies.make(self, resident, python=definition.python)
+
+    def _take_slot(self, resident: Resident) -> bool:
+        if resident.has_slot:
+            return True
+        resident.has_slot = self.slots.take(resident.run)
+        return resident.has_slot
+
+    def _deliver(self, unit: Unit, resident: Resident) -> None:
+        """Run a run's code on the facts it may see now."""
+        while resident.facts and self._may_deliver(resident):
+            fact = resident.facts.popleft()
+            code = resident.code
+            assert code is not None
+            if isinstance(fact.event, e.ResultReused):
+                fact.source = self.loader.event_at(resident.run, fact.event.version)
+            requests = self._activate(resident, code, fact)
+            if isinstance(code, Driver) and code.actions:
+                unit.actions.extend(code.actions)
+                code.actions.clear()
+            if requests:
+                self.decide_on(unit, resident, c.Activate(cause=fact.version, requests=tuple(requests)))
+            if isinstance(fact.event, e.CancelForced) and not resident.ended:
+                self.decide_on(unit, resident, c.ForceCancel(by="engine", close=True))
+            if resident.ended or resident.state.phase is Phase.BACKOFF:
+                self._close_code(resident)
+        self._settle_slot(resident)
+
+    def _activate(self, resident: Resident, code: RunCode, fact: Fact) -> list[c.Request]:
+        try:
+            with self.debts.on_loop(resident.run):
+                return code.activate(fact)
+        except PolosUsageError as error:
+            # The code never became quiet, or its state can't be recorded: another attempt can't help.
+            failed = e.RunFailed(cause=fact.version, error=failure_of(error))
+            return [c.Request(event=failed)]
+
+    def _may_deliver(self, resident: Resident) -> bool:
+        code = resident.code
+        if code is None or self.stopping or resident.state.aside is not None:
+            return False
+        fact = resident.facts[0]
+        needs_position = isinstance(fact.event, e.WaitSatisfied | e.ResultReused)
+        if (code.direct or needs_position) and fact.version > resident.durable:
+            return False
+        return self._take_slot(resident)
+
+    def _close_code(self, resident: Resident) -> None:
+        if resident.code is not None:
+            resident.code.discard()
+            resident.code = None
+        resident.facts.clear()
+
+    def _settle_slot(self, resident: Resident) -> None:
+        """Give the slot back when nothing of the run is being run."""
+        if resident.has_slot and not resident.facts and status(resident.state) not in ("running", "pending_cancel"):
+            resident.has_slot = False
+            self._pass_slot(self.slots.give_back(resident.run))
+        elif resident.has_slot and resident.state.phase is Phase.CANCELLING and resident.state.busy == 0:
+            if resident.state.ops and not resident.facts:
+                resident.has_slot = False
+                self._pass_slot(self.slots.give_back(resident.run))
+
+    def _pass_slot(self, run: str | None) -> None:
+        if run is not None:
+            self.wake(run)
+
+    def wake(self, run: str) -> None:
+        """Look at a run soon: start it, deliver its facts."""
+
+        def apply(unit: Unit) -> None:
+            resident = self.loader.find(run)
+            if resident is None:
+                return
+            unit.residents[run] = resident
+            debt = resident.state.owed.get((DebtKind.START, ""))
+            if debt is not None and (debt.due_us is None or debt.due_us <= self.now_us()):
+                self.begin(unit, resident)
+            unit.ready.append(resident)
+
+        self.post(Work(apply))
+
+    # ------------------------------------------------------------------------------------ commits
+
+    def _from_writer(self, outcomes: list[tuple[Unit, Outcome]]) -> None:
+        """Take the outcomes of a group, on the writer's thread: one wake-up for all of them."""
+        try:
+            self.loop.call_soon_threadsafe(self._committed, outcomes)
+        except RuntimeError:
+            # The program's loop is closed without `stop`: like a crash, the next engine goes on.
+            _log.debug("%d outcomes came after the loop was closed", len(outcomes))
+
+    def _room_from_writer(self) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self._room)
+        except RuntimeError:
+            _log.debug("room came after the loop was closed")
+
+    def _room(self) -> None:
+        while self._backlog:
+            if not self._hand_over(self._backlog.popleft()):
+                # It was put back at the end: one unit alone is refused only while others wait.
+                self._backlog.rotate(1)
+                return
+        self._schedule()
+
+    def _committed(self, outcomes: list[tuple[Unit, Outcome]]) -> None:
+        touched: dict[str, Resident] = {}
+        done: list[Unit] = []
+        for unit, outcome in outcomes:
+            if isinstance(outcome, Committed):
+                self._in_flight.pop(id(unit), None)
+                for fact, index in unit.placed:
+                    fact.position = outcome.receipt.first + index
+                for run, resident in unit.residents.items():
+                    resident.in_flight -= 1
+                    resident.durable = max(resident.durable, unit.versions.get(run, 0))
+                    touched[run] = resident
+                done.append(unit)
+                self.intake.durable(unit, outcome.receipt.first)
+            else:
+                self.broken = self.broken or outcome.error
+        for unit in done:
+            self.debts.begun.update(unit.begun)
+            for run, name in unit.abandoned:
+                self.performer.abandon(run, name)
+            for run, wait in unit.look_back:
+                assert wait.since is not None
+                self.intake.topics.look_back(run, wait.name, wait.key, wait.since)
+            self._done(unit)
+        for run, resident in touched.items():
+            if self.residents.get(run) is resident:
+                self._after(resident)
+        if self.broken is not None:
+            self._start_recovery()
+        self._maybe_flushed()
+
+    def _after(self, resident: Resident) -> None:
+        """What follows when a run's events are durable."""
+        if resident.ended:
+            if resident.idle:
+                self.discard(resident)
+            self.watchers.ended(resident.run)
+            return
+        if self.broken is None:
+            self.debts.perform(resident)
+        if resident.facts and resident.code is not None and self._may_deliver(resident):
+            self.wake(resident.run)
+
+    def _maybe_flushed(self) -> None:
+        waiting = self._flushed
+        if waiting is not None and not waiting.done() and not (self._work or self._in_flight or self._backlog):
+            waiting.set_result(None)
+
+    # ------------------------------------------------------------------------------------ failure
+
+    def _start_recovery(self) -> None:
+        """Throw away what ran ahead of the disk, keep what happened, and try again later."""
+        if self._recovering:
+            return
+        self._recovering = True
+        _log.error("the log refuses writes: %s; nothing new starts until it takes them", self.broken)
+        task = self.loop.create_task(self._recover())
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
+
+    async def _recover(self) -> None:
+        while True:
+            await self.pause(self.settings.retry_append_seconds)
+            try:
+                await asyncio.to_thread(self.writer.reset)
+            except PolosStoreError as error:
+                self.broken = error
+                continue
+            break
+        self._rebuild()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait by the engine's clock."""
+        waited = self.loop.create_future()
+        self.clock.call_at(
+            self.clock.now_us() + round(seconds * 1e6), lambda: settle(waited)
+        )
+        await waited
+
+    def _rebuild(self) -> None:
+        """Read every run again that had a unit on its way, and decide the work of those units anew."""
+        units = list(self._in_flight.values())
+        for unit in units:
+            for resident in unit.residents.values():
+                if self.residents.get(resident.run) is resident:
+                    if isinstance(resident.code, DirectCode) and resident.code.outcome is None:
+                        # It isn't ahead of the disk: it lives on while its run is read again.
+                        self.bodies.keep(resident.code)
+                        resident.code = None
+                    self.discard(resident)
+        again = [work for unit in units for work, _ in unit.work]
+        self._in_flight.clear()
+        self._backlog.clear()
+        self.intake.forget_undurable()
+        self.broken = None
+        self._recovering = False
+        lost = {run for unit in units for run in unit.residents}
+        for work in reversed(again):
+            self._work.appendleft(work)
+        for unit in units:
+            self.debts.begun.update(unit.begun)
+        for run in lost:
+            self.wake(run)
+        self._schedule()
+
+    # ------------------------------------------------------------------------------------- memory
+
+    def discard(self, resident: Resident) -> None:
+        """Take a run out of memory; its code is closed, nothing is recorded."""
+        self.residents.pop(resident.run, None)
+        if resident.code is not None:
+            resident.code.discard()
+            resident.code = None
+        if resident.has_slot or self.slots.waits(resident.run):
+            resident.has_slot = False
+            self._pass_slot(self.slots.give_back(resident.run))
+
+    def reread(self, resident: Resident) -> None:
+        """Throw a run out and read it again."""
+        if self.residents.get(resident.run) is resident:
+            self.discard(resident)
+        self.wake(resident.run)
+
+    def evict(self, run: str) -> bool:
+        """Take an idle run out of memory; False if it isn't there or has something under way."""
+        resident = self.residents.get(run)
+        if resident is None or not resident.idle or self.performer.running(run):
+            return False
+        self.discard(resident)
+        return True
+
+    def perform_again(self, run: str) -> None:
+        """Take up all debts of a run once more."""
+        resident = self.residents.get(run)
+        if resident is not None:
+            resident.performed = 0
+            self.debts.perform(resident)
+
+    # ----------------------------------------------------------------------------------- due, asked
+
+    def _due(self, wanted: tuple[str, str, str]) -> None:
+        self.debts.due(wanted)
+
+    async def execute(self, command_id: str, command: dict[str, Json]) -> Reply:
+        """
+        Decide a client's command; returns when its outcome is durable.
+
+        Raises:
+            CommandRefused: and other usage errors, when it can't be.
+            EngineNotRunning: the engine is stopping.
+        """
+        return await self.intake.execute(command_id, command)
+
+    def new_run_id(self) -> str:
+        """Make an id for a run."""
+        return new_run_id(self.now_us())

@@ -1,0 +1,419 @@
+"""
+What comes from outside a run: messages of other runs, commands of clients, the inbox.
+
+A command is a JSON object, the same whether a client of this process hands it over or another process
+put it into the inbox; from there it is decided once: the outcome is appended with the events that it
+led to, and only then the file is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from polos import errors
+from polos.engine import commands as c
+from polos.engine import events as e
+from polos.engine.json import Json
+from polos.engine.messages import Message, message_from_json
+from polos.engine.projections import CODE_PREFIX, INBOX_STREAM
+from polos.engine.state import Debt, Phase
+from polos.errors import CommandRefused, PolosError, PolosUsageError, UnknownRun, UpdateRejected
+from polos.runtime.topics import Topics
+from polos.runtime.unit import Reply, Resident, Unit, Work
+from polos.store.inbox import InboxItem
+
+if TYPE_CHECKING:
+    from polos.runtime.bodies import Described
+    from polos.runtime.engine import Engine
+
+__all__ = ["Intake", "created_from_json"]
+
+_log = logging.getLogger("polos")
+
+_CREATED_FIELDS = frozenset(spec.name for spec in fields(e.RunCreated))
+
+
+def created_from_json(body: dict[str, Json]) -> e.RunCreated:
+    """
+    Give what a run is created with.
+
+    Raises:
+        CommandRefused: a field is unknown or missing.
+    """
+    unknown = body.keys() - _CREATED_FIELDS
+    if unknown:
+        message = f"a run can't be created with {sorted(unknown)}; was the command written by a newer polos?"
+        raise CommandRefused(message)
+    values: dict[str, Any] = dict(body)
+    values["tags"] = tuple(values.get("tags") or ())
+    try:
+        return e.RunCreated(**values)
+    except TypeError as error:
+        message = f"a run can't be created from this command: {error}"
+        raise CommandRefused(message) from error
+
+
+def _text(command: dict[str, Json], name: str) -> str:
+    value = command.get(name)
+    if not isinstance(value, str) or not value:
+        message = f"the command {command.get('kind')!r} needs {name!r}, a text that isn't empty; it has {value!r}"
+        raise CommandRefused(message)
+    return value
+
+
+class Intake:
+    """Decides what others ask for."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the engine."""
+        self._engine = engine
+        self.topics = Topics(engine)
+        self._registered: dict[str, str] = {}
+        self._consuming: set[str] = set()
+        self._alarm: Any = None
+        self._kinds: dict[str, Callable[[Unit, str, dict[str, Json]], Reply]] = {
+            "create": self._create,
+            "resume": self._resume,
+            "signal": self._signal,
+            "cancel": self._cancel,
+            "publish": self._publish,
+            "update": self._update,
+            "query": self._query,
+            "resolve": self._resolve,
+            "readmit": self._readmit,
+        }
+
+    # -------------------------------------------------------------------------------- between runs
+
+    def message(self, unit: Unit, sender: Resident, message: Message) -> None:
+        """Deliver a message within the unit that sends it."""
+        if message.kind == "start":
+            self._start(unit, message.target, created_from_json(message.body))
+        elif message.kind == "publish":
+            self.topics.publish(unit, message.target, [message.body], message.id, run=sender.run, root=sender.state.root)
+        else:
+            self._deliver(unit, message)
+
+    def _start(self, unit: Unit, run: str, created: e.RunCreated) -> bool:
+        if self._engine.loader.exists(run):
+            return False
+        resident = self._engine.loader.create(run)
+        resident.input = created.input
+        self._engine.decide_on(unit, resident, c.CreateRun(created=created))
+        return True
+
+    def _deliver(self, unit: Unit, message: Message) -> None:
+        engine = self._engine
+        try:
+            target = self._addressee(unit, message) if message.kind == "resume" else message.target
+            resident = engine.loader.get(target)
+            grace_us = engine.grace_us(resident)
+            engine.decide_on(unit, resident, c.Deliver(message=message, grace_us=grace_us))
+        except (UnknownRun, CommandRefused) as error:
+            # A run that sends to another that ended isn't at fault, and can't be told any more.
+            _log.info("a %s for run %s was dropped: %s", message.kind, message.target, error)
+
+    def _addressee(self, unit: Unit, message: Message) -> str:
+        """Find whom a resume reaches: the run it names, or, in the tree below it, who waits longest (D30)."""
+        key = str(message.body["key"])
+        resident = self._engine.loader.find(message.target)
+        if resident is None:
+            return message.target
+        if any(name == key or op.key == key for name, op in resident.state.ops.items() if op.wait_kind == "suspend"):
+            return message.target
+        if resident.state.root == message.target:
+            waiting = self.topics.suspended(unit, message.target, key)
+            if waiting:
+                return waiting[0][0]
+        return message.target
+
+    def send_away(self, resident: Resident, debt: Debt) -> None:
+        """Put a message to a run of another log into that log's inbox."""
+        message = message_from_json(debt.body)
+        carry = self._engine.carry
+        assert carry is not None, "a message is owed only when there is another log"
+        run = resident.run
+
+        def sent() -> None:
+            def apply(unit: Unit) -> None:
+                found = self._engine.loader.get(run)
+                if any(held.name == message.id for held in found.state.owed.values()):
+                    unit.append(found, e.MessageDelivered(message_id=message.id))
+
+            self._engine.post(Work(apply))
+
+        carry(message, sent)
+
+    # ------------------------------------------------------------------------------------- clients
+
+    async def execute(self, command_id: str, command: dict[str, Json]) -> Reply:
+        """Decide a command of a client of this process; returns when it is durable."""
+        answer: asyncio.Future[Reply] = self._engine.loop.create_future()
+
+        def done(reply: Reply) -> None:
+            if not answer.done():
+                answer.set_result(reply)
+
+        def fail(error: BaseException) -> None:
+            if not answer.done():
+                answer.set_exception(error)
+
+        work = Work(lambda unit: self._apply(unit, command_id, command), done=done, fail=fail, outside=True)
+        self._engine.post(work)
+        return await answer
+
+    def _apply(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
+        kind = command.get("kind")
+        apply = self._kinds.get(str(kind))
+        if apply is None:
+            message = f"unknown command {kind!r}; was it written by a newer polos?"
+            raise CommandRefused(message)
+        return apply(unit, command_id, command)
+
+    def _create(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
+        wanted = command.get("runs")
+        assert isinstance(wanted, list), "a create command has runs"
+        specs = [(str(item["run"]), created_from_json(item["created"])) for item in wanted]  # type: ignore[index,call-overload,arg-type]  # objects, by the command's form
+        started = [self._start(unit, run, created) for run, created in specs]
+        return {"outcome": "accepted" if any(started) or not started else "existing"}
+
+    def _resume(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
+        run, key = _text(command, "run"), _text(command, "key")
+        body: dict[str, Json] = {"key": key, "data": command.get("data")}
+        targets = [run]
+        if command.get("all"):
+            targets = [waiting for waiting, _ in self.topics.suspended(unit, run, key)] or [run]
+        reached: list[Json] = []
+        for number, target in enumerate(targets):
+            identity = command_id if number == 0 else f"{command_id}:{number}"
+            message = Message(id=identity, kind="resume", target=target, body=body)
+            if not command.get("all"):
+                target = self._addressee(unit, message)
+            resident = self._engine.loader.get(target)
+            self._engine.decide_on(unit, resident, c.Deliver(message=message))
+            reached.append(target)
+        return {"outcome": "accepted", "detail": {"runs": reached}}
+
+    def _signal(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
+        run, name = _text(command, "run"), _text(command, "name")
+        message = Message(id=command_id, kind="signal", target=run, body={"key": name, "data": command.get("data")})
+        self._engine.decide_on(unit, self._engine.loader.get(run), c.Deliver(message=message))
+        return {"outcome": "accepted"}
+
+    def _cancel(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
+        engine = self._engine
+        resident = engine.loader.get(_text(command, "run"))
+        if resident.ended:
+            return {"outcome": "accepted", "detail": {"cancelled": False}}
+        by, reason = str(command.get("by") or "user"), command.get("reason")
+        text = None if reason is None else str(reason)
+        request = c.RequestCancel(by=by, grace_us=engine.grace_us(resident), reason=text)
+        engine.decide_on(unit, resident, request)
+        if resident.state.cancel_forced and resident.code is None:
+            engine.decide_on(unit, resident, c.ForceCancel(by=by, close=True))
+        return {"outcome": "accepted", "detail": {"cancelled": True}}
+
+    def _publish(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
+        topic = _text(command, "topic")
+        wanted = command.get("events")
+        assert isinstance(wanted, list), "a publish command has events"
+        bodies = [body for body in wanted if isinstance(body, dict)]
+        run, root = command.get("run"), command.get("root")
+        indexes = self.topics.publish(
+            unit,
+            topic,
+            bodies,
+            command_id,
+            run=None if run is None else str(run),
+            root=None if root is None else str(root),
+        )
+        ids: list[Json] = []
+        unit.on_durable.append(lambda first: ids.extend((first + index) * 4096 for index in indexes))
+        return {"outcome": "published", "detail": {"sequence_ids": ids}}
+
+    def _update(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
+        run, name = _text(command, "run"), _text(command, "name")
+        update_id = str(command.get("update_id") or command_id)
+        resident = self._engine.loader.get(run)
+        data = command.get("data")
+        code = resident.code
+        if code is None or resident.state.phase not in (Phase.ACTIVE, Phase.CANCELLING):
+            message = f"run {run} can't take updates: {resident.state.aside or resident.state.phase}"
+            raise CommandRefused(message)
+        if not code.has_update(name):
+            message = f"run {run} has no handler for the update {name!r} (ctx.on_update registers one)"
+            raise CommandRefused(message)
+        try:
+            code.validate_update(name, data)
+        except Exception as error:
+            raise UpdateRejected(str(error) or type(error).__name__) from error
+        self._engine.decide_on(unit, resident, c.ReceiveUpdate(update_id=update_id, name=name, data=data))
+        return {"outcome": "accepted", "detail": {"update_id": update_id}}
+
+    def _query(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
+        run, name = _text(command, "run"), _text(command, "name")
+        resident = self._engine.loader.get(run)
+        unit.residents[run] = resident  # the answer waits until what it rests on is durable
+        if resident.code is None:
+            message = f"run {run} can't answer queries: its code isn't running ({resident.state.aside or resident.state.phase})"
+            raise CommandRefused(message)
+        args = command.get("args")
+        try:
+            value = resident.code.query(name, tuple(args) if isinstance(args, list) else ())
+        except KeyError:
+            message = f"run {run} has no query {name!r} (ctx.on_query registers one)"
+            raise CommandRefused(message) from None
+        except Exception as error:
+            message = f"the query {name!r} of run {run} failed: {type(error).__name__}: {error}"
+            raise CommandRefused(message) from error
+        return {"outcome": "answered", "detail": {"value": self._engine.bodies.plain(value)}}
+
+    def _resolve(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
+        outcome = _text(command, "outcome")
+        if outcome not in ("completed", "failed", "not_done"):
+            message = f"a step is resolved as 'completed', 'failed' or 'not_done', not as {outcome!r}"
+            raise CommandRefused(message)
+        error = None
+        if outcome == "failed":
+            error = e.Failure(type="StepResolved", message=str(command.get("message") or "resolved as failed"))
+        request = c.ResolveStep(
+            name=_text(command, "step"),
+            outcome=outcome,
+            by=str(command.get("by") or "user"),
+            value=command.get("value"),
+            error=error,
+        )
+        self._engine.decide_on(unit, self._engine.loader.get(_text(command, "run")), request)
+        return {"outcome": "accepted"}
+
+    def _readmit(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
+        engine = self._engine
+        resident = engine.loader.get(_text(command, "run"))
+        if resident.ended or resident.state.aside is None:
+            message = f"run {resident.run} isn't set aside"
+            raise CommandRefused(message)
+        engine.decide_on(unit, resident, c.Readmit(by=str(command.get("by") or "user")))
+        if resident.code is None and resident.state.phase in (Phase.ACTIVE, Phase.CANCELLING):
+            # Read it again once this is durable: its code is made and run on its history.
+            unit.on_durable.append(lambda _first: engine.reread(resident))
+        return {"outcome": "accepted"}
+
+    # --------------------------------------------------------------------------------------- inbox
+
+    def start(self) -> None:
+        """Begin to look into the inbox."""
+        self._poll()
+
+    def _poll(self) -> None:
+        engine = self._engine
+        self._alarm = None
+        if engine.stopping or engine.settings.inbox_poll_seconds <= 0:
+            return
+        if engine.broken is None:
+            for item in engine.store.inbox.pending(limit=1_000):
+                if item.command_id not in self._consuming:
+                    self._consuming.add(item.command_id)
+                    self._consume(item)
+        due_us = engine.clock.now_us() + round(engine.settings.inbox_poll_seconds * 1e6)
+        self._alarm = engine.clock.call_at(due_us, self._poll)
+
+    def _consume(self, item: InboxItem) -> None:
+        command_id = item.command_id
+
+        def apply(unit: Unit) -> Reply:
+            with self._engine.store.log.reader() as reader:
+                if reader.row(("command", command_id)) is not None:
+                    return {}  # its outcome is recorded: only the file is left
+            try:
+                command = _parse(item.payload)
+                reply = self._apply(unit, command_id, command)
+            except (PolosError, LookupError, AssertionError) as error:
+                detail: Json = {"error": type(error).__name__, "message": str(error)}
+                reply = {"outcome": "refused", "detail": detail}
+            consumed = e.InboxConsumed(
+                command_id=command_id, outcome=str(reply["outcome"]), detail=reply.get("detail")
+            )
+            unit.append_system(INBOX_STREAM, consumed)
+            return reply
+
+        def done(_reply: Reply) -> None:
+            self._engine.store.inbox.remove(command_id)
+            self._consuming.discard(command_id)
+
+        self._engine.post(Work(apply, done=done))
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    # ----------------------------------------------------------------------------------- durability
+
+    def note(self, unit: Unit) -> None:
+        """Note a unit that is on its way: what it says of waits counts at once."""
+        self.topics.note(unit)
+
+    def durable(self, unit: Unit, first: int) -> None:
+        """A unit is on disk, its first record at this position."""
+        self.topics.durable(unit)
+        for callback in unit.on_durable:
+            callback(first)
+
+    def forget_undurable(self) -> None:
+        """Units on their way were lost."""
+        self.topics.forget_undurable()
+        self._registered.clear()
+
+    def register_code(self, unit: Unit, workflow: str, described: Described) -> None:
+        """Record the code that a workflow has, unless it is the one recorded last."""
+        if self._registered.get(workflow) == described.code:
+            return
+        self._registered[workflow] = described.code
+        with self._engine.store.log.reader() as reader:
+            known = reader.row(("code", workflow))
+        if known is not None and known.decode() == described.code:
+            return
+        blobs: dict[str, Json] = {}
+        if self._engine.settings.record_sources and self._engine.store.blobs is not None:
+            for name, source in described.sources.items():
+                blobs[name] = self._engine.store.blobs.put(source)
+        unit.append_system(
+            CODE_PREFIX + workflow,
+            e.CodeRegistered(
+                workflow=workflow,
+                digest=described.code,
+                modules=dict(described.modules),
+                blobs=blobs,
+                git_commit=described.git_commit,
+                python=described.python,
+                packages=dict(described.packages),
+            ),
+        )
+
+
+def _parse(payload: bytes) -> dict[str, Json]:
+    try:
+        found = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        message = f"the command isn't JSON: {error}"
+        raise CommandRefused(message) from error
+    command = found.get("command") if isinstance(found, dict) else None
+    if not isinstance(command, dict):
+        message = "the command file holds no command"
+        raise CommandRefused(message)
+    return command
+
+
+# Names that a refusal from another process may have, so that its client raises the same class.
+REFUSALS: dict[str, type[PolosError]] = {
+    name: found
+    for name in errors.__all__
+    if isinstance(found := getattr(errors, name), type) and issubclass(found, PolosUsageError)
+}

@@ -1,0 +1,243 @@
+"""
+Reading runs from the log: fold the stream, and run the code on what it has already seen.
+
+A fact whose version is at most the last recorded `cause` was delivered: the code is run on it and must
+ask for exactly what is recorded. Facts behind that were recorded and never seen; they go the live way.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from polos.engine import commands as c
+from polos.engine import events as e
+from polos.engine.codec import decode
+from polos.engine.evolve import evolve
+from polos.engine.projections import run_stream
+from polos.engine.state import ENDED, Phase, RunState
+from polos.errors import PolosUsageError, UnknownRun
+from polos.replay.divergence import Divergence
+from polos.replay.driver import Fact
+from polos.runtime.unit import Resident, Unit, Work
+from polos.store.log import Version
+
+if TYPE_CHECKING:
+    from polos.runtime.engine import Engine
+
+__all__ = ["Loader", "Stored", "replay"]
+
+_log = logging.getLogger("polos")
+
+# Event, time in microseconds, position.
+Stored = tuple[e.Event, int, int]
+
+
+def replay(code: object, events: list[Stored], *, attempt_version: int) -> list[Fact]:
+    """
+    Run code on the facts of an attempt that it had already seen.
+
+    Args:
+        code: a `RunCode` that was just made.
+        events: the whole stream.
+        attempt_version: version of the attempt's `RunStarted`.
+
+    Returns:
+        The facts that the code hasn't seen yet, in order.
+
+    Raises:
+        Divergence: the code asks for something else than what is recorded.
+    """
+    facts: list[Fact] = []
+    by_cause: dict[int, list[e.Event]] = {}
+    last_cause = 0
+    for version, (event, time_us, position) in enumerate(events[attempt_version - 1 :], attempt_version):
+        cause = getattr(event, "cause", None)
+        if cause is not None and cause >= attempt_version:
+            by_cause.setdefault(cause, []).append(event)
+            last_cause = max(last_cause, cause)
+        if type(event) in e.FACTS:
+            source = events[event.version - 1][0] if isinstance(event, e.ResultReused) else None
+            facts.append(Fact(version=version, event=event, time_us=time_us, position=position, source=source))
+    unseen: list[Fact] = []
+    for fact in facts:
+        if fact.version <= last_cause:
+            code.activate(fact, recorded=by_cause.get(fact.version, ()))  # type: ignore[attr-defined]  # a RunCode
+        else:
+            unseen.append(fact)
+    return unseen
+
+
+class Loader:
+    """Brings runs into memory."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the engine whose runs they become."""
+        self._engine = engine
+
+    # --------------------------------------------------------------------------------- looking up
+
+    def get(self, run: str) -> Resident:
+        """
+        Give a run, read if need be. One that ended is given with its state alone and isn't kept.
+
+        Raises:
+            UnknownRun: there is none with that id.
+        """
+        resident = self._engine.residents.pop(run, None)
+        if resident is not None:
+            self._engine.residents[run] = resident  # used last
+            return resident
+        return self._load(run)
+
+    def find(self, run: str) -> Resident | None:
+        """Give a run that is alive, None if it ended or doesn't exist."""
+        try:
+            resident = self.get(run)
+        except UnknownRun:
+            return None
+        return None if resident.ended else resident
+
+    def exists(self, run: str) -> bool:
+        """Tell whether there is a run with that id."""
+        if run in self._engine.residents:
+            return True
+        with self._engine.store.log.reader() as reader:
+            return reader.version(run_stream(run)) > 0
+
+    def create(self, run: str) -> Resident:
+        """Give the place for a run that is about to be created."""
+        resident = Resident(RunState(run=run))
+        self._engine.residents[run] = resident
+        return resident
+
+    def event_at(self, run: str, version: int) -> e.Event:
+        """Read one event of a run."""
+        with self._engine.store.log.reader() as reader:
+            for record in reader.stream(run_stream(run), after=Version(version - 1), limit=1):
+                return decode(record.type, record.schema_version, record.payload)
+        message = f"run {run} has no event {version}"
+        raise AssertionError(message)
+
+    def events(self, run: str) -> list[Stored]:
+        """
+        Read a run's whole stream.
+
+        Raises:
+            UnknownRun: it is empty.
+        """
+        with self._engine.store.log.reader() as reader:
+            found: list[Stored] = [
+                (decode(record.type, record.schema_version, record.payload), record.time_us, record.position)
+                for record in reader.stream(run_stream(run))
+            ]
+        if not found:
+            message = f"there is no run {run!r} in this store"
+            raise UnknownRun(message)
+        return found
+
+    # ------------------------------------------------------------------------------------- reading
+
+    def _load(self, run: str) -> Resident:
+        events = self.events(run)
+        state = RunState(run=run)
+        for event, time_us, _ in events:
+            evolve(state, event, time_us=time_us)
+        resident = Resident(state, durable=state.version)
+        created = events[0][0]
+        assert isinstance(created, e.RunCreated), "a run's stream begins with its creation"
+        resident.input = created.input
+        if state.phase in ENDED:
+            return resident
+        self._engine.residents[run] = resident
+        self._make_room()
+        if state.phase in (Phase.ACTIVE, Phase.CANCELLING) and not self._engine.stopping:
+            self._revive(resident, events)
+        self._engine.debts.perform(resident)
+        return resident
+
+    def _make_room(self) -> None:
+        """Let idle runs go, the least recently used first, when too many are in memory."""
+        residents = self._engine.residents
+        excess = len(residents) - self._engine.settings.resident_runs_max
+        if excess <= 0:
+            return
+        for run in list(residents)[: excess + 16]:
+            if excess <= 0:
+                return
+            excess -= self._engine.evict(run)
+
+    def _revive(self, resident: Resident, events: list[Stored]) -> None:
+        state = resident.state
+        engine = self._engine
+        if state.aside == "poisoned" or resident.run in engine.poisoned:
+            return
+        if not engine.bodies.knows(state.workflow):
+            message = f"no workflow {state.workflow!r} is registered in this program"
+            self._later(resident, c.SetAside(reason="no_code", message=message))
+            return
+        if state.direct:
+            self._revive_direct(resident)
+            return
+        started = events[state.attempt_version - 1][0]
+        assert isinstance(started, e.RunStarted), "an attempt begins with its start"
+        code = engine.bodies.make(engine, resident, python=started.python)
+        try:
+            with engine.debts.on_loop(resident.run):
+                unseen = replay(code, events, attempt_version=state.attempt_version)
+        except (Divergence, PolosUsageError) as error:
+            code.discard()
+            report = error.report if isinstance(error, Divergence) else {}
+            _log.error("run %s doesn't fit its history: %s", resident.run, error)  # noqa: TRY400 — no bug of ours to trace
+            self._later(resident, c.Diverge(report=report, message=str(error)))
+            return
+        resident.code = code
+        resident.facts.extend(unseen)
+        if state.aside is not None:
+            self._later(resident, c.Readmit(by="engine"))
+        elif unseen:
+            engine.wake(resident.run)
+
+    def _revive_direct(self, resident: Resident) -> None:
+        """Begin a direct body anew, unless its code is still alive in this process."""
+        kept = self._engine.bodies.take_kept(resident.run)
+        if kept is not None:
+            resident.code = kept
+            return
+
+        def apply(unit: Unit) -> None:
+            found = self._engine.loader.find(resident.run)
+            if found is not None and found.code is None:
+                self._engine.begin(unit, found)
+
+        self._engine.post(Work(apply))
+
+    def _later(self, resident: Resident, command: c.Command) -> None:
+        """Decide something about a run in its turn, and look at its debts afterwards."""
+        run = resident.run
+
+        def apply(unit: Unit) -> None:
+            found = self._engine.loader.find(run)
+            if found is None:
+                return
+            self._engine.decide_on(unit, found, command)
+            if isinstance(command, c.Readmit):
+                unit.ready.append(found)
+
+        self._engine.post(Work(apply, done=lambda _reply: self._engine.perform_again(run)))
+
+    # ------------------------------------------------------------------------------------ start-up
+
+    def recover(self) -> None:
+        """Find what was under way, and have it looked at."""
+        engine = self._engine
+        runs: dict[str, None] = {}
+        with engine.store.log.reader() as reader:
+            for wanted in ("running", "pending_cancel", "queued", "no_code", "diverged", "poisoned"):
+                for key, _ in reader.rows(("status", wanted)):
+                    runs[str(key[-1])] = None
+            timers = [(int(key[1]), str(key[2])) for key, _ in reader.rows(("timer",))]
+        for due_us, run in timers:
+            engine.timers.add(due_us, (run, "", ""))
+        for run in runs:
+            engine.wake(run)

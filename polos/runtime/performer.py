@@ -1,0 +1,337 @@
+"""
+Calling the functions that workflows ask for.
+
+An attempt begins only when its intent is durable, and what it gives back is a piece of work like any
+other: decided, appended, kept in memory while the log refuses writes. An attempt stays *in flight*
+until its outcome is durable, so that a run that is read again in between doesn't start it twice.
+
+Asynchronous functions are tasks of the program's own loop, others run in threads; both with the
+context variables of the place that asked. A cancellation that the engine didn't ask for is no outcome:
+somebody is taking the program down, and the step stays owed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from polos import values
+from polos.context import current_step
+from polos.engine import commands as c
+from polos.engine import events as e
+from polos.engine.retry import next_delay_us, retryable
+from polos.errors import PolosUsageError
+from polos.replay.driver import StepCall
+from polos.runtime.threads import StepThreads
+from polos.types import Completed, NotDone
+
+if TYPE_CHECKING:
+    from polos.runtime.engine import Engine
+
+__all__ = ["Attempt", "Performer", "failure_of"]
+
+_log = logging.getLogger("polos")
+
+TRACEBACK_CHARACTERS_MAX = 20_000
+
+AttemptKey = tuple[str, str, int]
+
+
+def failure_of(error: BaseException) -> e.Failure:
+    """Give what is kept of an exception."""
+    text = "".join(traceback.format_exception(error))
+    if len(text) > TRACEBACK_CHARACTERS_MAX:
+        text = "…" + text[-TRACEBACK_CHARACTERS_MAX:]
+    # Lone surrogates can't be written as JSON; a message is for reading, so they are shown instead.
+    printable = str(error).encode("utf-8", "backslashreplace").decode()
+    return e.Failure(
+        type=type(error).__name__, message=printable, traceback=text.encode("utf-8", "backslashreplace").decode()
+    )
+
+
+def _is_async(func: Callable[..., Any]) -> bool:
+    while hasattr(func, "func") and not inspect.isfunction(func):
+        func = func.func  # functools.partial
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004 — a callable object's method is looked at
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One call of a step's function, in flight."""
+
+    run: str
+    name: str
+    number: int
+    call: StepCall
+    task: asyncio.Task[Any] | None = None
+    alarm: Any = None
+    timed_out: bool = False
+    ignored: bool = False  # the code stopped waiting, or the engine took the attempt away
+    ended: bool = False
+
+    @property
+    def key(self) -> AttemptKey:
+        """What tells attempts apart."""
+        return self.run, self.name, self.number
+
+
+class Performer:
+    """Starts attempts and brings their outcomes to the engine."""
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        """Take the engine that outcomes go to and the loop that asynchronous functions run on."""
+        self._engine = engine
+        self._loop = loop
+        self._threads = StepThreads(engine.settings.step_threads_max)
+        self.in_flight: dict[AttemptKey, Attempt] = {}
+        self._by_run: dict[str, int] = {}
+        self._idle: asyncio.Future[None] | None = None
+
+    # ---------------------------------------------------------------------------------- starting
+
+    def start(self, run: str, name: str, number: int, call: StepCall) -> None:
+        """Call a step's function; does nothing if that attempt is in flight already."""
+        attempt = Attempt(run, name, number, call)
+        if attempt.key in self.in_flight:
+            return
+        self.in_flight[attempt.key] = attempt
+        self._by_run[run] = self._by_run.get(run, 0) + 1
+        try:
+            args, kwargs = values.copy_arguments(call.args, dict(call.kwargs))
+        except PolosUsageError as error:
+            self._finish_later(attempt, error)
+            return
+        context = call.context.copy() if call.context is not None else contextvars.copy_context()
+        context.run(current_step.set, f"{run}/{name}")
+        if _is_async(call.func):
+            attempt.task = self._loop.create_task(_await(call.func, args, kwargs), context=context)
+            attempt.task.add_done_callback(lambda task: self._task_done(attempt, task))
+        else:
+            self._threads.submit(lambda: self._in_thread(attempt, context, args, kwargs))
+        if call.timeout_seconds is not None:
+            due_us = self._engine.clock.now_us() + round(call.timeout_seconds * 1e6)
+            attempt.alarm = self._engine.clock.call_at(due_us, lambda: self._time_out(attempt))
+
+    def running(self, run: str) -> int:
+        """Count the attempts of a run that are in flight."""
+        return self._by_run.get(run, 0)
+
+    def abandon(self, run: str, name: str) -> None:
+        """Stop what nobody waits for any more: an async attempt is cancelled, one in a thread runs on unheard."""
+        for attempt in list(self.in_flight.values()):
+            if attempt.run == run and attempt.name == name:
+                attempt.ignored = True
+                if attempt.task is not None:
+                    attempt.task.cancel()
+                self._forget(attempt)
+
+    def _in_thread(
+        self, attempt: Attempt, context: contextvars.Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        try:
+            outcome: Any = context.run(attempt.call.func, *args, **kwargs)
+            error: BaseException | None = None
+        except BaseException as raised:  # noqa: BLE001 — it is the step's outcome, whatever it is
+            outcome, error = None, raised
+        try:
+            self._loop.call_soon_threadsafe(self._thread_done, attempt, outcome, error, context)
+        except RuntimeError:
+            # The program's loop is closed: nobody can take the outcome, the step stays owed.
+            _log.debug("the outcome of %s came after the loop was closed", attempt.key)
+
+    def _thread_done(
+        self, attempt: Attempt, outcome: Any, error: BaseException | None, context: contextvars.Context
+    ) -> None:
+        if error is None and inspect.isawaitable(outcome):
+            # A plain function that gave back a coroutine: its result is what the step gives.
+            attempt.task = self._loop.create_task(_awaited(outcome), context=context)
+            attempt.task.add_done_callback(lambda task: self._task_done(attempt, task))
+            return
+        self._outcome(attempt, outcome, error)
+
+    def _task_done(self, attempt: Attempt, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            error = task.exception()
+            self._outcome(attempt, None if error else task.result(), error)
+            return
+        if attempt.timed_out and not attempt.ignored:
+            self._timed_out(attempt)
+        elif not attempt.ignored and not task.cancelling() and not self._engine.stopping:
+            self._outcome(attempt, None, asyncio.CancelledError("the step cancelled itself"))
+        else:
+            self._taken_away(attempt)
+
+    def _taken_away(self, attempt: Attempt) -> None:
+        """An attempt ended by a cancellation from outside: no outcome, the step stays owed."""
+        if attempt.ignored or self._engine.stopping:
+            self._forget(attempt)
+            return
+        # Either the program goes down right now, or somebody cancelled a task that isn't theirs.
+        # In the second case the engine lives on and calls the step again, after a moment.
+        retry_at = self._engine.clock.now_us() + 1_000_000
+
+        def again() -> None:
+            self._forget(attempt)
+            self._engine.perform_again(attempt.run)
+
+        self._engine.clock.call_at(retry_at, again)
+
+    # ----------------------------------------------------------------------------------- outcomes
+
+    def _finish_later(self, attempt: Attempt, error: BaseException) -> None:
+        self._loop.call_soon(self._outcome, attempt, None, error)
+
+    def _outcome(self, attempt: Attempt, value: Any, error: BaseException | None) -> None:
+        if attempt.ended or attempt.ignored:
+            return
+        self._disarm(attempt)
+        attempt.ended = True
+        command = self._completed(attempt, value) if error is None else self._failed(attempt, error)
+        self._engine.outcome(attempt.run, command, lambda: self._forget(attempt))
+
+    def _completed(self, attempt: Attempt, value: Any) -> c.Command:
+        what = f"result of step {attempt.name!r}"
+        try:
+            encoded, _ = values.encode(
+                value, hint=attempt.call.hint, bytes_max=self._engine.settings.result_bytes_max, what=what
+            )
+        except PolosUsageError as refused:
+            # The effect has happened: calling again would repeat it, so this is final.
+            return c.FailStep(name=attempt.name, attempt=attempt.number, error=failure_of(refused))
+        return c.CompleteStep(name=attempt.name, attempt=attempt.number, value=encoded.value, type=encoded.type)
+
+    def _failed(self, attempt: Attempt, error: BaseException) -> c.Command:
+        call = attempt.call
+        delay_us = None
+        named = call.policy.retry_on is not None
+        if (call.effect != "at_most_once" or named) and retryable(call.policy, error):
+            delay_us = next_delay_us(
+                call.policy, failed_attempts=attempt.number, chance=self._engine.clock.random()
+            )
+        return c.FailStep(name=attempt.name, attempt=attempt.number, error=failure_of(error), delay_us=delay_us)
+
+    def _time_out(self, attempt: Attempt) -> None:
+        if attempt.ended or attempt.ignored or attempt.timed_out:
+            return
+        attempt.timed_out = True
+        if attempt.task is not None:
+            attempt.task.cancel()  # its end is the outcome
+        else:
+            self._timed_out(attempt)
+
+    def _timed_out(self, attempt: Attempt) -> None:
+        """Report a timeout; an attempt in a thread isn't over, its late result may still count."""
+        seconds = attempt.call.timeout_seconds
+        command: c.Command
+        if attempt.call.effect == "at_most_once":
+            command = c.MarkUnknown(
+                name=attempt.name, attempt=attempt.number, reason=f"no outcome within {seconds} s"
+            )
+        else:
+            late = TimeoutError(f"step {attempt.name!r} took longer than {seconds} s")
+            command = self._failed(attempt, late)
+        over = attempt.task is not None
+        if over:
+            attempt.ended = True
+        self._engine.outcome(attempt.run, command, lambda: self._forget(attempt))
+
+    def _disarm(self, attempt: Attempt) -> None:
+        if attempt.alarm is not None:
+            attempt.alarm.cancel()
+            attempt.alarm = None
+
+    def _forget(self, attempt: Attempt) -> None:
+        self._disarm(attempt)
+        if self.in_flight.pop(attempt.key, None) is None:
+            return
+        left = self._by_run[attempt.run] - 1
+        if left:
+            self._by_run[attempt.run] = left
+        else:
+            del self._by_run[attempt.run]
+        if not self.in_flight and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    # ---------------------------------------------------------------------------------- reconcile
+
+    def reconcile(self, run: str, name: str, call: StepCall) -> None:
+        """Ask a step's `reconcile` what became of an attempt of unknown outcome."""
+        assert call.reconcile is not None, "there is something to ask"
+        context = call.context.copy() if call.context is not None else contextvars.copy_context()
+        context.run(current_step.set, f"{run}/{name}")
+        task = self._loop.create_task(self._ask(run, name, call), context=context)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    @property
+    def _asking(self) -> set[asyncio.Task[None]]:
+        return self._engine.background
+
+    async def _ask(self, run: str, name: str, call: StepCall) -> None:
+        assert call.reconcile is not None
+        try:
+            answer = call.reconcile(*call.args, **call.kwargs)
+            if inspect.isawaitable(answer):
+                answer = await answer
+        except Exception:
+            _log.exception("reconcile of step %r of run %s failed; its outcome stays unknown", name, run)
+            return
+        if isinstance(answer, Completed):
+            try:
+                encoded, _ = values.encode(answer.value, hint=call.hint, what=f"result of step {name!r}")
+            except PolosUsageError:
+                _log.exception("reconcile of step %r of run %s gave what can't be recorded", name, run)
+                return
+            command = c.ResolveStep(
+                name=name, outcome="completed", by="reconcile", value=encoded.value, type=encoded.type
+            )
+        elif isinstance(answer, NotDone) or answer is NotDone:
+            command = c.ResolveStep(name=name, outcome="not_done", by="reconcile")
+        else:
+            return
+        self._engine.outcome(run, command, lambda: None)
+
+    # ------------------------------------------------------------------------------------ the end
+
+    async def drain(self, due_us: int) -> None:
+        """Wait until nothing is in flight, or until `due_us`."""
+        if not self.in_flight:
+            return
+        self._idle = self._loop.create_future()
+        idle = self._idle
+
+        def give_up() -> None:
+            if not idle.done():
+                idle.set_result(None)
+
+        alarm: Any = self._engine.clock.call_at(due_us, give_up)
+        try:
+            await idle
+        finally:
+            alarm.cancel()
+
+    async def close(self) -> None:
+        """Take away what is still in flight; those steps stay owed."""
+        tasks = [attempt.task for attempt in self.in_flight.values() if attempt.task is not None]
+        for attempt in list(self.in_flight.values()):
+            attempt.ignored = True
+            self._forget(attempt)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+        self._threads.close()
+
+
+async def _await(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return await func(*args, **kwargs)
+
+
+async def _awaited(outcome: Any) -> Any:
+    return await outcome

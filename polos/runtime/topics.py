@@ -1,0 +1,163 @@
+"""
+Events of topics, and who waits for what.
+
+Waits are rows. A wait that was just decided isn't on disk yet, but an event published now must reach
+it; so the changes of units on their way are kept beside the rows until they are durable.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from polos.engine import commands as c
+from polos.engine import events as e
+from polos.engine.codec import decode
+from polos.engine.json import Json
+from polos.engine.projections import Changes, topic_stream
+from polos.runtime.unit import Unit, Work
+from polos.store.log import Key
+
+if TYPE_CHECKING:
+    from polos.runtime.engine import Engine
+
+__all__ = ["Topics"]
+
+_KINDS = ("topic_wait", "suspend")
+
+
+class Topics:
+    """Publishes events and finds waits."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the engine."""
+        self._engine = engine
+        self._fresh: dict[Key, tuple[bytes | None, int]] = {}
+
+    def publish(
+        self, unit: Unit, topic: str, bodies: list[dict[str, Json]], origin: str, *, run: str | None, root: str | None
+    ) -> list[int]:
+        """
+        Publish events, and satisfy everybody who waits for the topic with the first of them (D15).
+
+        Args:
+            unit: takes the events.
+            topic: the topic.
+            bodies: objects with "data" and "event_type".
+            origin: id of the command or message; event ids are made of it.
+            run: the run that publishes, if one does.
+            root: the root of its tree.
+
+        Returns:
+            For each event, the index of its record in the unit.
+        """
+        waiting = self._waiting(unit, ("topic_wait", topic))
+        indexes: list[int] = []
+        published: list[e.EventPublished] = []
+        for number, body in enumerate(bodies):
+            event_type = body.get("event_type")
+            event = e.EventPublished(
+                topic=topic,
+                data=body.get("data"),
+                event_type=None if event_type is None else str(event_type),
+                event_id=f"{origin}:{number}",
+                run=run,
+                root=root,
+            )
+            indexes.append(unit.append_system(topic_stream(topic), event))
+            published.append(event)
+        if published:
+            for target, name in waiting:
+                self._satisfy(unit, target, name, published[0], index=indexes[0])
+        return indexes
+
+    def _satisfy(self, unit: Unit, run: str, name: str, event: e.EventPublished, *, index: int) -> None:
+        resident = self._engine.loader.find(run)
+        if resident is None:
+            return
+        satisfied = e.WaitSatisfied(
+            name=name,
+            kind="topic",
+            key=event.topic,
+            data=event.data,
+            event_id=event.event_id,
+            event_type=event.event_type,
+            back=len(unit.records) - index,
+            created_us=unit.now_us,
+        )
+        self._engine.decide_on(unit, resident, c.SatisfyTopicWait(name=name, event=satisfied))
+
+    def look_back(self, run: str, name: str, topic: str, since: int) -> None:
+        """Satisfy a wait that accepts earlier events, if there is one."""
+
+        def apply(unit: Unit) -> None:
+            resident = self._engine.loader.find(run)
+            if resident is None or name not in resident.state.ops:
+                return
+            found = self._first_behind(topic, since)
+            if found is None:
+                return
+            event, position, time_us = found
+            satisfied = e.WaitSatisfied(
+                name=name,
+                kind="topic",
+                key=topic,
+                data=event.data,
+                event_id=event.event_id,
+                event_type=event.event_type,
+                sequence_id=position * 4096,
+                created_us=time_us,
+            )
+            self._engine.decide_on(unit, resident, c.SatisfyTopicWait(name=name, event=satisfied))
+
+        self._engine.post(Work(apply))
+
+    def _first_behind(self, topic: str, since: int) -> tuple[e.EventPublished, int, int] | None:
+        """Find the oldest event of a topic behind a sequence id."""
+        found = None
+        with self._engine.store.log.reader() as reader:
+            for record in reader.stream(topic_stream(topic), reverse=True):
+                if record.position * 4096 <= since:
+                    break
+                event = decode(record.type, record.schema_version, record.payload)
+                assert isinstance(event, e.EventPublished), "a topic's stream holds events of the topic"
+                found = event, int(record.position), record.time_us
+        return found
+
+    def suspended(self, unit: Unit, root: str, key: str) -> list[tuple[str, str]]:
+        """Give run and name of the open waits for an answer in a tree, the oldest first."""
+        return self._waiting(unit, ("suspend", root, key))
+
+    def _waiting(self, unit: Unit, prefix: Key) -> list[tuple[str, str]]:
+        """Give run and name of the waits below a prefix, in the order of their keys."""
+        found: dict[Key, str] = {}
+        with self._engine.store.log.reader() as reader:
+            for key, value in reader.rows(prefix):
+                found[key[len(prefix) :]] = value.decode()
+        fresh: Changes = {key: value for key, (value, _) in self._fresh.items()}
+        for changes in (fresh, unit.rows):
+            for key, value in changes.items():
+                if key[: len(prefix)] == prefix:
+                    rest = key[len(prefix) :]
+                    if value is None:
+                        found.pop(rest, None)
+                    else:
+                        found[rest] = value.decode()
+        return [(str(rest[-2]), name) for rest, name in sorted(found.items())]
+
+    def note(self, unit: Unit) -> None:
+        """Keep what a unit on its way says of waits."""
+        for key, value in unit.rows.items():
+            if key[0] in _KINDS:
+                self._fresh[key] = (value, id(unit))
+
+    def durable(self, unit: Unit) -> None:
+        """What this unit says is in the rows now."""
+        for key in unit.rows:
+            if key[0] in _KINDS:
+                held = self._fresh.get(key)
+                if held is not None and held[1] == id(unit):
+                    del self._fresh[key]
+
+    def forget_undurable(self) -> None:
+        """Units on their way were lost."""
+        self._fresh.clear()
