@@ -362,6 +362,42 @@ def test_an_owner_that_is_damaged_is_still_an_owner(path: Path):
                 store.acquire_ownership()
 
 
+# Puts a command into the inbox of argv[1], and stops itself (as ^Z does) at the system call named in argv[2].
+STOPPED_CLIENT = """
+    import os, signal, sys
+    from polos.store.directory import open_store
+    store = open_store(sys.argv[1], read_only=True)
+    reader = store.log.reader()
+    reader.__enter__()
+    real = getattr(os, sys.argv[2])
+    def stop(*arguments, **options):
+        print("stopping", flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return real(*arguments, **options)
+    setattr(os, sys.argv[2], stop)
+    store.inbox.put("b", b"late")
+    print("put", flush=True)
+"""
+
+
+@pytest.mark.parametrize("call", ["open", "fsync", "rename"])
+def test_a_client_stopped_in_the_middle_of_a_command_holds_up_nobody(path: Path, call: str):
+    """With a view of the log open and a command half put, it stops; the owner appends, and reads its inbox."""
+    with opened(path) as store, Child(STOPPED_CLIENT, path, call) as client:
+        epoch = store.acquire_ownership()
+        assert "stopping" == client.hear()
+        os.waitpid(client.pid, os.WUNTRACED)
+        store.inbox.put("a", b"in time")
+        for _ in range(20):
+            store.log.append([unit(record("a", bytes(10_000)))], epoch=epoch)
+        assert ["a"] == [item.command_id for item in store.inbox.pending()]
+        os.kill(client.pid, signal.SIGCONT)
+        while client.hear() == "stopping":
+            os.waitpid(client.pid, os.WUNTRACED)
+            os.kill(client.pid, signal.SIGCONT)
+        assert ["a", "b"] == [item.command_id for item in store.inbox.pending()]
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_is_told_that_it_can_not_use_the_store(path: Path):
     """Reading, writing, opening again: each is `ForkedStore`; closing does nothing to the parent."""

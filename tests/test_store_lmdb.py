@@ -345,6 +345,18 @@ def test_a_commit_that_breaks_off_is_refused_or_of_unknown_outcome(
     log.close()
 
 
+def test_versions_that_another_owner_wrote_are_seen(tmp_path: Path):
+    """What one object remembers of versions counts for nothing once another has appended."""
+    first, second = LmdbLog(tmp_path), LmdbLog(tmp_path)
+    for log, before in ((first, 0), (second, 1), (first, 2), (second, 3)):
+        log.append([unit(record("a"), expected={"a": before})], epoch=log.acquire())
+
+    with first.reader() as reader:
+        assert [1, 2, 3, 4] == [found.version for found in reader.stream("a")]
+    first.close()
+    second.close()
+
+
 def test_a_log_that_can_not_be_opened_again_says_so_until_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """In between every call is refused, none hangs, and nothing is lost."""
     log = LmdbLog(tmp_path)

@@ -19,23 +19,29 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final, Literal, final
+from typing import Literal, final
 
 from polos.clock import Clock, SystemClock
 from polos.errors import NotAPolosStore, PolosUsageError, StoreDamaged, StoreFailed, StoreReadOnly
 from polos.store.blobs import Collected, FileBlobs
 from polos.store.check import check_tail
 from polos.store.files import TEMPORARY_PREFIX, place_file, sync_directory, translated
-from polos.store.format import FORMAT_FILE, FORMAT_VERSION, check_format, format_content
+from polos.store.format import (
+    BLOBS_DIRECTORY,
+    FORMAT_FILE,
+    FORMAT_VERSION,
+    INBOX_DIRECTORY,
+    LOG_DIRECTORY,
+    check_format,
+    format_content,
+)
 from polos.store.inbox_dir import DirectoryInbox
 from polos.store.lmdb_log import LmdbLog
 from polos.store.log import Epoch
-from polos.store.ownership import LOG_DIRECTORY, OwnerInfo, Ownership, owner_info, was_closed_cleanly
+from polos.store.ownership import OwnerInfo, Ownership, owner_info, was_closed_cleanly
 
 __all__ = ["FORMAT_VERSION", "Store", "open_store"]
 
-BLOBS_DIRECTORY: Final = "blobs"
-INBOX_DIRECTORY: Final = "inbox"
 
 Sync = Literal["full", "off"]
 

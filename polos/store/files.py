@@ -17,7 +17,7 @@ from typing import Final, cast
 
 from polos.errors import PolosError, StoreFailed, StoreFull, StoreReadOnly
 
-__all__ = ["FULL_CODES", "TEMPORARY_PREFIX", "json_fields", "place_file", "sync_directory", "translated"]
+__all__ = ["FULL_CODES", "TEMPORARY_PREFIX", "json_fields", "place_file", "sync_directory", "sync_file", "translated"]
 
 FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 READ_ONLY_CODES: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -57,6 +57,15 @@ def place_file(path: Path, data: bytes) -> None:
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

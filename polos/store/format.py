@@ -1,7 +1,7 @@
 """
-The file that makes a directory a polos store, and says of which format.
+What is where in a data directory, and the file that makes it one and says of which format.
 
-It is the first thing made in a new directory and the last thing made in a copy, so a directory without
+The file is the first thing made in a new directory and the last thing made in a copy, so a directory without
 it is either somebody else's or not finished, and isn't touched. The number changes when an older polos could
 misread what a newer one writes; an older one then refuses instead.
 """
@@ -15,10 +15,22 @@ from typing import Final
 from polos.errors import NotAPolosStore, StoreFormatTooNew
 from polos.store.files import json_fields, translated
 
-__all__ = ["FORMAT_FILE", "FORMAT_VERSION", "INCOMPLETE_FILE", "check_format", "format_content"]
+__all__ = [
+    "BLOBS_DIRECTORY",
+    "FORMAT_FILE",
+    "FORMAT_VERSION",
+    "INBOX_DIRECTORY",
+    "INCOMPLETE_FILE",
+    "LOG_DIRECTORY",
+    "check_format",
+    "format_content",
+]
 
 FORMAT_FILE: Final = "format"
 FORMAT_VERSION: Final = 1
+LOG_DIRECTORY: Final = "log"
+BLOBS_DIRECTORY: Final = "blobs"
+INBOX_DIRECTORY: Final = "inbox"
 INCOMPLETE_FILE: Final = "incomplete"  # in a copy that isn't finished
 FORMAT_BYTES_MAX: Final = 4096
 

@@ -30,11 +30,11 @@ from polos.clock import Clock, SystemClock
 from polos.errors import StoreInUse
 from polos.store.environment import Environment, OwnerInfo, found_environment
 from polos.store.files import json_fields, sync_directory, translated
+from polos.store.format import LOG_DIRECTORY
 
 __all__ = ["LOCK_FILE", "OwnerInfo", "Ownership", "owner_info", "was_closed_cleanly"]
 
 LOCK_FILE: Final = "owner.lock"
-LOG_DIRECTORY: Final = "log"
 INFO_BYTES_MAX: Final = 4096
 # struct flock. Linux: type, whence, start, length, pid. The BSDs: start, length, pid, type, whence.
 _IS_LINUX: Final = platform.system() == "Linux"

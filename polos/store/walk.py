@@ -21,6 +21,7 @@ from typing import Final, Literal, TypeAlias, final
 from polos.errors import PolosStoreError, StoreDamaged
 from polos.store.blobs import FileBlobs
 from polos.store.chain import EMPTY_CHAIN, decode_entry, entry_head, parse_blob_reference
+from polos.store.format import BLOBS_DIRECTORY, LOG_DIRECTORY
 from polos.store.keys import pack_key
 from polos.store.layout import decode_row, decode_run, position_key, read_position, stream_key
 from polos.store.lmdb_log import LmdbLog
@@ -89,7 +90,7 @@ class _Walk:
 
     def __init__(self, directory: Path, shared: int) -> None:
         self._directory = directory
-        self._blobs = FileBlobs(directory / "blobs")
+        self._blobs = FileBlobs(directory / BLOBS_DIRECTORY)
         self._note = mmap.mmap(shared, NOTE.size)
         self._seen: set[str] = set()
         self._versions: dict[str, int] = {}
@@ -106,7 +107,7 @@ class _Walk:
 
     def run(self, extent: str, fold: str) -> None:
         self._at("environment", 0)
-        log = LmdbLog(self._directory / "log", read_only=True)
+        log = LmdbLog(self._directory / LOG_DIRECTORY, read_only=True)
         with log.reader() as reader:
             if extent == "tail":
                 last = reader.head().position
