@@ -19,44 +19,30 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from polos.store.directory import Store, Sync, open_store
-from polos.store.log import AppendUnit, Epoch, Key
-from polos.store.writer import Committed, Outcome, Writer
+from polos.store.directory import Store, open_store
 
 from tests.contract.logs import payloads, record, unit
 from tests.crash.children import ChildFailed, in_child
 from tests.crash.kill_points import KillPoint, any_call, kill_points
+from tests.crash.lives import (
+    LARGE_BYTES,
+    MAP_BYTES,
+    append_groups,
+    body,
+    consume,
+    make_and_append,
+    make_store,
+    numbered,
+    opened,
+    put_and_consume,
+    write_rounds,
+    write_with_blobs,
+)
 from tests.crash.stepper import mark
 
 pytestmark = pytest.mark.usefixtures("ptrace")
 
-MAP_BYTES = 64 << 20
-LARGE_BYTES = 70_000
 KEPT: list[Store] = []  # stores that are never closed, as if their process had died
-
-
-def opened(directory: Path, sync: Sync = "full", *, check: bool = False) -> Store:
-    """Open the store of a victim; without the check in an interpreter of its own, as the tests look closer."""
-    return open_store(directory / "data", map_bytes=MAP_BYTES, sync=sync, check=check)
-
-
-def body(number: int) -> bytes:
-    """Give the payload of a unit of its own; those of fives are too large for the log."""
-    return (b"%d," % number).ljust(LARGE_BYTES if number % 5 == 0 else 10, b".")
-
-
-def numbered(number: int) -> AppendUnit:
-    """Make a unit that touches three streams and three rows, so that any part of it without the rest shows."""
-    rows: dict[Key, bytes | None] = {("unit", number): b"there", ("last",): b"%d" % number}
-    if number > 3:
-        rows["unit", number - 3] = None
-    return unit(
-        record("left", b"%d" % number),
-        record("right", b"%d" % number),
-        record(f"own-{number}", body(number)),
-        expected={"left": number - 1, f"own-{number}": 0},
-        rows=rows,
-    )
 
 
 def check_units(store: Store) -> int:
@@ -114,95 +100,26 @@ def check_promises(point: KillPoint, *, promised: int = 0, group: int, opened_as
     survivors(point, check, opened_as_users_do=opened_as_users_do)
 
 
-def make_store(directory: Path) -> None:
-    """Leave a new store behind."""
-    opened(directory).close()
-
-
 def test_making_a_store(tmp_path):
     """A store that was killed while it was made can be opened and used as if nothing had been there."""
-
-    def program(directory: Path) -> None:
-        with opened(directory) as store:
-            store.log.append([numbered(1)], epoch=store.acquire_ownership())
-            mark("acknowledged", 1)
-
-    for point in kill_points(program, tmp_path / "victims"):
+    for point in kill_points(make_and_append, tmp_path / "victims"):
         check_promises(point, group=1)
 
 
 @pytest.mark.parametrize("sync", ["full", "off"])
 def test_appending(tmp_path, sync):
     """Groups that were acknowledged are there, others are there whole or not at all; synced or not."""
-
-    def program(directory: Path) -> None:
-        with opened(directory, sync) as store:
-            epoch = store.acquire_ownership()
-            mark("begin")
-            for last in (2, 4, 6):
-                store.log.append([numbered(last - 1), numbered(last)], epoch=epoch)
-                mark("acknowledged", last)
+    program = partial(append_groups, sync=sync)
 
     # Opening checks what wasn't closed cleanly, in an interpreter of its own; it must find no fault with any of these.
     for point in kill_points(program, tmp_path / "victims", prepare=make_store, begin="begin"):
         check_promises(point, group=2, opened_as_users_do=True)
 
 
-def write_rounds(store: Store, epoch: Epoch, rounds: list[list[int]]) -> None:
-    """Append units through a writer, a round in one commit, and mark each when its outcome is known."""
-    done = threading.Event()
-    left = list(rounds)
-    waiting: set[int] = set()
-
-    def submit_round() -> None:
-        if not left:
-            done.set()
-            return
-        waiting.update(left[0])
-        for number in left.pop(0):
-            writer.submit(numbered(number), number)
-
-    def on_commit(outcomes: list[tuple[int, Outcome]]) -> None:
-        for number, outcome in outcomes:
-            assert isinstance(outcome, Committed), outcome
-            mark("acknowledged", number)
-            waiting.remove(number)
-        if not waiting:
-            # On the writer's own thread, so that it can't begin a commit before the round is whole.
-            submit_round()
-
-    writer = Writer[int](store.log, epoch, store.blobs, on_commit=on_commit)
-    submit_round()
-    done.wait()
-    writer.close()
-
-
 def test_writing_with_blobs(tmp_path):
     """The same through the writer's thread, with groups, and with payloads that become blobs first."""
-
-    def program(directory: Path) -> None:
-        with opened(directory) as store:
-            epoch = store.acquire_ownership()
-            mark("begin")
-            write_rounds(store, epoch, [[1], [2, 3, 4], [5], [6, 7], [8, 9], [10]])
-
-    for point in kill_points(program, tmp_path / "victims", prepare=make_store, begin="begin"):
+    for point in kill_points(write_with_blobs, tmp_path / "victims", prepare=make_store, begin="begin"):
         check_promises(point, group=3)
-
-
-def consume(store: Store, epoch: Epoch) -> None:
-    """Do with the inbox what an owner does: record first, remove after, and never record twice."""
-    for item in store.inbox.pending():
-        with store.log.reader() as reader:
-            known = reader.row(("consumed", item.command_id)) is not None
-        if not known:
-            consumed = unit(
-                record("inbox", item.command_id.encode()), rows={("consumed", item.command_id): item.payload}
-            )
-            store.log.append([consumed], epoch=epoch)
-            mark("consumed", int(item.command_id))
-        store.inbox.remove(item.command_id)
-        mark("removed", int(item.command_id))
 
 
 def check_commands(point: KillPoint, *, put: int, consumed: int = 0) -> None:
@@ -230,17 +147,7 @@ def check_commands(point: KillPoint, *, put: int, consumed: int = 0) -> None:
 
 def test_commands_through_the_inbox(tmp_path):
     """A command that was put is consumed exactly once, whoever is killed when."""
-
-    def program(directory: Path) -> None:
-        with opened(directory) as store:
-            epoch = store.acquire_ownership()
-            mark("begin")
-            for number in (1, 2, 3):
-                store.inbox.put(str(number), b"payload of %d" % number)
-                mark("put", number)
-            consume(store, epoch)
-
-    for point in kill_points(program, tmp_path / "victims", prepare=make_store, begin="begin"):
+    for point in kill_points(put_and_consume, tmp_path / "victims", prepare=make_store, begin="begin"):
         check_commands(point, put=0)
 
 
