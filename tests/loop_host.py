@@ -150,3 +150,31 @@ def describe(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return f"{type(error).__name__}({', '.join(describe(one) for one in error.exceptions)})"
     return f"{type(error).__name__}({error})"
+
+
+class Host:
+    """A host that does nothing by itself and takes down what it hears."""
+
+    def __init__(self, **options: Any) -> None:
+        self.refuses = False
+        self.started: list[LoopTimer] = []
+        self.cancelled: list[LoopTimer] = []
+        self.errors: list[str] = []
+        self.loop = WorkflowLoop(self, **{"start_time": 100.0, **options})
+
+    def timer_started(self, timer: LoopTimer) -> None:
+        if self.refuses:
+            raise LookupError("no timers here")
+        self.started.append(timer)
+
+    def timer_cancelled(self, timer: LoopTimer) -> None:
+        self.cancelled.append(timer)
+
+    def unhandled(self, context: dict[str, Any]) -> None:
+        self.errors.append(str(context.get("exception", context["message"])))
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start a main task and run it until it waits."""
+        main = self.loop.start(coroutine)
+        self.loop.activate(lambda: None, 100.0)
+        return main

@@ -379,7 +379,8 @@ def test_discarding_twice():
     async def body(play):
         play.timer = asyncio.get_running_loop().call_later(5, print)
         play.future = asyncio.get_running_loop().create_future()
-        await play.future
+        play.future.add_done_callback(print)
+        await play.step("wait")
 
     play, first = evicted(body)
     lines = len(play.transcript)

@@ -104,7 +104,7 @@ class WorkflowLoop(PureLoop):
     # ------------------------------------------------------------------------------------------- for the host
 
     def start(self, coro: Coroutine[Any, Any, Any]) -> WorkflowTask:
-        """Make the main task, path `main`. It runs in the activation this is called in, else in the next one."""
+        """Make the main task, path `main`, before any other. It runs in this activation, or in the next one."""
         assert self._main is None, "a loop runs one run"
         accepting, self._accepting = self._accepting, True
         try:
@@ -143,7 +143,7 @@ class WorkflowLoop(PureLoop):
         End what the main task left behind.
 
         Other tasks are cancelled once, in creation order, and run until they wait; async generators that are still
-        open are closed by tasks; what is left then is discarded, and the loop with it.
+        open are closed by tasks; what is left then is discarded, and the loop with it. The host hears of errors.
 
         Returns:
             Where code stands that doesn't let itself be ended (see `discard`).
@@ -155,8 +155,13 @@ class WorkflowLoop(PureLoop):
             return []
         assert self._main is not None
         assert self._main.done(), "the main task goes first"
-        self._enter(self._cancel_tasks)
-        self._enter(self._close_generators)
+        left = self.tasks()
+        self._enter(lambda: [task.cancel() for task in left])
+        self._enter(lambda: left.extend(self._close_generators()))
+        for task in left:
+            error = None if not task.done() or task.cancelled() else task.exception()
+            if error is not None:
+                self.call_exception_handler({"message": "error at the end of a run", "exception": error, "task": task})
         return self.discard()
 
     def discard(self) -> list[str]:
@@ -329,10 +334,9 @@ class WorkflowLoop(PureLoop):
         if when != when:  # noqa: PLR0124 -- not a number
             raise ValueError("a timer's due time is not a number")
         scope = self._scope
-        name = f"{self.current_path()}/timer#1"
-        if scope is not None:
-            scope.timers += 1
-            name = f"{scope.path}/timer#{scope.timers}"
+        assert scope is not None, "the main task is made first"
+        scope.timers += 1
+        name = f"{scope.path}/timer#{scope.timers}"
         if context is None:
             context = contextvars.copy_context()
         timer = LoopTimer(when, callback, args, self, context, scope, name)
@@ -363,10 +367,9 @@ class WorkflowLoop(PureLoop):
             coro.close()
             raise RunEvicted
         parent = self._scope
-        path = "main.1"
-        if parent is not None:
-            parent.children += 1
-            path = f"{parent.path}.{parent.children}"
+        assert parent is not None, "the main task is made first"
+        parent.children += 1
+        path = f"{parent.path}.{parent.children}"
         if context is None:
             context = contextvars.copy_context()
         task = self._make_task(coro, name=name, context=context, path=path, **options)
@@ -472,14 +475,12 @@ class WorkflowLoop(PureLoop):
 
     # ------------------------------------------------------------------------------------------------- ending
 
-    def _cancel_tasks(self) -> None:
-        for task in self.tasks():
-            task.cancel()
-
-    def _close_generators(self) -> None:
+    def _close_generators(self) -> list[WorkflowTask]:
+        closers: list[WorkflowTask] = []
         for number, generator in self._generators.unfinished():
             self._generators.release(number)
-            self.create_task(_close(generator))
+            closers.append(self.create_task(_close(generator)))
+        return closers
 
     def _end_code(self, stubborn: list[str]) -> None:
         """End all code. It can't make tasks any more, but it may still begin generators."""

@@ -238,8 +238,7 @@ async def leave_group(group: Any, kind: type[BaseException] | None, error: BaseE
 async def _wait_for_members(group: Any) -> BaseException | None:
     cancellation: BaseException | None = None
     while group._tasks:
-        if group._on_completed_fut is None:
-            group._on_completed_fut = group._loop.create_future()
+        group._on_completed_fut = group._loop.create_future()  # a member's end looks for it
         try:
             await group._on_completed_fut
         except asyncio.CancelledError as raised:
