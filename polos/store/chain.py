@@ -52,6 +52,7 @@ BLOBS_MAX: Final = 2**16 - 1
 # number of blobs, bytes of the type, bytes of the stream; then type, stream and blob digests.
 _FIXED = struct.Struct(">BBHIQQqI32sHHH")
 _FIXED_BYTES = _FIXED.size
+SHORTEST_BYTES: Final = HEAD_BYTES + _FIXED_BYTES
 _REFERENCE = struct.Struct(">32sQ")
 _ENCODINGS = {int(encoding): encoding for encoding in PayloadEncoding}
 _sha256 = hashlib.sha256
@@ -99,7 +100,7 @@ def encode_entry(record: NewRecord, position: Position, version: Version, previo
 
 def entry_head(entry: bytes, position: int) -> bytes:
     """Give the head that an entry claims; it isn't checked."""
-    if len(entry) < HEAD_BYTES + _FIXED_BYTES:
+    if len(entry) < SHORTEST_BYTES:
         raise StoreDamaged(f"record {position} is cut short", position=position)
     return entry[:HEAD_BYTES]
 
@@ -116,7 +117,8 @@ def decode_entry(entry: bytes, position: int, previous: bytes) -> Record:
     Raises:
         StoreDamaged: the entry doesn't follow from `previous`, or the payload isn't the digest's.
     """
-    claimed = entry_head(entry, position)
+    if len(entry) < SHORTEST_BYTES:
+        raise StoreDamaged(f"record {position} is cut short", position=position)
     (
         form, encoding, schema_version, key_id, own_position, version, time_us, length, digest,
         blobs, kind_bytes, stream_bytes,
@@ -125,7 +127,8 @@ def decode_entry(entry: bytes, position: int, previous: bytes) -> Record:
     stream_at = names + kind_bytes
     blobs_at = stream_at + stream_bytes
     body = blobs_at + 32 * blobs
-    if claimed != next_head(previous, entry[HEAD_BYTES:body]):
+    leaf = _sha256(b"\x00" + entry[HEAD_BYTES:body]).digest()
+    if entry[:HEAD_BYTES] != _sha256(b"\x02" + previous + leaf).digest():
         raise StoreDamaged(f"record {position} doesn't follow from the one before it", position=position)
     payload = entry[body:]
     if length != len(payload) or digest != _sha256(payload).digest():

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Protocol, final
 
 from polos.errors import BlobMissing, StoreClosed, StoreDamaged
-from polos.store.chain import EMPTY_CHAIN, decode_entry, entry_head, head_of, parse_blob_reference
+from polos.store.chain import EMPTY_CHAIN, HEAD_BYTES, decode_entry, entry_head, head_of, parse_blob_reference
 from polos.store.keys import encode_key
 from polos.store.layout import Table, decode_row, decode_run, position_key, read_position, stream_key
 from polos.store.log import LOG_START, STREAM_START, Epoch, Head, Key, PayloadEncoding, Position, Record, Version
@@ -27,6 +27,7 @@ __all__ = ["EPOCH_KEY", "BlobSource", "EntryReader", "Tables"]
 EPOCH_KEY = b"epoch"
 # Every part of a key starts with 0x01 or 0x02, so all keys under a prefix are smaller than this behind it.
 BEHIND_PREFIX = b"\x03"
+NOTHING = (b"", b"")
 
 
 class BlobSource(Protocol):
@@ -100,8 +101,9 @@ class EntryReader:
             self._check_open()
             if read_position(key) != expected:
                 raise StoreDamaged(f"record {expected} is missing", position=expected)
-            yield self._resolved(decode_entry(entry, expected, previous))
-            previous = entry_head(entry, expected)
+            record = decode_entry(entry, expected, previous)
+            yield self._resolved(record) if record.encoding else record
+            previous = entry[:HEAD_BYTES]
             expected += 1
 
     def stream(
@@ -168,14 +170,24 @@ class EntryReader:
         if after:
             # The wanted version may lie inside a run, which then starts before it.
             start = next((run[0] for run in self._runs(stream, stop=after + 2, reverse=True)), 0)
-        expected: int | None = None
-        for first, position, count in self._runs(stream, start=start):
-            if expected is not None and first != expected:
-                raise StoreDamaged(f"L2: the index of stream {stream} goes from version {expected - 1} to {first}")
-            expected = first + count
-            skip = max(0, after + 1 - first)
-            if skip < count:
-                yield from self._run(stream, first + skip, position + skip, count - skip)
+        # Runs that lie behind one another in the log, too, are read as one: a history without company is one scan.
+        first = position = count = 0
+        for run_first, run_position, run_count in self._runs(stream, start=start):
+            if count and run_first != first + count:
+                last = first + count - 1
+                raise StoreDamaged(f"L2: the index of stream {stream} goes from version {last} to {run_first}")
+            if count and run_position == position + count:
+                count += run_count
+                continue
+            yield from self._behind(stream, after, first, position, count)
+            first, position, count = run_first, run_position, run_count
+        yield from self._behind(stream, after, first, position, count)
+
+    def _behind(self, stream: str, after: int, first: int, position: int, count: int) -> Iterator[Record]:
+        """Give what of a run lies behind a version."""
+        skip = max(0, after + 1 - first)
+        if skip < count:
+            yield from self._run(stream, first + skip, position + skip, count - skip)
 
     def _backward(self, stream: str, after: int) -> Iterator[Record]:
         expected: int | None = None
@@ -184,9 +196,7 @@ class EntryReader:
                 last = first + count - 1
                 raise StoreDamaged(f"L2: the index of stream {stream} goes from version {last} to {expected}")
             expected = first
-            skip = max(0, after + 1 - first)
-            if skip < count:
-                yield from reversed(list(self._run(stream, first + skip, position + skip, count - skip)))
+            yield from reversed(list(self._behind(stream, after, first, position, count)))
             if first <= after + 1:
                 return
 
@@ -197,10 +207,10 @@ class EntryReader:
             raise StoreDamaged(
                 f"stream {stream} should go on at record {position}, which is missing", position=position
             )
-        found = self.tables.scan("log", position_key(position), position_key(position + count))
+        found = islice(self.tables.scan("log", position_key(position)), count)
         for wanted in range(position, position + count):
             self._check_open()
-            key, entry = next(found, (b"", b""))
+            key, entry = next(found, NOTHING)
             if key != position_key(wanted):
                 raise StoreDamaged(f"record {wanted} is missing", position=wanted)
             record = decode_entry(entry, wanted, previous)
@@ -210,8 +220,8 @@ class EntryReader:
                     f"which is version {record.version} of {record.stream}",
                     position=wanted,
                 )
-            yield self._resolved(record)
-            previous = entry_head(entry, wanted)
+            yield self._resolved(record) if record.encoding else record
+            previous = entry[:HEAD_BYTES]
             version += 1
 
     def _resolved(self, record: Record) -> Record:
