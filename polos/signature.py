@@ -68,11 +68,11 @@ def read_signature(func: Callable[..., Any], names: Mapping[str, Any] | None = N
     if len(parameters) not in (1, 2):
         raise TypeError(
             f"workflow function {called} must take a context and at most one payload, it takes {len(parameters)} "
-            f"parameters ({', '.join(map(str, parameters))})"
+            f"parameters ({', '.join(parameter.name for parameter in parameters)})"
         )
     for parameter in parameters:
         if parameter.kind not in _POSITIONAL:
-            raise TypeError(f"parameter {str(parameter)!r} of workflow function {called} can't be given by position")
+            raise TypeError(f"parameter {parameter.name!r} of workflow function {called} can't be given by position")
     namespace: dict[str, Any] = {**getattr(func, "__globals__", {}), **(names or {})}
     _check_context(called, parameters[0], namespace)
     return _read_payload(called, parameters[1], namespace) if len(parameters) == 2 else Signature()
