@@ -179,7 +179,7 @@ class ForceCancel:
 class Diverge:
     """The code doesn't fit the history."""
 
-    report: dict[str, Json] = field(default_factory=dict)
+    report: dict[str, Json] = field(default_factory=dict[str, Json])
     message: str = ""
 
 

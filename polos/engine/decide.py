@@ -31,8 +31,8 @@ SIGNALS_KEPT_MAX = 100
 class Decision:
     """What follows from a command: events of the run itself, messages to others."""
 
-    events: list[e.Event] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
+    events: list[e.Event] = field(default_factory=list[e.Event])
+    messages: list[Message] = field(default_factory=list[Message])
 
 
 def decide(state: RunState, command: c.Command, *, now_us: int) -> Decision:

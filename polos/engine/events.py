@@ -40,8 +40,6 @@ class Failure:
 
 
 # ------------------------------------------------------------------------------------------- runs
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCreated:
     """A run exists; it isn't started yet."""
@@ -173,8 +171,6 @@ class RunForked:
 
 
 # ------------------------------------------------------------------------------------------ steps
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepScheduled:
     """The code asked for a step: the intent, durable before the call (effect class permitting)."""
@@ -282,8 +278,6 @@ class PatchMarked:
 
 
 # ---------------------------------------------------------------------------------------- waiting
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimerStarted:
     """The code waits for a moment."""
@@ -395,8 +389,6 @@ class UpdateAnswered:
 
 
 # --------------------------------------------------------------------------------- other runs
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildStarted:
     """The code started another run."""
@@ -457,14 +449,12 @@ class MessageDelivered:
 
 
 # -------------------------------------------------------------------------------- state, streams
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChanged:
     """Fields of `ctx.state` that changed, and fields that went."""
 
     cause: int
-    changed: Json = field(default_factory=dict)
+    changed: Json = field(default_factory=dict[str, Any])
     removed: tuple[str, ...] = ()
 
 
@@ -487,8 +477,6 @@ class StreamChunk:
 
 
 # ---------------------------------------------------------------------------------------- system
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventPublished:
     """An event of a topic."""
@@ -507,11 +495,11 @@ class CodeRegistered:
 
     workflow: str
     digest: str
-    modules: Json = field(default_factory=dict)  # module name → digest of its source
-    blobs: Json = field(default_factory=dict)  # module name → blob of its source; empty when switched off
+    modules: Json = field(default_factory=dict[str, Any])  # module name → digest of its source
+    blobs: Json = field(default_factory=dict[str, Any])  # module name → blob of its source; empty when switched off
     git_commit: str | None = None
     python: str = ""
-    packages: Json = field(default_factory=dict)
+    packages: Json = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,4 +6,4 @@ from typing import TypeAlias
 
 __all__ = ["Json"]
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"

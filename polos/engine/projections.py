@@ -38,12 +38,12 @@ from polos.engine.state import ENDED, OpKind, RunState, next_due_us, status, wai
 
 __all__ = [
     "CODE_PREFIX",
-    "Changes",
     "INBOX_STREAM",
-    "Key",
     "RUN_PREFIX",
-    "Rows",
     "TOPIC_PREFIX",
+    "Changes",
+    "Key",
+    "Rows",
     "advance",
     "fold_rows",
     "run_rows",
@@ -218,7 +218,7 @@ def advance(state: RunState, event: e.Event, *, time_us: int, rows: Changes) -> 
             _change(rows, waits, _all_wait_rows(state))
     elif kind in _OP_EVENTS:
         shown = _shown(state)
-        name: str = event.name  # type: ignore[union-attr]  # every event of _OP_EVENTS has a name
+        name = str(getattr(event, "name"))  # noqa: B009  # every event of _OP_EVENTS has one, the union hasn't
         waits = wait_rows(state, name)
         evolve(state, event, time_us=time_us)
         _change(rows, waits, wait_rows(state, name))

@@ -50,8 +50,6 @@ class RetryPolicy:
             raise ValueError(message)
 
 
-
-
 def retryable(policy: RetryPolicy, error: BaseException) -> bool:
     """Tell whether the policy tries again after this exception, attempts permitting."""
     if isinstance(error, policy.non_retryable):

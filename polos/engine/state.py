@@ -233,6 +233,10 @@ class KeptSignal:
     at_us: int
 
 
+# When, version, and key of a debt that waits for a moment.
+Due = tuple[int, int, DebtKind, str]
+
+
 @dataclass(slots=True)
 class RunState:
     """A run, folded from its stream. `evolve` owns it and changes it in place."""
@@ -278,17 +282,21 @@ class RunState:
     result_type: str | None = None
     initial_state: Json = None
     state_value: dict[str, Any] | None = None
-    ops: dict[str, Op] = field(default_factory=dict)
+    ops: dict[str, Op] = field(default_factory=dict[str, Op])
     busy: int = 0  # open requests that keep the run `running`
     unknown: int = 0  # open steps of unknown outcome
-    finished: dict[str, int] = field(default_factory=dict)  # name → version of the event with the answer
-    patches: dict[str, bool] = field(default_factory=dict)
-    signals: dict[tuple[str, str], list[KeptSignal]] = field(default_factory=dict)
-    signals_seen: dict[str, None] = field(default_factory=dict)
-    updates: dict[str, int] = field(default_factory=dict)
-    children: dict[str, str] = field(default_factory=dict)  # child run → name; those cancelled with this run
-    owed: dict[tuple[DebtKind, str], Debt] = field(default_factory=dict)  # in order of version
-    dues: list[tuple[int, int, DebtKind, str]] = field(default_factory=list)  # heap (due, version, debt), maybe stale
+    finished: dict[str, int] = field(default_factory=dict[str, int])  # name → version of the event with the answer
+    patches: dict[str, bool] = field(default_factory=dict[str, bool])
+    signals: dict[tuple[str, str], list[KeptSignal]] = field(default_factory=dict[tuple[str, str], list[KeptSignal]])
+    signals_seen: dict[str, None] = field(default_factory=dict[str, None])
+    updates: dict[str, int] = field(default_factory=dict[str, int])
+    children: dict[str, str] = field(default_factory=dict[str, str])  # child run → name; cancelled with this run
+    owed: dict[tuple[DebtKind, str], Debt] = field(
+        default_factory=dict[tuple[DebtKind, str], Debt]
+    )  # in order of version
+    dues: list[tuple[int, int, DebtKind, str]] = field(
+        default_factory=list[tuple[int, int, DebtKind, str]]
+    )  # heap (due, version, debt), maybe stale
 
 
 def status(state: RunState) -> str:

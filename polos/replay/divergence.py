@@ -7,6 +7,7 @@ names the event, what is recorded, what the code asked for and the line that ask
 
 from __future__ import annotations
 
+import inspect
 import sys
 from dataclasses import dataclass
 from types import FrameType
@@ -20,7 +21,8 @@ _OWN = ("/polos/replay/", "/polos/step.py", "/polos/context.py", "/asyncio/")
 
 def caller_line() -> str:
     """Give file and line of the nearest frame that isn't polos's or asyncio's own."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 — the documented way to the caller's line
+    here = inspect.currentframe()
+    frame: FrameType | None = here.f_back if here is not None else None
     while frame is not None:
         name = frame.f_code.co_filename.replace("\\", "/")
         if not any(part in name for part in _OWN):
@@ -40,7 +42,7 @@ class Difference:
     asked: str | None
 
 
-class Divergence(Exception):  # noqa: N818 — the term of the field
+class Divergence(Exception):  # the term of the field
     """The code doesn't fit the run's history."""
 
     def __init__(
@@ -56,7 +58,8 @@ class Divergence(Exception):  # noqa: N818 — the term of the field
             line: file and line that asked.
             python: the Python version that recorded, if it is another one.
         """
-        text = f"after event {cause} the log has {recorded or 'no such request'}, the code asks for {asked or 'nothing'}"
+        text = f"after event {cause} the log has {recorded or 'no such request'}"
+        text += f", the code asks for {asked or 'nothing'}"
         if line:
             text += f" at {line}"
         here = ".".join(map(str, sys.version_info[:3]))

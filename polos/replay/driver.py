@@ -16,89 +16,19 @@ The driver performs nothing. Functions to be called wait in `pending` until the 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from polos.engine import events as e
 from polos.engine.commands import Request
 from polos.engine.json import Json
-from polos.engine.retry import RetryPolicy
 from polos.errors import ExecutionCancelledError, RunEvicted
 from polos.replay.divergence import Difference, Divergence, caller_line
+from polos.replay.facts import Counters, Fact, Outcome, Pending, StepCall, Values
 from polos.replay.loop import LoopTimer, WorkflowLoop
 
-__all__ = ["Counters", "Driver", "Fact", "Outcome", "Pending", "StepCall"]
-
-
-@dataclass(slots=True, kw_only=True)
-class Fact:
-    """
-    Something that happened to the run, with its place.
-
-    Attributes:
-        version: place in the run's stream.
-        event: what happened.
-        time_us: the record's time.
-        position: place in the log; 0 while it isn't known, which is until it is durable.
-        source: for `ResultReused`, the event of the earlier attempt that holds the answer.
-    """
-
-    version: int
-    event: e.Event
-    time_us: int
-    position: int = 0
-    source: e.Event | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepCall:
-    """How the shell is to perform a step."""
-
-    key: str
-    func: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    policy: RetryPolicy
-    timeout_seconds: float | None = None
-    effect: str = "idempotent"
-    reconcile: Callable[..., Any] | None = None
-    hint: Any = None
-    context: contextvars.Context | None = None
-
-
-@dataclass(slots=True)
-class Pending:
-    """A request whose answer the code waits for."""
-
-    future: asyncio.Future[Fact]
-    request: e.Event
-    call: StepCall | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How the body ended: with a result, or with an error."""
-
-    result: Any = None
-    error: BaseException | None = None
-
-
-class Values(Protocol):
-    """Where values that code may not make itself come from; `polos.clock.Clock` fits."""
-
-    def now_us(self) -> int:
-        """Microseconds since the epoch."""
-        ...
-
-    def random(self) -> float:
-        """A float in [0, 1)."""
-        ...
-
-    def uuid4(self) -> str:
-        """A random UUID."""
-        ...
+__all__ = ["Driver"]
 
 
 # Requests that `decide` adds by itself when a run ends, so that code needn't ask for them.
@@ -137,19 +67,6 @@ class _Asked:
 class _UpdateHandler:
     func: Callable[..., Any]
     validator: Callable[..., Any] | None
-
-
-@dataclass(slots=True)
-class Counters:
-    """Names in program order: the second use of a key is `key#2` (D11)."""
-
-    used: dict[str, int] = field(default_factory=dict)
-
-    def name(self, key: str) -> str:
-        escaped = key.replace("#", "##")
-        count = self.used.get(escaped, 0) + 1
-        self.used[escaped] = count
-        return escaped if count == 1 else f"{escaped}#{count}"
 
 
 class Driver:
@@ -192,9 +109,7 @@ class Driver:
         self._new_run_id = new_run_id
         self._python = python
         self._wait_threshold_us = wait_threshold_us
-        self._loop = WorkflowLoop(
-            self, start_time=start_us / 1e6, activation_callbacks_max=activation_callbacks_max
-        )
+        self._loop = WorkflowLoop(self, start_time=start_us / 1e6, activation_callbacks_max=activation_callbacks_max)
         self._main: asyncio.Task[Any] | None = None
         self._counters = Counters()
         self._timers: dict[str, LoopTimer] = {}
@@ -462,9 +377,7 @@ class Driver:
                 failure = e.Failure(type=type(error).__name__, message=str(error))
                 answered = e.UpdateAnswered(cause=self.cause, update_id=event.update_id, error=failure)
             else:
-                answered = e.UpdateAnswered(
-                    cause=self.cause, update_id=event.update_id, value=encoded, type=type_path
-                )
+                answered = e.UpdateAnswered(cause=self.cause, update_id=event.update_id, value=encoded, type=type_path)
             self._request(answered, None)
 
         task = self._loop.create_task(answer())
@@ -516,10 +429,10 @@ class Driver:
         # The loop's own timers are asked for by name.
         if isinstance(event, e.TimerStarted):
             for index, asked in enumerate(self._asked):
-                if asked.line != "matched" and isinstance(asked.request.event, e.TimerStarted):
-                    if asked.request.event.name == name:
-                        del self._asked[index]
-                        return
+                held = asked.request.event
+                if asked.line != "matched" and isinstance(held, e.TimerStarted) and held.name == name:
+                    del self._asked[index]
+                    return
         if name in self._reused:
             return  # answered by an earlier attempt; the answer is on its way and nobody waits for it
         if self._ending:
@@ -629,9 +542,7 @@ class Driver:
                         continue  # the engine closed the run, not the code
                 elif isinstance(event, _CLOSINGS) and (ended or self.forced or not self._waits(event)):
                     continue
-                raise Divergence(
-                    cause=self.cause, recorded=_shown(event), asked=None, line=None, python=self._python
-                )
+                raise Divergence(cause=self.cause, recorded=_shown(event), asked=None, line=None, python=self._python)
         if ended and not recorded_end:
             raise Divergence(
                 cause=self.cause, recorded=None, asked="the end of the run", line=None, python=self._python

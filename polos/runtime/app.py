@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from polos import registry
-from polos.clock import Clock, SystemClock
+from polos.clock import Clock
 from polos.errors import PolosUsageError
 from polos.runtime.bodies import Bodies
 from polos.runtime.client import PolosClient
+from polos.runtime.connection import StoreConnection
 from polos.runtime.engine import Engine
 from polos.runtime.guards import guards
 from polos.runtime.settings import Settings
@@ -146,7 +147,7 @@ class Polos(PolosClient):
     ```
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # the order that programs use
         self,
         project_id: str | None = None,
         api_url: str | None = None,
@@ -180,10 +181,9 @@ class Polos(PolosClient):
         Raises:
             PolosUsageError: a setting that doesn't exist.
         """
-        super().__init__(api_url, api_key, project_id, deployment_id, data_dir=data_dir)
+        super().__init__(api_url, api_key, project_id, deployment_id, data_dir=data_dir, clock=clock)
         self.port = port
         self.channels = list(channels or [])
-        self._clock: Clock = clock or SystemClock()
         self._settings = settings_from(
             settings, deployment_id=deployment_id, max_concurrent_workflows=max_concurrent_workflows
         )
@@ -210,6 +210,11 @@ class Polos(PolosClient):
             definitions=self._definitions,
             fallback=False,
         )
+        self.close()  # what was opened to read before
+        self._opened = StoreConnection(
+            self._engine.store, clock=self._clock, timeout_seconds=self.client_timeout_seconds
+        )
+        self._owns_store = False
         self._stopped = asyncio.Event()
         self._watch_termination()
 
@@ -232,6 +237,8 @@ class Polos(PolosClient):
         try:
             await stop_engine(engine)
         finally:
+            self._opened = None
+            self._owns_store = True
             self._unwatch_termination()
             if self._stopped is not None:
                 self._stopped.set()

@@ -8,7 +8,7 @@ attempt that ended is recorded: completed, failed, tried again, cancelled or con
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,18 +21,20 @@ from polos.engine.json import Json
 from polos.engine.retry import next_delay_us, retryable
 from polos.engine.state import Phase, RunState
 from polos.errors import PolosUsageError, StepExecutionError, WorkflowNeverWaits
-from polos.replay.driver import Driver, Outcome
+from polos.replay.driver import Driver
+from polos.replay.facts import Outcome
 from polos.runtime.code import describe_code
 from polos.runtime.direct import DirectCode
 from polos.runtime.performer import failure_of
 from polos.runtime.ports import RunCode
 
 if TYPE_CHECKING:
+    from polos.definition import Workflow
     from polos.runtime.engine import Engine
     from polos.runtime.unit import Resident
-    from polos.definition import Workflow
 
 __all__ = ["Bodies", "Described"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
@@ -41,10 +43,10 @@ class Described:
     code: str
     python: str
     direct: bool
-    modules: Mapping[str, str] = field(default_factory=dict)
-    sources: Mapping[str, bytes] = field(default_factory=dict)
+    modules: Mapping[str, str] = field(default_factory=dict[str, str])
+    sources: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     git_commit: str | None = None
-    packages: Mapping[str, str] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class Bodies:
@@ -151,7 +153,7 @@ class _Body:
             state.root,
             state.root_workflow,
             state.retries,
-            datetime.datetime.fromtimestamp(state.created_us / 1e6, tz=datetime.UTC),
+            dt.datetime.fromtimestamp(state.created_us / 1e6, tz=dt.UTC),
             state.kind,
             state_schema=workflow.state_schema,
             initial_state=state.initial_state if isinstance(state.initial_state, dict) else None,

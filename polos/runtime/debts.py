@@ -8,7 +8,7 @@ one whose code was evicted are all started here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -101,7 +101,7 @@ class Debts:
             elif debt.kind is DebtKind.EXECUTE:
                 self._execute(resident, debt)
             elif debt.kind is DebtKind.START:
-                engine.begin(unit, resident)
+                engine.activations.begin(unit, resident)
             else:
                 self._decide(unit, resident, debt)
 
@@ -136,7 +136,7 @@ class Debts:
                 raise AssertionError(message)
 
     @contextmanager
-    def on_loop(self, run: str) -> Iterator[None]:
+    def on_loop(self, run: str) -> Generator[None]:
         """Mark that this run's code is on the loop: should the process die or hang now, it was this one."""
         marks = self._engine.marks
         for mark in marks:

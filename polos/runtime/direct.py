@@ -19,7 +19,7 @@ from polos.engine import events as e
 from polos.engine.commands import Request
 from polos.engine.json import Json
 from polos.errors import ExecutionCancelledError, PolosUsageError, RunEvicted
-from polos.replay.driver import Counters, Fact, Outcome, Pending, StepCall, Values
+from polos.replay.facts import Counters, Fact, Outcome, Pending, StepCall, Values
 from polos.runtime.unit import Resident, Unit, Work, settle
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class DirectCode:
         self._check()
         await self._send(Request(event=event, spec=spec))
         finished = self._finished(str(getattr(event, "name", "")))
-        return finished if type(finished) is type(event) else event
+        return finished if finished is not None and type(finished) is type(event) else event
 
     async def record(self, key: str | None, kind: str, make: Callable[[], Json]) -> Json:
         """Give a recorded value, made once."""
@@ -179,7 +179,7 @@ class DirectCode:
         await self._send(Request(event=e.ValueRecorded(cause=self.cause, name=name, kind=kind, value=value)))
         return value
 
-    def patched(self, name: str) -> bool:
+    def patched(self, name: str) -> bool:  # noqa: ARG002  # the port's signature
         """A direct body always begins with today's code."""
         return True
 

@@ -20,21 +20,19 @@ from typing import Any, Protocol
 
 from polos.clock import Clock, new_run_id
 from polos.engine import commands as c
-from polos.engine import events as e
 from polos.engine.decide import decide
 from polos.engine.json import Json
 from polos.engine.messages import Message
-from polos.engine.state import DebtKind, Phase, status
-from polos.errors import EngineNotRunning, PolosError, PolosStoreError, PolosUsageError
-from polos.replay.driver import Driver, Fact
+from polos.engine.state import DebtKind
+from polos.errors import EngineNotRunning, PolosError, PolosStoreError
+from polos.runtime.activations import Activations
 from polos.runtime.admission import Slots
 from polos.runtime.bodies import Bodies
 from polos.runtime.debts import Debts
 from polos.runtime.direct import DirectCode
 from polos.runtime.intake import Intake
 from polos.runtime.loading import Loader
-from polos.runtime.performer import Performer, failure_of
-from polos.runtime.ports import RunCode
+from polos.runtime.performer import Performer
 from polos.runtime.settings import Settings
 from polos.runtime.timers import Timers
 from polos.runtime.unit import Reply, Resident, Unit, Work, settle
@@ -88,6 +86,7 @@ class Engine:
         self.watchers = Watchers()
         self.timers = Timers(clock, self._due)
         self.debts = Debts(self)
+        self.activations = Activations(self)
         self.intake = Intake(self)
         self.broken: Exception | None = None
         self.marks: list[Mark] = []
@@ -233,7 +232,7 @@ class Engine:
             elif not isinstance(error, PolosError):
                 raise
             return
-        self.run_code(unit)
+        self.activations.run_code(unit)
         unit.work.append((work, reply))
         self._submit(unit)
 
@@ -315,104 +314,8 @@ class Engine:
 
         self.post(Work(apply, done=lambda _reply: done(), fail=lambda _error: done()))
 
-    def run_code(self, unit: Unit) -> None:
-        """Run the code of all runs that got facts, until nothing more follows within this unit."""
-        self._begin_ready(unit)
-        while unit.ready:
-            resident = unit.ready.popleft()
-            self._deliver(unit, resident)
-            self._begin_ready(unit)
-
-    def _begin_ready(self, unit: Unit) -> None:
-        """Start runs that were created in this unit and find a slot."""
-        for resident in list(unit.residents.values()):
-            debt = resident.state.owed.get((DebtKind.START, ""))
-            if debt is not None and resident.state.phase is Phase.QUEUED and debt.due_us is None:
-                self.begin(unit, resident)
-
-    def begin(self, unit: Unit, resident: Resident) -> None:
-        """Start the attempt that is owed, if there is code for it and a slot."""
-        state = resident.state
-        if self.stopping or state.aside not in (None, "no_code"):
-            return
-        if not self.bodies.knows(state.workflow):
-            message = f"no workflow {state.workflow!r} is registered in this program"
-            self.decide_on(unit, resident, c.SetAside(reason="no_code", message=message))
-            return
-        if not self._take_slot(resident):
-            return
-        if state.aside == "no_code":
-            self.decide_on(unit, resident, c.Readmit(by="engine"))
-        definition = self.bodies.describe(state.workflow)
-        self.intake.register_code(unit, state.workflow, definition)
-        begun = c.BeginRun(code=definition.code, python=definition.python, direct=definition.direct)
-        if self.decide_on(unit, resident, begun):
-            if resident.code is not None:
-                resident.code.discard()
-            resident.code = self.bodies.make(self, resident, python=definition.python)
-
-    def _take_slot(self, resident: Resident) -> bool:
-        if resident.has_slot:
-            return True
-        resident.has_slot = self.slots.take(resident.run)
-        return resident.has_slot
-
-    def _deliver(self, unit: Unit, resident: Resident) -> None:
-        """Run a run's code on the facts it may see now."""
-        while resident.facts and self._may_deliver(resident):
-            fact = resident.facts.popleft()
-            code = resident.code
-            assert code is not None
-            if isinstance(fact.event, e.ResultReused):
-                fact.source = self.loader.event_at(resident.run, fact.event.version)
-            requests = self._activate(resident, code, fact)
-            if isinstance(code, Driver) and code.actions:
-                unit.actions.extend(code.actions)
-                code.actions.clear()
-            if requests:
-                self.decide_on(unit, resident, c.Activate(cause=fact.version, requests=tuple(requests)))
-            if isinstance(fact.event, e.CancelForced) and not resident.ended:
-                self.decide_on(unit, resident, c.ForceCancel(by="engine", close=True))
-            if resident.ended or resident.state.phase is Phase.BACKOFF:
-                self._close_code(resident)
-        self._settle_slot(resident)
-
-    def _activate(self, resident: Resident, code: RunCode, fact: Fact) -> list[c.Request]:
-        try:
-            with self.debts.on_loop(resident.run):
-                return code.activate(fact)
-        except PolosUsageError as error:
-            # The code never became quiet, or its state can't be recorded: another attempt can't help.
-            failed = e.RunFailed(cause=fact.version, error=failure_of(error))
-            return [c.Request(event=failed)]
-
-    def _may_deliver(self, resident: Resident) -> bool:
-        code = resident.code
-        if code is None or self.stopping or resident.state.aside is not None:
-            return False
-        fact = resident.facts[0]
-        needs_position = isinstance(fact.event, e.WaitSatisfied | e.ResultReused)
-        if (code.direct or needs_position) and fact.version > resident.durable:
-            return False
-        return self._take_slot(resident)
-
-    def _close_code(self, resident: Resident) -> None:
-        if resident.code is not None:
-            resident.code.discard()
-            resident.code = None
-        resident.facts.clear()
-
-    def _settle_slot(self, resident: Resident) -> None:
-        """Give the slot back when nothing of the run is being run."""
-        if resident.has_slot and not resident.facts and status(resident.state) not in ("running", "pending_cancel"):
-            resident.has_slot = False
-            self._pass_slot(self.slots.give_back(resident.run))
-        elif resident.has_slot and resident.state.phase is Phase.CANCELLING and resident.state.busy == 0:
-            if resident.state.ops and not resident.facts:
-                resident.has_slot = False
-                self._pass_slot(self.slots.give_back(resident.run))
-
-    def _pass_slot(self, run: str | None) -> None:
+    def pass_slot(self, run: str | None) -> None:
+        """A slot is free: it is this run's turn."""
         if run is not None:
             self.wake(run)
 
@@ -426,7 +329,7 @@ class Engine:
             unit.residents[run] = resident
             debt = resident.state.owed.get((DebtKind.START, ""))
             if debt is not None and (debt.due_us is None or debt.due_us <= self.now_us()):
-                self.begin(unit, resident)
+                self.activations.begin(unit, resident)
             unit.ready.append(resident)
 
         self.post(Work(apply))
@@ -495,7 +398,7 @@ class Engine:
             return
         if self.broken is None:
             self.debts.perform(resident)
-        if resident.facts and resident.code is not None and self._may_deliver(resident):
+        if resident.facts and resident.code is not None and self.activations.may_deliver(resident):
             self.wake(resident.run)
 
     def _maybe_flushed(self) -> None:
@@ -529,9 +432,7 @@ class Engine:
     async def pause(self, seconds: float) -> None:
         """Wait by the engine's clock."""
         waited = self.loop.create_future()
-        self.clock.call_at(
-            self.clock.now_us() + round(seconds * 1e6), lambda: settle(waited)
-        )
+        self.clock.call_at(self.clock.now_us() + round(seconds * 1e6), lambda: settle(waited))
         await waited
 
     def _rebuild(self) -> None:
@@ -570,7 +471,7 @@ class Engine:
             resident.code = None
         if resident.has_slot or self.slots.waits(resident.run):
             resident.has_slot = False
-            self._pass_slot(self.slots.give_back(resident.run))
+            self.pass_slot(self.slots.give_back(resident.run))
 
     def reread(self, resident: Resident) -> None:
         """Throw a run out and read it again."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from polos.engine import commands as c
 from polos.runtime.marker import Marker
 from polos.runtime.unit import Unit, Work
-from polos.runtime.watchdog import Watchdog
+from polos.runtime.watchdog import Blocked, Watchdog
 
 if TYPE_CHECKING:
     from polos.runtime.engine import Engine
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["guards"]
 
 _log = logging.getLogger("polos")
+
+
+def _blocked(_blocked: Blocked) -> None:
+    """The watchdog has logged the stack already; there is nothing to add."""
 
 
 def guards(engine: Engine, data_dir: Path) -> None:
@@ -28,7 +32,7 @@ def guards(engine: Engine, data_dir: Path) -> None:
     """
     marker = Marker(data_dir / "on_loop")
     engine.marks.append(marker)
-    engine.marks.append(Watchdog(on_block=lambda *_: None))
+    engine.marks.append(Watchdog(_blocked))
     previous = marker.previous()
     if previous is None:
         return

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
@@ -96,7 +96,8 @@ class Intake:
         if message.kind == "start":
             self._start(unit, message.target, created_from_json(message.body))
         elif message.kind == "publish":
-            self.topics.publish(unit, message.target, [message.body], message.id, run=sender.run, root=sender.state.root)
+            root = sender.state.root
+            self.topics.publish(unit, message.target, [message.body], message.id, run=sender.run, root=root)
         else:
             self._deliver(unit, message)
 
@@ -125,7 +126,7 @@ class Intake:
         resident = self._engine.loader.find(message.target)
         if resident is None:
             return message.target
-        if any(name == key or op.key == key for name, op in resident.state.ops.items() if op.wait_kind == "suspend"):
+        if any(key in {name, op.key} for name, op in resident.state.ops.items() if op.wait_kind == "suspend"):
             return message.target
         if resident.state.root == message.target:
             waiting = self.topics.suspended(unit, message.target, key)
@@ -193,11 +194,9 @@ class Intake:
         for number, target in enumerate(targets):
             identity = command_id if number == 0 else f"{command_id}:{number}"
             message = Message(id=identity, kind="resume", target=target, body=body)
-            if not command.get("all"):
-                target = self._addressee(unit, message)
-            resident = self._engine.loader.get(target)
-            self._engine.decide_on(unit, resident, c.Deliver(message=message))
-            reached.append(target)
+            addressee = target if command.get("all") else self._addressee(unit, message)
+            self._engine.decide_on(unit, self._engine.loader.get(addressee), c.Deliver(message=message))
+            reached.append(addressee)
         return {"outcome": "accepted", "detail": {"runs": reached}}
 
     def _signal(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
@@ -261,7 +260,8 @@ class Intake:
         resident = self._engine.loader.get(run)
         unit.residents[run] = resident  # the answer waits until what it rests on is durable
         if resident.code is None:
-            message = f"run {run} can't answer queries: its code isn't running ({resident.state.aside or resident.state.phase})"
+            why = resident.state.aside or resident.state.phase
+            message = f"run {run} can't answer queries: its code isn't running ({why})"
             raise CommandRefused(message)
         args = command.get("args")
         try:
@@ -327,6 +327,7 @@ class Intake:
         command_id = item.command_id
 
         def apply(unit: Unit) -> Reply:
+            reply: Reply
             with self._engine.store.log.reader() as reader:
                 if reader.row(("command", command_id)) is not None:
                     return {}  # its outcome is recorded: only the file is left
@@ -336,9 +337,7 @@ class Intake:
             except (PolosError, LookupError, AssertionError) as error:
                 detail: Json = {"error": type(error).__name__, "message": str(error)}
                 reply = {"outcome": "refused", "detail": detail}
-            consumed = e.InboxConsumed(
-                command_id=command_id, outcome=str(reply["outcome"]), detail=reply.get("detail")
-            )
+            consumed = e.InboxConsumed(command_id=command_id, outcome=str(reply["outcome"]), detail=reply.get("detail"))
             unit.append_system(INBOX_STREAM, consumed)
             return reply
 
@@ -381,7 +380,7 @@ class Intake:
         if known is not None and known.decode() == described.code:
             return
         blobs: dict[str, Json] = {}
-        if self._engine.settings.record_sources and self._engine.store.blobs is not None:
+        if self._engine.settings.record_sources:
             for name, source in described.sources.items():
                 blobs[name] = self._engine.store.blobs.put(source)
         unit.append_system(
@@ -400,11 +399,12 @@ class Intake:
 
 def _parse(payload: bytes) -> dict[str, Json]:
     try:
-        found = orjson.loads(payload)
+        found: Any = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         message = f"the command isn't JSON: {error}"
         raise CommandRefused(message) from error
-    command = found.get("command") if isinstance(found, dict) else None
+    fields_found = cast("dict[str, Json]", found) if isinstance(found, dict) else {}
+    command = fields_found.get("command")
     if not isinstance(command, dict):
         message = "the command file holds no command"
         raise CommandRefused(message)

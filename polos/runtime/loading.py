@@ -18,7 +18,7 @@ from polos.engine.projections import run_stream
 from polos.engine.state import ENDED, Phase, RunState
 from polos.errors import PolosUsageError, UnknownRun
 from polos.replay.divergence import Divergence
-from polos.replay.driver import Fact
+from polos.replay.facts import Fact
 from polos.runtime.unit import Resident, Unit, Work
 from polos.store.log import Version
 
@@ -188,7 +188,7 @@ class Loader:
         except (Divergence, PolosUsageError) as error:
             code.discard()
             report = error.report if isinstance(error, Divergence) else {}
-            _log.error("run %s doesn't fit its history: %s", resident.run, error)  # noqa: TRY400 — no bug of ours to trace
+            _log.error("run %s doesn't fit its history: %s", resident.run, error)
             self._later(resident, c.Diverge(report=report, message=str(error)))
             return
         resident.code = code
@@ -208,7 +208,7 @@ class Loader:
         def apply(unit: Unit) -> None:
             found = self._engine.loader.find(resident.run)
             if found is not None and found.code is None:
-                self._engine.begin(unit, found)
+                self._engine.activations.begin(unit, found)
 
         self._engine.post(Work(apply))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import logging
 import traceback
@@ -27,7 +28,7 @@ from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.retry import next_delay_us, retryable
 from polos.errors import PolosUsageError
-from polos.replay.driver import StepCall
+from polos.replay.facts import StepCall
 from polos.runtime.threads import StepThreads
 from polos.types import Completed, NotDone
 
@@ -56,8 +57,8 @@ def failure_of(error: BaseException) -> e.Failure:
 
 
 def _is_async(func: Callable[..., Any]) -> bool:
-    while hasattr(func, "func") and not inspect.isfunction(func):
-        func = func.func  # functools.partial
+    while isinstance(func, functools.partial):
+        func = func.func
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004 — a callable object's method is looked at
 
 
@@ -211,9 +212,7 @@ class Performer:
         delay_us = None
         named = call.policy.retry_on is not None
         if (call.effect != "at_most_once" or named) and retryable(call.policy, error):
-            delay_us = next_delay_us(
-                call.policy, failed_attempts=attempt.number, chance=self._engine.clock.random()
-            )
+            delay_us = next_delay_us(call.policy, failed_attempts=attempt.number, chance=self._engine.clock.random())
         return c.FailStep(name=attempt.name, attempt=attempt.number, error=failure_of(error), delay_us=delay_us)
 
     def _time_out(self, attempt: Attempt) -> None:
@@ -230,9 +229,7 @@ class Performer:
         seconds = attempt.call.timeout_seconds
         command: c.Command
         if attempt.call.effect == "at_most_once":
-            command = c.MarkUnknown(
-                name=attempt.name, attempt=attempt.number, reason=f"no outcome within {seconds} s"
-            )
+            command = c.MarkUnknown(name=attempt.name, attempt=attempt.number, reason=f"no outcome within {seconds} s")
         else:
             late = TimeoutError(f"step {attempt.name!r} took longer than {seconds} s")
             command = self._failed(attempt, late)
@@ -279,7 +276,7 @@ class Performer:
             answer = call.reconcile(*call.args, **call.kwargs)
             if inspect.isawaitable(answer):
                 answer = await answer
-        except Exception:
+        except Exception:  # noqa: BLE001  # whatever it raises, the outcome stays unknown
             _log.exception("reconcile of step %r of run %s failed; its outcome stays unknown", name, run)
             return
         if isinstance(answer, Completed):

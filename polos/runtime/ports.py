@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from polos.engine import events as e
 from polos.engine.commands import Request
-from polos.replay.driver import Fact, Outcome, Pending
+from polos.replay.facts import Fact, Outcome, Pending
 
 __all__ = ["RunCode"]
 

@@ -135,13 +135,13 @@ class Topics:
                 found[key[len(prefix) :]] = value.decode()
         fresh: Changes = {key: value for key, (value, _) in self._fresh.items()}
         for changes in (fresh, unit.rows):
-            for key, value in changes.items():
+            for key, name in changes.items():
                 if key[: len(prefix)] == prefix:
                     rest = key[len(prefix) :]
-                    if value is None:
+                    if name is None:
                         found.pop(rest, None)
                     else:
-                        found[rest] = value.decode()
+                        found[rest] = name.decode()
         return [(str(rest[-2]), name) for rest, name in sorted(found.items())]
 
     def note(self, unit: Unit) -> None:

@@ -19,7 +19,7 @@ from polos.engine.codec import encode
 from polos.engine.json import Json
 from polos.engine.projections import Changes, advance, run_stream, system_rows
 from polos.engine.state import ENDED, RunState
-from polos.replay.driver import Fact
+from polos.replay.facts import Fact
 from polos.runtime.ports import RunCode
 from polos.store.log import AppendUnit, NewRecord, Version
 
@@ -59,7 +59,7 @@ class Resident:
 
     state: RunState
     code: RunCode | None = None
-    facts: deque[Fact] = field(default_factory=deque)  # recorded, not delivered to the code yet
+    facts: deque[Fact] = field(default_factory=deque[Fact])  # recorded, not delivered to the code yet
     durable: int = 0  # version up to which the stream is on disk
     performed: int = 0  # debts up to this version were taken up
     in_flight: int = 0  # units on their way to the disk
@@ -89,19 +89,29 @@ class Unit:
     """One append unit being built."""
 
     now_us: int
-    records: list[NewRecord] = field(default_factory=list)
-    rows: Changes = field(default_factory=dict)
-    expected: dict[str, Version] = field(default_factory=dict)
-    residents: dict[str, Resident] = field(default_factory=dict)
-    versions: dict[str, int] = field(default_factory=dict)  # run → version after this unit
-    placed: list[tuple[Fact, int]] = field(default_factory=list)  # facts that need their position
-    ready: deque[Resident] = field(default_factory=deque)  # runs that may have facts to deliver
-    begun: list[tuple[str, str, int]] = field(default_factory=list)  # `at_most_once` attempts started in it
-    abandoned: list[tuple[str, str]] = field(default_factory=list)  # (run, step) nobody waits for any more
-    work: list[tuple[Work, Reply]] = field(default_factory=list)
-    on_durable: list[Callable[[int], None]] = field(default_factory=list)  # get the first record's position
-    actions: list[Callable[[], None]] = field(default_factory=list)  # log lines and the like, held until it is durable
-    look_back: list[tuple[str, e.WaitStarted]] = field(default_factory=list)  # topic waits with `since`
+    records: list[NewRecord] = field(default_factory=list[NewRecord])
+    rows: Changes = field(default_factory=Changes)
+    expected: dict[str, Version] = field(default_factory=dict[str, Version])
+    residents: dict[str, Resident] = field(default_factory=dict[str, Resident])
+    versions: dict[str, int] = field(default_factory=dict[str, int])  # run → version after this unit
+    placed: list[tuple[Fact, int]] = field(default_factory=list[tuple[Fact, int]])  # facts that need their position
+    ready: deque[Resident] = field(default_factory=deque[Resident])  # runs that may have facts to deliver
+    begun: list[tuple[str, str, int]] = field(
+        default_factory=list[tuple[str, str, int]]
+    )  # `at_most_once` attempts started in it
+    abandoned: list[tuple[str, str]] = field(
+        default_factory=list[tuple[str, str]]
+    )  # (run, step) nobody waits for any more
+    work: list[tuple[Work, Reply]] = field(default_factory=list[tuple[Work, Reply]])
+    on_durable: list[Callable[[int], None]] = field(
+        default_factory=list[Callable[[int], None]]
+    )  # get the first record's position
+    actions: list[Callable[[], None]] = field(
+        default_factory=list[Callable[[], None]]
+    )  # log lines and the like, held until it is durable
+    look_back: list[tuple[str, e.WaitStarted]] = field(
+        default_factory=list[tuple[str, e.WaitStarted]]
+    )  # topic waits with `since`
 
     def append(self, resident: Resident, event: e.Event) -> None:
         """Add an event of a run: record, state and rows."""

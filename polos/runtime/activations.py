@@ -1,0 +1,132 @@
+"""
+Running code on facts: who may see which fact when, and what follows from it within a unit.
+
+A deterministic body is handed a fact before it is on disk, because nothing it does in between leaves
+the process: what it asks for joins the unit that holds the fact. Two kinds of fact wait until they are
+durable all the same: answers that carry their place in the log, which isn't known before, and every
+fact of a body that may do I/O itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from polos.engine import commands as c
+from polos.engine import events as e
+from polos.engine.state import DebtKind, Phase, status
+from polos.errors import PolosUsageError
+from polos.replay.driver import Driver
+from polos.replay.facts import Fact
+from polos.runtime.performer import failure_of
+from polos.runtime.ports import RunCode
+from polos.runtime.unit import Resident, Unit
+
+if TYPE_CHECKING:
+    from polos.runtime.engine import Engine
+
+__all__ = ["Activations"]
+
+
+class Activations:
+    """Starts attempts and delivers facts."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the engine."""
+        self._engine = engine
+
+    def run_code(self, unit: Unit) -> None:
+        """Run the code of all runs that got facts, until nothing more follows within this unit."""
+        self._begin_ready(unit)
+        while unit.ready:
+            resident = unit.ready.popleft()
+            self._deliver(unit, resident)
+            self._begin_ready(unit)
+
+    def _begin_ready(self, unit: Unit) -> None:
+        """Start runs that were created in this unit and find a slot."""
+        for resident in list(unit.residents.values()):
+            debt = resident.state.owed.get((DebtKind.START, ""))
+            if debt is not None and resident.state.phase is Phase.QUEUED and debt.due_us is None:
+                self.begin(unit, resident)
+
+    def begin(self, unit: Unit, resident: Resident) -> None:
+        """Start the attempt that is owed, if there is code for it and a slot."""
+        state = resident.state
+        if self._engine.stopping or state.aside not in (None, "no_code"):
+            return
+        if not self._engine.bodies.knows(state.workflow):
+            message = f"no workflow {state.workflow!r} is registered in this program"
+            self._engine.decide_on(unit, resident, c.SetAside(reason="no_code", message=message))
+            return
+        if not self._take_slot(resident):
+            return
+        if state.aside == "no_code":
+            self._engine.decide_on(unit, resident, c.Readmit(by="engine"))
+        definition = self._engine.bodies.describe(state.workflow)
+        self._engine.intake.register_code(unit, state.workflow, definition)
+        begun = c.BeginRun(code=definition.code, python=definition.python, direct=definition.direct)
+        if self._engine.decide_on(unit, resident, begun):
+            if resident.code is not None:
+                resident.code.discard()
+            resident.code = self._engine.bodies.make(self._engine, resident, python=definition.python)
+
+    def _take_slot(self, resident: Resident) -> bool:
+        if resident.has_slot:
+            return True
+        resident.has_slot = self._engine.slots.take(resident.run)
+        return resident.has_slot
+
+    def _deliver(self, unit: Unit, resident: Resident) -> None:
+        """Run a run's code on the facts it may see now."""
+        while resident.facts and self.may_deliver(resident):
+            fact = resident.facts.popleft()
+            code = resident.code
+            assert code is not None
+            if isinstance(fact.event, e.ResultReused):
+                fact.source = self._engine.loader.event_at(resident.run, fact.event.version)
+            requests = self._activate(resident, code, fact)
+            if isinstance(code, Driver) and code.actions:
+                unit.actions.extend(code.actions)
+                code.actions.clear()
+            if requests:
+                self._engine.decide_on(unit, resident, c.Activate(cause=fact.version, requests=tuple(requests)))
+            if isinstance(fact.event, e.CancelForced) and not resident.ended:
+                self._engine.decide_on(unit, resident, c.ForceCancel(by="engine", close=True))
+            if resident.ended or resident.state.phase is Phase.BACKOFF:
+                self._close_code(resident)
+        self._settle_slot(resident)
+
+    def _activate(self, resident: Resident, code: RunCode, fact: Fact) -> list[c.Request]:
+        try:
+            with self._engine.debts.on_loop(resident.run):
+                return code.activate(fact)
+        except PolosUsageError as error:
+            # The code never became quiet, or its state can't be recorded: another attempt can't help.
+            failed = e.RunFailed(cause=fact.version, error=failure_of(error))
+            return [c.Request(event=failed)]
+
+    def may_deliver(self, resident: Resident) -> bool:
+        """Tell whether the run's code may see its next fact now; takes a slot for it."""
+        code = resident.code
+        if code is None or self._engine.stopping or resident.state.aside is not None:
+            return False
+        fact = resident.facts[0]
+        needs_position = isinstance(fact.event, e.WaitSatisfied | e.ResultReused)
+        if (code.direct or needs_position) and fact.version > resident.durable:
+            return False
+        return self._take_slot(resident)
+
+    def _close_code(self, resident: Resident) -> None:
+        if resident.code is not None:
+            resident.code.discard()
+            resident.code = None
+        resident.facts.clear()
+
+    def _settle_slot(self, resident: Resident) -> None:
+        """Give the slot back when nothing of the run is being run."""
+        state = resident.state
+        shown = status(state)
+        cleaning_up = shown == "pending_cancel" and (state.busy > 0 or not state.ops)
+        if resident.has_slot and not resident.facts and shown != "running" and not cleaning_up:
+            resident.has_slot = False
+            self._engine.pass_slot(self._engine.slots.give_back(resident.run))

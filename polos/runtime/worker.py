@@ -1,0 +1,158 @@
+"""`Worker`: the other way to own the engine, with a list of what it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from polos.clock import SystemClock
+from polos.runtime.app import log_to_file, settings_from, start_engine, stop_engine
+from polos.runtime.client import PolosClient
+from polos.runtime.engine import Engine
+
+if TYPE_CHECKING:
+    from polos.definition import Workflow
+
+__all__ = ["Worker"]
+
+_log = logging.getLogger("polos")
+
+
+class Worker:
+    """
+    Owns the data directory of a client and runs workflows until it is told to stop.
+
+    ```python run
+    import asyncio, tempfile
+    from polos import PolosClient, Worker, workflow
+
+    @workflow
+    async def double(ctx, payload: dict):
+        return payload["n"] * 2
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            client = PolosClient(data_dir=folder)
+            worker = Worker(client, deployment_id="v1", workflows=[double])
+            running = asyncio.create_task(worker.run())
+            await worker.started()
+            print(await double.run(client, {"n": 21}))
+            await worker.shutdown()
+            await running
+            client.close()
+
+    asyncio.run(main())
+    ```
+    """
+
+    def __init__(  # noqa: PLR0917  # the order that programs use
+        self,
+        client: PolosClient,
+        deployment_id: str | None = None,
+        agents: Sequence[Any] | None = None,
+        tools: Sequence[Any] | None = None,
+        workflows: Sequence[Workflow[Any]] | None = None,
+        max_concurrent_workflows: int | None = None,
+        mode: str = "push",
+        worker_server_url: str | None = None,
+        log_file: str | None = None,
+        channels: Sequence[Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        """
+        Prepare a worker.
+
+        Args:
+            client: says which data directory.
+            deployment_id: recorded with every run; else POLOS_DEPLOYMENT_ID. One of them is required.
+            agents: agents it runs.
+            tools: tools it runs.
+            workflows: workflows it runs; any other that is registered is run too.
+            max_concurrent_workflows: runs under way at once; else POLOS_MAX_CONCURRENT_WORKFLOWS, else 100.
+            mode: "push"; there is no other.
+            worker_server_url: accepted; the embedded engine listens to nothing.
+            log_file: if given, the program's log goes there.
+            channels: given to every context.
+            settings: fields of `polos.runtime.settings.Settings`.
+
+        Raises:
+            ValueError: no deployment id, or a mode that isn't "push".
+        """
+        deployment = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID")
+        if not deployment:
+            message = "deployment_id is required: give it, or set POLOS_DEPLOYMENT_ID"
+            raise ValueError(message)
+        if mode == "pull":
+            message = "mode='pull' isn't supported; the engine runs in this process"
+            raise ValueError(message)
+        if mode != "push":
+            message = f"mode must be 'push', it is {mode!r}"
+            raise ValueError(message)
+        self.client = client
+        self.deployment_id = deployment
+        self.worker_server_url = worker_server_url or os.environ.get("POLOS_WORKER_SERVER_URL")
+        self.channels = list(channels or [])
+        definitions = [*(agents or ()), *(tools or ()), *(workflows or ())]
+        self._definitions = {definition.id: definition for definition in definitions}
+        self._settings = settings_from(
+            settings, deployment_id=deployment, max_concurrent_workflows=max_concurrent_workflows
+        )
+        self._engine: Engine | None = None
+        self._running: asyncio.Event | None = None
+        self._wanted_down: asyncio.Event | None = None
+        if log_file is not None:
+            log_to_file(log_file)
+
+    async def started(self) -> None:
+        """Wait until the worker runs."""
+        await self._started_event().wait()
+
+    def _started_event(self) -> asyncio.Event:
+        if self._running is None:
+            self._running = asyncio.Event()
+        return self._running
+
+    async def run(self) -> None:
+        """
+        Own the directory and run workflows until `shutdown`, SIGINT or SIGTERM; then stop gracefully.
+
+        Raises:
+            StoreInUse: another engine owns the directory.
+        """
+        self._wanted_down = asyncio.Event()
+        self._engine = await start_engine(
+            self.client.data_dir,
+            clock=SystemClock(),
+            settings=self._settings,
+            definitions=self._definitions,
+            fallback=True,
+        )
+        handled = self._handle_signals()
+        self._started_event().set()
+        try:
+            await self._wanted_down.wait()
+        finally:
+            for number in handled:
+                asyncio.get_running_loop().remove_signal_handler(number)
+            engine, self._engine = self._engine, None
+            self._running = None
+            await asyncio.shield(stop_engine(engine))
+
+    async def shutdown(self) -> None:
+        """Let `run` stop gracefully; does nothing if it isn't running."""
+        if self._wanted_down is not None:
+            self._wanted_down.set()
+
+    def _handle_signals(self) -> list[signal.Signals]:
+        """Stop gracefully on SIGINT and SIGTERM, where this thread may say so."""
+        if threading.current_thread() is not threading.main_thread():
+            return []
+        assert self._wanted_down is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._wanted_down.set)
+        return [signal.SIGINT, signal.SIGTERM]
