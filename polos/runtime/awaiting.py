@@ -54,7 +54,7 @@ async def wait_update(
         ClientTimeout: it took longer; the update is recorded and goes on.
     """
     try:
-        async with asyncio.timeout(timeout_seconds), connection.moves() as moves:
+        async with asyncio.timeout(timeout_seconds):
             while True:
                 with connection.store.log.reader() as reader:
                     head = reader.head().position
@@ -62,7 +62,7 @@ async def wait_update(
                         after = record.version
                         if isinstance(event, e.UpdateAnswered) and event.update_id == update_id:
                             return event
-                await moves.behind(head)
+                await connection.moves().behind(head)
     except TimeoutError:
         raise ClientTimeout(
             f"run {run} didn't answer the update within {timeout_seconds} s; the update is recorded and goes on",
@@ -104,14 +104,13 @@ async def _ended_here(connection: StoreConnection, engine: LocalEngine, run: str
 
 async def _ended_elsewhere(connection: StoreConnection, run: str) -> str | None:
     """Wait by following the log; gives the run to wait for next, None after the end."""
-    async with connection.moves() as moves:
-        while True:
-            with connection.store.log.reader() as reader:
-                head = reader.head().position
-                row = reads.run_row(reader, run)
-            if row is not None and row.ended:
-                return row.successor
-            await moves.behind(head)
+    while True:
+        with connection.store.log.reader() as reader:
+            head = reader.head().position
+            row = reads.run_row(reader, run)
+        if row is not None and row.ended:
+            return row.successor
+        await connection.moves().behind(head)
 
 
 def _row(connection: StoreConnection, run: str) -> reads.RunRow | None:

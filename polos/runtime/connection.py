@@ -234,14 +234,14 @@ class InboxConnection:
             return outcome_of(reader, command_id) is not None
 
     async def _answer(self, command_id: str) -> Answer:
-        async with self._moves() as moves:
-            while True:
-                with self._store.log.reader() as reader:
-                    seen = reader.head().position
-                    answer = outcome_of(reader, command_id)
-                if answer is not None:
-                    return answer
-                await moves.behind(seen)
+        moves = self._moves()
+        while True:
+            with self._store.log.reader() as reader:
+                seen = reader.head().position
+                answer = outcome_of(reader, command_id)
+            if answer is not None:
+                return answer
+            await moves.behind(seen)
 
     def _unowned(self, kind: str, command_id: str) -> Answer:
         """Say what follows from there being no engine."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Self, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from polos.errors import PolosError
 from polos.store.log import Log, Position
@@ -31,11 +31,7 @@ RECHECK_SECONDS: Final = 1.0
 
 @final
 class LogMoves:
-    """
-    The moves of a log, for the coroutines of one loop; waits only inside its `async with`.
-
-    It may be entered by many at once: the first arms it, the last to leave disarms it.
-    """
+    """The moves of a log, for the coroutines of one loop; it listens only while somebody waits."""
 
     def __init__(self, store: ClientStore, *, poll_seconds: float = POLL_SECONDS) -> None:
         """Take the store, and how often the head is looked at while the engine lives elsewhere."""
@@ -50,21 +46,6 @@ class LogMoves:
         self._ringing = False
         self._seen = Position(0)
 
-    async def __aenter__(self) -> Self:
-        """Begin to listen."""
-        self._inside += 1
-        if self._inside == 1:
-            self._loop = asyncio.get_running_loop()
-            self._seen = self.head()
-            self._arm()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Stop listening, if nobody else is inside."""
-        self._inside -= 1
-        if self._inside == 0:
-            self._disarm()
-
     def head(self) -> Position:
         """Give the position of the head now."""
         with self._store.log.reader() as reader:
@@ -78,22 +59,40 @@ class LogMoves:
             PolosStoreError: the log can't be read any more, for example because it was closed.
         """
         loop = asyncio.get_running_loop()
-        assert self._loop is loop, "one LogMoves belongs to one loop"
-        while (head := self.head()) <= position:
-            # Nothing is missed between the look and the wait: a ring is delivered by the loop, later.
-            waited = loop.create_future()
-            self._waiting.add(waited)
-            try:
-                await waited
-            finally:
-                self._waiting.discard(waited)
-        return head
+        self._enter(loop)
+        try:
+            while (head := self.head()) <= position:
+                # Nothing is missed between the look and the wait: a ring is delivered by the loop, later.
+                waited = loop.create_future()
+                self._waiting.add(waited)
+                try:
+                    await waited
+                finally:
+                    self._waiting.discard(waited)
+            return head
+        finally:
+            self._leave()
 
     # ------------------------------------------------------------------------------------ private
 
+    def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Count one more who waits; the first begins to listen."""
+        assert not self._inside or self._loop is loop, "one LogMoves belongs to one loop"
+        self._inside += 1
+        if self._inside == 1:
+            self._loop = loop
+            self._ringing = False  # a ring on its way to a loop that was closed never came
+            self._arm()
+
+    def _leave(self) -> None:
+        """Count one less; the last stops listening."""
+        self._inside -= 1
+        if self._inside == 0:
+            self._disarm()
+
     def _arm(self) -> None:
         """Hang on the hook of the engine's log if the engine is here, and see to it that this is looked at again."""
-        assert self._loop is not None, "armed by __aenter__"
+        assert self._loop is not None, "armed by _enter"
         engine = cast("Any", self._store.owner_engine)  # a LocalEngine; see connection.local_engine
         source: Log | None = None if engine is None or engine.loop.is_closed() else engine.store.log
         if source is not self._source:

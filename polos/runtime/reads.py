@@ -410,8 +410,9 @@ def _promised(item: InboxItem) -> list[PendingRun]:
     command = cast("dict[str, Any]", orjson.loads(item.payload))["command"]
     found: list[PendingRun] = []
     for entry in command["runs"] if command["kind"] == "create" else ():
-        wanted = dict(entry["created"])
-        created = e.RunCreated(**{**wanted, "tags": tuple(wanted.get("tags", ()))})
+        wanted: dict[str, Any] = {**entry["created"]}
+        wanted["tags"] = tuple(wanted.get("tags", ()))
+        created = e.RunCreated(**wanted)
         found.append(PendingRun(command_id=item.command_id, created=created, row=_queued(entry["run"], created)))
     return found
 

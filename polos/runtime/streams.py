@@ -151,8 +151,7 @@ async def _follow(
             return
         position = batch.position
         if position >= head:
-            async with connection.moves() as moves:
-                await moves.behind(head)
+            await connection.moves().behind(head)
 
 
 def _end_position(reader: Reader, row: reads.RunRow) -> Position:
