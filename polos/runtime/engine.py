@@ -33,11 +33,11 @@ from polos.runtime.direct import DirectCode
 from polos.runtime.intake import Intake
 from polos.runtime.loading import Loader
 from polos.runtime.performer import Performer
+from polos.runtime.ports import Appender, MakesAppender, OwnedStore
 from polos.runtime.settings import Settings
 from polos.runtime.timers import Timers
 from polos.runtime.unit import Reply, Resident, Unit, Work, settle
 from polos.runtime.watch import Watchers
-from polos.store.directory import Store
 from polos.store.writer import Committed, Outcome, Writer, WriterFailed, WriterFull
 
 __all__ = ["Engine"]
@@ -64,7 +64,15 @@ class Mark(Protocol):
 class Engine:
     """The owner of a store: decides, records and performs."""
 
-    def __init__(self, store: Store, *, clock: Clock, settings: Settings, bodies: Bodies) -> None:
+    def __init__(
+        self,
+        store: OwnedStore,
+        *,
+        clock: Clock,
+        settings: Settings,
+        bodies: Bodies,
+        appender: MakesAppender = Writer,
+    ) -> None:
         """
         Prepare an engine; `start` takes the store.
 
@@ -73,8 +81,10 @@ class Engine:
             clock: where time comes from.
             settings: limits and defaults.
             bodies: knows the workflows and makes their code.
+            appender: makes what appends.
         """
         self.store = store
+        self._make_appender = appender
         self.clock = clock
         self.settings = settings
         self.bodies = bodies
@@ -98,7 +108,7 @@ class Engine:
         self._scheduled = False
         self._last_us = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._writer: Writer[Unit] | None = None
+        self._writer: Appender | None = None
         self._performer: Performer | None = None
         self._flushed: asyncio.Future[None] | None = None
         self._recovering = False
@@ -117,7 +127,7 @@ class Engine:
         epoch = self.store.acquire_ownership()
         with self.store.log.reader() as reader:
             self._last_us = reader.head().time_us
-        self._writer = Writer(
+        self._writer = self._make_appender(
             self.store.log, epoch, self.store.blobs, on_commit=self._from_writer, on_room=self._room_from_writer
         )
         self._performer = Performer(self, self._loop)
@@ -144,7 +154,7 @@ class Engine:
         return self._performer
 
     @property
-    def writer(self) -> Writer[Unit]:
+    def writer(self) -> Appender:
         """What appends."""
         assert self._writer is not None, "the engine was started"
         return self._writer

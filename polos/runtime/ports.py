@@ -1,15 +1,107 @@
-"""What the shell needs of a run's code, whichever way that code is run."""
+"""
+What the engine needs of the things around it, in its own words.
+
+Each has more than one form: code is replayed or does I/O itself, a store is a directory or held in memory, and what
+appends is a thread of its own, or part of a simulation that has only one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from polos.engine import events as e
 from polos.engine.commands import Request
 from polos.replay.facts import Fact, Outcome, Pending
+from polos.store.blobs import Blobs
+from polos.store.inbox import Inbox
+from polos.store.log import AppendUnit, Epoch, Head, Log
+from polos.store.writer import Outcome as Written
+from polos.store.writer import WriterStatistics
 
-__all__ = ["RunCode"]
+if TYPE_CHECKING:
+    from polos.runtime.unit import Unit
+
+__all__ = ["Appender", "MakesAppender", "OwnedStore", "RunCode"]
+
+
+class OwnedStore(Protocol):
+    """What an engine owns; `polos.store.directory.Store` is one."""
+
+    owner_engine: object | None
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        ...
+
+    @property
+    def log(self) -> Log:
+        """The log."""
+        ...
+
+    @property
+    def blobs(self) -> Blobs:
+        """Large payloads."""
+        ...
+
+    @property
+    def inbox(self) -> Inbox:
+        """Commands from other processes."""
+        ...
+
+    def owner(self) -> object | None:
+        """Give what owns it now, if anything does."""
+        ...
+
+    def acquire_ownership(self) -> Epoch:
+        """Become the owner."""
+        ...
+
+    def release_ownership(self, *, clean: bool = True) -> None:
+        """Give ownership up."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+class Appender(Protocol):
+    """What appends units in groups; `polos.store.writer.Writer` is one, and says what each method promises."""
+
+    def submit(self, unit: AppendUnit, token: Unit) -> None:
+        """Queue a unit."""
+        ...
+
+    def reset(self) -> Head:
+        """Take units again after a failure."""
+        ...
+
+    def close(self) -> None:
+        """Append what is queued, and stop."""
+        ...
+
+    def statistics(self) -> WriterStatistics:
+        """Tell what was done and what waits."""
+        ...
+
+
+class MakesAppender(Protocol):
+    """The class of an `Appender`."""
+
+    def __call__(
+        self,
+        log: Log,
+        epoch: Epoch,
+        blobs: Blobs,
+        *,
+        on_commit: Callable[[list[tuple[Unit, Written]]], None],
+        on_room: Callable[[], None],
+    ) -> Appender:
+        """Begin to append under an epoch."""
+        ...
 
 
 class RunCode(Protocol):
