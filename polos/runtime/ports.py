@@ -29,7 +29,13 @@ __all__ = ["Appender", "MakesAppender", "OwnedStore", "RunCode"]
 class OwnedStore(Protocol):
     """What an engine owns; `polos.store.directory.Store` is one."""
 
-    owner_engine: object | None
+    @property
+    def owner_engine(self) -> object | None:
+        """The engine of this process that runs on it."""
+        ...
+
+    @owner_engine.setter
+    def owner_engine(self, engine: object | None) -> None: ...
 
     @property
     def path(self) -> Path:
