@@ -296,6 +296,16 @@ def test_a_reset_that_can_not_find_out_leaves_the_writer_refusing(make: Make):
     assert bench.writer.has_room()
 
 
+def test_a_reset_without_a_failure_changes_nothing(make: Make):
+    """It gives the head at once, also while an append is under way, which then ends as it would have."""
+    bench = make()
+    bench.occupy()
+    assert 0 == bench.writer.reset().position
+    bench.plan.let_go()
+
+    assert isinstance(bench.wait("occupied 1")["occupied 1"], Committed)
+
+
 def test_reset_may_be_called_from_on_commit(make: Make):
     """The thread that hears of a failure may take it up at once, without waiting for itself."""
     bench = make()

@@ -268,7 +268,7 @@ class Writer(Generic[Token]):
         """
         own = threading.current_thread() is self._thread
         with self._changed:
-            self._changed.wait_for(lambda: own or not (self._busy or self._failed))
+            self._changed.wait_for(lambda: own or self._failure is None or not (self._busy or self._failed))
             if self._closing:
                 raise StoreClosed("the writer is closing")
             # Nothing is queued and nothing is taken while `_failure` stands, so the log is ours here.
@@ -329,7 +329,8 @@ class Writer(Generic[Token]):
         """Bring one group to its outcome; False when there is nothing left to do, ever."""
         with self._changed:
             self._busy = False
-            self._changed.notify_all()
+            if self._failure is not None:
+                self._changed.notify_all()  # `reset` waits for this
             while (group := self._next_group()) is None:
                 self._changed.wait()
             if not group and not self._failed:
@@ -396,9 +397,8 @@ class Writer(Generic[Token]):
             bug = PolosInternalError(f"an append raised {error!r}")
             bug.__cause__ = error
             return self._group_failed(group, bug, unknown=True)
-        with self._changed:
-            self._commits += 1
-            self._units += len(group)
+        self._commits += 1  # only this thread counts, so no lock
+        self._units += len(group)
         return [(item, Committed(receipt=receipt)) for item, receipt in zip(group, receipts, strict=True)]
 
     def _group_failed(
@@ -474,7 +474,8 @@ class Writer(Generic[Token]):
                 self._blobs.pin(digest)
 
     def _unpin(self, item: _Item[Token]) -> None:
-        if self._blobs is not None:
+        # Without a look first, every unit would take the lock once more for nothing.
+        if self._blobs is not None and item.pins:
             with self._changed:
                 pins, item.pins = item.pins, []
             for digest in pins:
