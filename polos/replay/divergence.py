@@ -16,7 +16,7 @@ from polos.engine.json import Json
 
 __all__ = ["Difference", "Divergence", "caller_line"]
 
-_OWN = ("/polos/replay/", "/polos/step.py", "/polos/context.py", "/asyncio/")
+_OWN = ("/polos/replay/", "/polos/step.py", "/polos/waits.py", "/polos/children.py", "/polos/context.py", "/asyncio/")
 
 
 def caller_line() -> str:

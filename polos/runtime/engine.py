@@ -24,7 +24,7 @@ from polos.engine.decide import decide
 from polos.engine.json import Json
 from polos.engine.messages import Message
 from polos.engine.state import DebtKind
-from polos.errors import EngineNotRunning, PolosError, PolosStoreError
+from polos.errors import EngineNotRunning, PolosError, PolosStoreError, PolosUsageError, StoreFailed
 from polos.runtime.activations import Activations
 from polos.runtime.admission import Slots
 from polos.runtime.bodies import Bodies
@@ -198,6 +198,11 @@ class Engine:
             alarm.cancel()
 
     def _refuse_rest(self) -> None:
+        lost = StoreFailed("the engine was stopped while the log refused this", maybe_happened=True)
+        for unit in self._in_flight.values():
+            for work, _ in unit.work:
+                if work.fail is not None:
+                    work.fail(lost)
         error = EngineNotRunning("the engine was stopped before this could be recorded")
         for work in self._work:
             if work.fail is not None:
@@ -208,12 +213,23 @@ class Engine:
 
     def post(self, work: Work) -> None:
         """Decide something soon, in its turn."""
-        if work.outside and self.stopping:
+        refusal = self._refusal() if work.outside else None
+        if refusal is not None:
             if work.fail is not None:
-                work.fail(EngineNotRunning("the engine is stopping"))
+                work.fail(refusal)
             return
         self._work.append(work)
         self._schedule()
+
+    def _refusal(self) -> PolosError | None:
+        """Say why nothing is taken from outside now, None if it is."""
+        if self.stopping:
+            return EngineNotRunning("the engine is stopping")
+        if len(self._work) >= self.settings.work_queue_max:
+            state = f"the log refuses writes ({self.broken})" if self.broken is not None else "the engine is busy"
+            text = f"{len(self._work)} commands wait (work_queue_max) and {state}; try again later"
+            return StoreFailed(text, maybe_happened=False)
+        return None
 
     def _schedule(self) -> None:
         if not self._scheduled and self.broken is None and self._loop is not None and not self._loop.is_closed():
@@ -235,16 +251,30 @@ class Engine:
         unit = Unit(now_us=self.now_us())
         try:
             reply = work.apply(unit) or {}
-        except (PolosError, LookupError, ValueError, TypeError) as error:
-            assert not unit.records, "a refusal changes nothing"
+            self.activations.run_code(unit)
+        except Exception as error:  # noqa: BLE001  # either a refusal, or a bug of ours that must not go on
+            if not isinstance(error, PolosUsageError) or unit.records:
+                self._undo(unit, error)
+            elif work.fail is None:
+                _log.exception("something was refused that nobody waits for")
             if work.fail is not None:
                 work.fail(error)
-            elif not isinstance(error, PolosError):
-                raise
             return
-        self.activations.run_code(unit)
         unit.work.append((work, reply))
         self._submit(unit)
+
+    def _undo(self, unit: Unit, error: Exception) -> None:
+        """
+        Go back to what the log says after a bug of ours.
+
+        The runs of this unit are ahead of the log by events that will never be there, so they are read
+        again, like after a failed commit; what brought us here isn't decided again.
+        """
+        _log.error("this is a bug in polos; the runs %s are read again", list(unit.residents), exc_info=error)
+        unit.failed = True
+        self._in_flight[id(unit)] = unit
+        self.broken = self.broken or error
+        self._start_recovery()
 
     def now_us(self) -> int:
         """Give the time for records: it never goes back, whatever the clock does."""
@@ -272,9 +302,8 @@ class Engine:
             self._backlog.append(unit)
             return False
         except WriterFailed:
-            # Its group failed while we decided; the outcome of that group brings us to `_recover`,
-            # which takes up everything in flight.
-            _log.debug("a unit met a writer that had failed")
+            # A group failed while we decided; its outcome brings us to `_recover`, which takes up this one too.
+            unit.failed = True
         return True
 
     def _reply_when_durable(self, unit: Unit) -> None:
@@ -383,6 +412,7 @@ class Engine:
                 done.append(unit)
                 self.intake.durable(unit, outcome.receipt.first)
             else:
+                unit.failed = True
                 self.broken = self.broken or outcome.error
         for unit in done:
             self.debts.begun.update(unit.begun)
@@ -436,7 +466,9 @@ class Engine:
             except PolosStoreError as error:
                 self.broken = error
                 continue
-            break
+            # A unit that stood in front of the failure may still be on its way to success.
+            if all(unit.failed for unit in self._in_flight.values() if unit not in self._backlog):
+                break
         self._rebuild()
 
     async def pause(self, seconds: float) -> None:

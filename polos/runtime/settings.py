@@ -25,6 +25,7 @@ class Settings:
         activation_callbacks_max: callbacks one activation may take.
         poisoned_after: process deaths in a row with the run's code on the loop that set it aside.
         inbox_poll_seconds: how often the inbox is looked at.
+        work_queue_max: commands that may wait to be decided, while the log refuses writes or under load.
         drain_work_max: pieces of work decided before the program's own callbacks get a turn.
         retry_append_seconds: how long the engine waits before it tries a failed log again.
         record_sources: whether `CodeRegistered` keeps the sources as blobs.
@@ -42,6 +43,7 @@ class Settings:
     activation_callbacks_max: int = 200_000
     poisoned_after: int = 3
     inbox_poll_seconds: float = 0.02
+    work_queue_max: int = 100_000
     drain_work_max: int = 256
     retry_append_seconds: float = 0.05
     record_sources: bool = True
