@@ -430,14 +430,14 @@ print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before} - s
 
 
 def test_tasks_stay_out_of_the_set_of_all_loops():
-    """Up to Python 3.13 asyncio keeps the tasks of all loops in one set; ours, with small hashes, would pile up there."""
+    """Up to Python 3.13 asyncio keeps all loops' tasks in one set, where ours, with small hashes, would pile up."""
 
     async def body(play):
         play.task = asyncio.create_task(play.step("wait"))
         await play.task
 
     play = run(body)
-    registry = getattr(asyncio.tasks, "_all_tasks", None) or getattr(asyncio.tasks, "_scheduled_tasks", ())
+    registry: Any = getattr(asyncio.tasks, "_all_tasks", None) or getattr(asyncio.tasks, "_scheduled_tasks", ())
 
     assert sys.version_info >= (3, 14) or not {play.main, play.task} & set(registry)
     assert [] == play.evict()
