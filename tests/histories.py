@@ -37,8 +37,9 @@ def run_id(number: int) -> str:
 
 
 def created(run: str, workflow: str = "order", **more: Any) -> e.RunCreated:
-    """Make the first event of a root run, or of a child if `parent` and `root` are given."""
-    return e.RunCreated(**{"workflow": workflow, "root": run, "root_workflow": workflow, **more})
+    """Make the first event of a root run, or, with a `parent`, of a run in the tree of `run`, an order."""
+    root_workflow = "order" if "parent" in more else workflow
+    return e.RunCreated(**{"workflow": workflow, "root": run, "root_workflow": root_workflow, **more})
 
 
 @dataclass

@@ -33,6 +33,7 @@ __all__ = ["BATCH_RECORDS", "follow_topic", "follow_workflow", "start_behind"]
 
 BATCH_RECORDS: Final = 512
 SCAN_RECORDS: Final = 512  # so many records of anybody are looked at in one go
+SCANS_FOR_EACH_RUN: Final = 4  # looking at a record costs about a quarter of opening a run's stream
 
 _CREATING: Final = frozenset({"RunCreated", "RunForked"})
 _ENDING: Final = (e.RunCompleted, e.RunFailed, e.RunCancelled)
@@ -85,8 +86,11 @@ def follow_workflow(
         root, root_workflow = (run, workflow) if row is None else (row.root, row.root_workflow)
         tree = Tree(root, workflow_topic(root_workflow, root), target=run, api_url=api_url)
         first: list[StreamEvent] = []
-        if after is None and last is not None and last.ended:
-            after = sequence_id(_end_position(reader, last)) - 1
+        if last is not None and last.ended:
+            end = sequence_id(_end_position(reader, last))
+            if after is not None and after >= end:
+                return _follow(connection, Over(), after, [])
+            after = end - 1 if after is None else after
         elif after is None:
             after = sequence_id(head + 1) - 1
             for suspend in reads.open_suspends(reader, root):
@@ -201,6 +205,15 @@ class Versions:
 
 
 @final
+class Over:
+    """What lies behind the end of a run: nothing."""
+
+    def read(self, reader: Reader, after: Position) -> Batch:  # noqa: ARG002  # nothing is read
+        """Give nothing, for the last time."""
+        return Batch(after, ended=True)
+
+
+@final
 class Topic:
     """The events published on one topic, or on all."""
 
@@ -251,7 +264,7 @@ class Tree:
         head = reader.head().position
         if not self._known:
             self._learn(reader)
-        if head - after <= max(SCAN_RECORDS, 4 * len(self._runs)):
+        if head - after <= max(SCAN_RECORDS, SCANS_FOR_EACH_RUN * len(self._runs)):
             records, position = self._scan(reader, after)
         else:
             records, position = self._merge(reader, after, head)
@@ -260,13 +273,9 @@ class Tree:
             self._versions.note(record)
             event = _event(record)
             batch.events += self.shown(reader, record, event)
-            if self._is_end(record, event):
+            if self._is_end(reader, record, event):
                 batch.ended = True
                 return batch
-        if position >= head and self._target is not None:
-            # Asked for what lies behind the end: there is nothing more to wait for.
-            last = reads.last_row(reader, self._target)
-            batch.ended = last is not None and last.ended
         return batch
 
     def shown(self, reader: Reader, record: Record, event: e.Event) -> list[StreamEvent]:
@@ -278,13 +287,12 @@ class Tree:
             payload = None if created is None else created.input
         return public_events(record, event, info, api_url=self._api_url, payload=payload)
 
-    def _is_end(self, record: Record, event: e.Event) -> bool:
-        if self._target is None or record.stream != run_stream(self._target):
+    def _is_end(self, reader: Reader, record: Record, event: e.Event) -> bool:
+        if self._target is None or not isinstance(event, _ENDING):
             return False
-        if isinstance(event, e.RunContinued):
-            self._target = event.successor
-            return False
-        return isinstance(event, _ENDING)
+        # Successors share the handle of the run that they continue, so the last one's end is the handle's.
+        info, target = self._info(reader, record.stream), self._info(reader, run_stream(self._target))
+        return info is not None and target is not None and info.handle == target.handle
 
     def _learn(self, reader: Reader) -> None:
         """Find the runs of the tree."""
