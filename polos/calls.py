@@ -19,7 +19,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, cast
 
 from polos.engine.retry import RetryPolicy
-from polos.replay.driver import StepCall
+from polos.replay.facts import StepCall
 from polos.values import copy_arguments, return_hint
 
 __all__ = [

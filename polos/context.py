@@ -30,7 +30,7 @@ from polos.values import encode
 if TYPE_CHECKING:
     from polos.engine import events as e
     from polos.engine.json import Json
-    from polos.replay.driver import Fact, StepCall, Values
+    from polos.replay.facts import Fact, StepCall, Values
     from polos.step import Step
 
 __all__ = [

@@ -16,7 +16,7 @@ from polos.errors import PolosUsageError, StepExecutionError
 from polos.values import decode
 
 if TYPE_CHECKING:
-    from polos.replay.driver import Fact
+    from polos.replay.facts import Fact
 
 __all__ = ["answer_of", "child_result", "instant", "misused", "place_of", "rfc3339", "step_result", "timer_result"]
 
@@ -43,7 +43,7 @@ def answer_of(fact: Fact) -> e.Event:
 
 def place_of(fact: Fact) -> int:
     """Give the position of the record that holds the answer."""
-    return getattr(fact, "source_position", 0) or fact.position
+    return fact.source_position or fact.position
 
 
 def step_result(name: str, fact: Fact, hint: object) -> Any:

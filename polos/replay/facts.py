@@ -25,6 +25,7 @@ class Fact:
         time_us: the record's time.
         position: place in the log; 0 while it isn't known, which is until it is durable.
         source: for `ResultReused`, the event of the earlier attempt that holds the answer.
+        source_position: place of that event in the log.
     """
 
     version: int
@@ -32,6 +33,7 @@ class Fact:
     time_us: int
     position: int = 0
     source: e.Event | None = None
+    source_position: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
