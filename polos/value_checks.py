@@ -204,13 +204,20 @@ def difference(before: object, after: object, path: str = "$") -> Refusal | None
         left, right = cast("dict[object, object]", before), cast("dict[object, object]", after)
         if len(left) < len(right):
             return Refusal(path, "comes back with more keys", "correct its serializer")
-        return _first(left, right, lambda key: _under(path, key))
+        return _keys(left, right, path) or _first(left, right, lambda key: _under(path, key))
     if isinstance(before, list | tuple | deque):
         old, new = cast("list[object]", before), cast("list[object]", after)
         if len(old) != len(new):
             return Refusal(path, f"has {len(old)} members and comes back with {len(new)}", "correct its annotation")
         return _first(dict(enumerate(old)), dict(enumerate(new)), lambda index: f"{path}[{index}]")
     return None if _same(before, after) else _changed(before, after, path)
+
+
+def _keys(left: dict[object, object], right: dict[object, object], path: str) -> Refusal | None:
+    """Compare keys that aren't text: a dict finds what is equal, and an enum of numbers is equal to numbers."""
+    found = {key: key for key in right}
+    pairs = ((key, found[key]) for key in left if type(key) is not str and key in found)
+    return next((refusal for one, other in pairs if (refusal := difference(one, other, _under(path, one)))), None)
 
 
 def _first(left: Mapping[Any, object], right: Mapping[Any, object], place: Callable[[Any], str]) -> Refusal | None:
@@ -257,6 +264,11 @@ def _same(before: object, after: object) -> bool:
         return after != after  # noqa: PLR0124
     if isinstance(before, dt.datetime | dt.time):
         return before == after and before.utcoffset() == cast("dt.datetime", after).utcoffset()
+    if isinstance(before, set | frozenset):
+        # As with keys: members are found by what is equal to them.
+        left, right = cast("set[object]", before), cast("set[object]", after)
+        if sum(isinstance(one, Enum | bool) for one in left) != sum(isinstance(one, Enum | bool) for one in right):
+            return False
     try:
         return bool(before == after)
     except Exception:  # noqa: BLE001  # equality is the program's own: arrays have no truth

@@ -36,7 +36,7 @@ from typing import Any, Final, cast
 
 import typing_extensions
 from pydantic import BaseModel, ConfigDict, TypeAdapter
-from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic.errors import PydanticUserError
 
 __all__ = ["Shape", "admits", "is_data_class", "resolve_path", "return_hint", "shape_of", "type_path"]
 
@@ -108,10 +108,14 @@ def shape_of(hint: object) -> Shape | None:
     """
     try:
         return _shape(hint, _order(hint))
-    except PydanticUndefinedAnnotation:
+    except _Unfinished:
         return None
     except TypeError:  # the hint can't be hashed: Annotated[int, {...}]
         return _shape.__wrapped__(hint, "")
+
+
+class _Unfinished(Exception):
+    """A hint has names that don't exist yet; raised because what is raised isn't kept."""
 
 
 def _order(hint: object) -> object:
@@ -136,11 +140,9 @@ def _shape(hint: object, _text: str) -> Shape | None:
             adapter.serializer.to_python, mode="json", by_alias=True, round_trip=True, warnings=False
         )
         return Shape(hint, _describe(hint), dump, adapter.validator.validate_json, adapter.validator.validate_python)
-    except PydanticUndefinedAnnotation:
-        raise
     except PydanticUserError as error:
         if error.code == "class-not-fully-defined":
-            raise PydanticUndefinedAnnotation(str(hint), str(error)) from error
+            raise _Unfinished from error
         return None
     except Exception:  # noqa: BLE001  # classes bring their own schema functions, which may raise whatever they like
         return None

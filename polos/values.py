@@ -98,15 +98,16 @@ def encode(
     try:
         if shape is None and is_plain(value):
             data, path = _written(value), None
-            decoded = value if type(value) in _SCALARS else orjson.loads(data)
+            record, decoded = _fresh(value, data), _fresh(value, data)
         else:
             data, path, decoded = _draft(value, hint, shape)
+            record = orjson.loads(data)
     except Refusal as refusal:
         raise ValueRefused(f"the {what} can't be recorded: {refusal}", path=refusal.path) from refusal
     if bytes_max is not None and len(data) > bytes_max:
         size = f"has {len(data):,} bytes as JSON and the limit is {bytes_max:,}"
         raise ValueRefused(f"the {what} {size}; keep it in a file or store of your own and return where it is")
-    return Encoded(orjson.loads(data), path, len(data)), decoded
+    return Encoded(record, path, len(data)), decoded
 
 
 def decode(value: Json, *, hint: object = None, type: str | None = None) -> object:
@@ -232,6 +233,11 @@ def _written(value: object) -> bytes:
         return orjson.dumps(value)
     except TypeError:  # a number or a text beyond JSON: the second look finds the place
         return orjson.dumps(plainly(value))
+
+
+def _fresh(value: object, data: bytes) -> Json:
+    """Give plain JSON anew, unless it is a scalar, which nobody can change."""
+    return cast("Json", value) if type(value) in _SCALARS else orjson.loads(data)
 
 
 def _dumped(shape: Shape, value: object) -> bytes:

@@ -28,6 +28,8 @@ from polos.errors import ValueRefused
 from polos.values import copy_arguments, digest_arguments
 from pydantic import BaseModel, ConfigDict, PrivateAttr, field_serializer
 
+from tests.ids import stable_id
+
 
 class Color(enum.Enum):
     """An enum."""
@@ -43,6 +45,12 @@ class Basket(BaseModel):
     items: list[Any] = []
     lock: Any = None
     _seen: list[int] = PrivateAttr(default_factory=list)
+
+
+class Plain(BaseModel):
+    """A model with nothing but fields."""
+
+    items: list[Any] = []
 
 
 class Failing(BaseModel):
@@ -209,9 +217,10 @@ def test_copy_of_scalars():
         OrderedDict(a=[1]),
         defaultdict(list, a=[1]),
         Basket.model_validate({"items": [[1]], "more": {"a": [1]}}),
+        Plain(items=[[1]]),
         [Basket(items=[{"a": Basket(items=[1])}])],
     ],
-    ids=repr,
+    ids=stable_id,
 )
 def test_copy_is_equal_and_independent(value: object):
     """A copy is equal, of the same types, and shares nothing that can be changed, however deep."""

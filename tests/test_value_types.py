@@ -22,6 +22,8 @@ from polos.value_types import admits, is_data_class, resolve_path, return_hint, 
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
+from tests.ids import stable_id
+
 if TYPE_CHECKING:
     from somewhere import Unknown  # type: ignore[import-not-found]  # that it can't be resolved is the case
 
@@ -91,7 +93,7 @@ class Trap(metaclass=Eager):
         (Box[list[Item]], f"{HERE}.Box[list[{HERE}.Item]]"),
         (Box[dict[str, int]], f"{HERE}.Box[dict[str, int]]"),
     ],
-    ids=str,
+    ids=stable_id,
 )
 def test_path_leads_back(cls: type, path: str):
     """The path of a class leads back to it, nested and generic ones included."""
@@ -263,6 +265,13 @@ class Tree(TypedDict):
     branches: list[Tree]
 
 
+@dataclasses.dataclass
+class Incomplete:
+    """A dataclass with a field that can't be resolved."""
+
+    field: Unknown
+
+
 class Broken(TypedDict):
     """A TypedDict with a field that can't be resolved."""
 
@@ -277,7 +286,7 @@ def test_hint_that_can_not_be_used_says_nothing():
         def __get_pydantic_core_schema__(cls, source: object, handler: object) -> object:
             raise LookupError("no schema today")
 
-    for hint in (Thing, Raising, list[Raising], Broken, lambda: None, 7, Box["Unknown"]):
+    for hint in (Thing, Raising, list[Raising], Broken, Incomplete, lambda: None, 7, Box["Unknown"]):
         assert shape_of(hint) is None
 
 
