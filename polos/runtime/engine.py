@@ -553,4 +553,4 @@ class Engine:
 
     def new_run_id(self) -> str:
         """Make an id for a run."""
-        return new_run_id(self.now_us())
+        return new_run_id(self.clock, self.now_us())

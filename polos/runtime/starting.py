@@ -70,7 +70,7 @@ def root_run(
     return e.RunCreated(
         workflow=workflow_id,
         input=recorded(payload, "payload"),
-        root=new_run_id(clock.now_us()),
+        root=new_run_id(clock, clock.now_us()),
         root_workflow=workflow_id,
         run_timeout_us=None if seconds is None else round(seconds * 1e6),
         initial_state=encode_initial_state(initial_state),
