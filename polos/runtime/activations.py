@@ -98,7 +98,7 @@ class Activations:
 
     def _activate(self, resident: Resident, code: RunCode, fact: Fact) -> list[c.Request]:
         try:
-            with self._engine.debts.on_loop(resident.run):
+            with self._engine.debts.on_loop(resident.run, fact.version):
                 return code.activate(fact)
         except PolosUsageError as error:
             # The code never became quiet, or its state can't be recorded: another attempt can't help.

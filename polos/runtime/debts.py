@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from polos.engine import commands as c
 from polos.engine.state import Debt, DebtKind, OpStatus
+from polos.points import reach
 from polos.runtime.unit import Resident, Unit, Work
 
 if TYPE_CHECKING:
@@ -136,11 +137,18 @@ class Debts:
                 raise AssertionError(message)
 
     @contextmanager
-    def on_loop(self, run: str) -> Generator[None]:
-        """Mark that this run's code is on the loop: should the process die or hang now, it was this one."""
+    def on_loop(self, run: str, at: int) -> Generator[None]:
+        """
+        Mark that this run's code is on the loop: should the process die or hang now, it was this one.
+
+        Args:
+            run: the run.
+            at: how far it has come; deaths at different places are a busy program's bad luck, not the run's doing.
+        """
         marks = self._engine.marks
         for mark in marks:
-            mark.enter(run)
+            mark.enter(run, at)
+        reach("code_on_loop")
         try:
             yield
         finally:

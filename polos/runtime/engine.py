@@ -25,6 +25,7 @@ from polos.engine.json import Json
 from polos.engine.messages import Message
 from polos.engine.state import DebtKind
 from polos.errors import EngineNotRunning, PolosError, PolosStoreError, PolosUsageError, StoreFailed
+from polos.points import reach
 from polos.runtime.activations import Activations
 from polos.runtime.admission import Slots
 from polos.runtime.bodies import Bodies
@@ -48,8 +49,8 @@ _log = logging.getLogger("polos")
 class Mark(Protocol):
     """Is told whose code is on the loop: the poison marker and the watchdog."""
 
-    def enter(self, run: str) -> None:
-        """This run's code is on the loop from now on."""
+    def enter(self, run: str, at: int) -> None:
+        """This run's code is on the loop from now on, on the fact of that version."""
         ...
 
     def leave(self) -> None:
@@ -125,6 +126,7 @@ class Engine:
         """
         self._loop = asyncio.get_running_loop()
         epoch = self.store.acquire_ownership()
+        reach("owned_before_recovery")
         with self.store.log.reader() as reader:
             self._last_us = reader.head().time_us
         self._writer = self._make_appender(
@@ -132,6 +134,7 @@ class Engine:
         )
         self._performer = Performer(self, self._loop)
         self.loader.recover()
+        reach("recovered")
         self.intake.start()
         self.store.owner_engine = self
 
@@ -179,6 +182,7 @@ class Engine:
             task.cancel()
         for resident in list(self.residents.values()):
             self.discard(resident)
+        reach("drained_before_close")
         writer = self._writer
         await asyncio.to_thread(writer.close)
         self._refuse_rest()
@@ -296,6 +300,7 @@ class Engine:
         self._hand_over(unit)
 
     def _hand_over(self, unit: Unit) -> bool:
+        reach("decided_before_submit")
         try:
             self.writer.submit(unit.sealed(), unit)
         except WriterFull:
@@ -398,6 +403,7 @@ class Engine:
         self._schedule()
 
     def _committed(self, outcomes: list[tuple[Unit, Outcome]]) -> None:
+        reach("committed_before_answer")
         touched: dict[str, Resident] = {}
         done: list[Unit] = []
         for unit, outcome in outcomes:
@@ -422,6 +428,7 @@ class Engine:
                 assert wait.since is not None
                 self.intake.topics.look_back(run, wait.name, wait.key, wait.since)
             self._done(unit)
+        reach("committed_before_effect")
         for run, resident in touched.items():
             if self.residents.get(run) is resident:
                 self._after(resident)

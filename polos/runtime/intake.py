@@ -24,6 +24,7 @@ from polos.engine.messages import Message, message_from_json
 from polos.engine.projections import CODE_PREFIX, INBOX_STREAM
 from polos.engine.state import Debt, Phase
 from polos.errors import CommandRefused, PolosError, PolosUsageError, UnknownRun, UpdateRejected
+from polos.points import reach
 from polos.runtime.topics import Topics
 from polos.runtime.unit import Reply, Resident, Unit, Work
 from polos.store.inbox import InboxItem
@@ -327,6 +328,7 @@ class Intake:
         command_id = item.command_id
 
         def apply(unit: Unit) -> Reply:
+            reach("inbox_before_append")
             reply: Reply
             with self._engine.store.log.reader() as reader:
                 if reader.row(("command", command_id)) is not None:
@@ -342,7 +344,9 @@ class Intake:
             return reply
 
         def done(_reply: Reply) -> None:
+            reach("inbox_after_append_before_remove")
             self._engine.store.inbox.remove(command_id)
+            reach("inbox_after_remove")
             self._consuming.discard(command_id)
 
         self._engine.post(Work(apply, done=done))

@@ -183,7 +183,7 @@ class Loader:
         assert isinstance(started, e.RunStarted), "an attempt begins with its start"
         code = engine.bodies.make(engine, resident, python=started.python)
         try:
-            with engine.debts.on_loop(resident.run):
+            with engine.debts.on_loop(resident.run, len(events)):
                 unseen = replay(code, events, attempt_version=state.attempt_version)
         except (Divergence, PolosUsageError) as error:
             code.discard()

@@ -28,6 +28,7 @@ from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.retry import next_delay_us, retryable
 from polos.errors import PolosUsageError
+from polos.points import reach
 from polos.replay.facts import StepCall
 from polos.runtime.threads import StepThreads
 from polos.types import Completed, NotDone
@@ -136,6 +137,7 @@ class Performer:
         self, attempt: Attempt, context: contextvars.Context, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         try:
+            reach("inside_effect")
             outcome: Any = context.run(attempt.call.func, *args, **kwargs)
             error: BaseException | None = None
         except BaseException as raised:  # noqa: BLE001 — it is the step's outcome, whatever it is
@@ -191,6 +193,7 @@ class Performer:
     def _outcome(self, attempt: Attempt, value: Any, error: BaseException | None) -> None:
         if attempt.ended or attempt.ignored:
             return
+        reach("after_effect_before_outcome")
         self._disarm(attempt)
         attempt.ended = True
         command = self._completed(attempt, value) if error is None else self._failed(attempt, error)
@@ -327,6 +330,7 @@ class Performer:
 
 
 async def _await(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    reach("inside_effect")
     return await func(*args, **kwargs)
 
 

@@ -32,6 +32,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeAlias, TypeVar, final
 
 from polos.errors import PolosError, PolosInternalError, PolosStoreError, StoreClosed
+from polos.points import reach
 from polos.store.chain import blob_reference
 from polos.store.environment import forked
 from polos.store.log import AppendUnit, Epoch, Head, Log, NewRecord, PayloadEncoding, Receipt
@@ -388,6 +389,7 @@ class Writer(Generic[Token]):
         return False
 
     def _append(self, group: Sequence[_Item[Token]]) -> list[tuple[_Item[Token], Outcome]]:
+        reach("before_append")
         try:
             receipts = self._log.append([item.unit for item in group], epoch=self._epoch)
         except PolosError as error:
@@ -399,6 +401,7 @@ class Writer(Generic[Token]):
             return self._group_failed(group, bug, unknown=True)
         self._commits += 1  # only this thread counts, so no lock
         self._units += len(group)
+        reach("after_append_before_handback")
         return [(item, Committed(receipt=receipt)) for item, receipt in zip(group, receipts, strict=True)]
 
     def _group_failed(
@@ -464,6 +467,7 @@ class Writer(Generic[Token]):
             return record
         digest = self._blobs.put(record.payload)
         self._blobs.pin(digest)  # it was put just now, so it isn't old enough to have been collected in between
+        reach("blob_before_append")
         with self._changed:
             item.pins.append(digest)
         return replace(record, payload=blob_reference(digest, len(record.payload)), encoding=PayloadEncoding.BLOB)
