@@ -94,11 +94,26 @@ def child_request(
     definition = _definition(workflow)
     positive("run_timeout_seconds", options.run_timeout_seconds)
     record = definition.encode_payload(payload)
-    child = port.new_run_id()
+    spec = _spec(context, name, definition, record, options, wanted=wanted)
+    event = e.ChildStarted(
+        cause=port.cause,
+        name=name,
+        child=port.new_run_id(),
+        workflow=definition.id,
+        wanted=wanted,
+        detached=options.detached,
+        digest=digest_arguments((record,), {}),
+    )
+    return ChildRequest(workflow=definition, event=event, spec=spec)
+
+
+def _spec(
+    context: WorkflowContext, name: str, definition: Workflow[Any], record: Json, options: ChildOptions, *, wanted: bool
+) -> e.RunCreated:
     seconds = options.run_timeout_seconds
     seconds = definition.run_timeout_seconds if seconds is None else seconds
     queue = options.queue or definition.queue_name
-    spec = e.RunCreated(
+    return e.RunCreated(
         workflow=definition.id,
         input=record,
         root=context.root_execution_id,
@@ -118,16 +133,6 @@ def child_request(
         deployment=context.deployment_id,
         kind=definition.workflow_type,
     )
-    event = e.ChildStarted(
-        cause=port.cause,
-        name=name,
-        child=child,
-        workflow=definition.id,
-        wanted=wanted,
-        detached=options.detached,
-        digest=digest_arguments((record,), {}),
-    )
-    return ChildRequest(workflow=definition, event=event, spec=spec)
 
 
 def encode_initial_state(state: object) -> Json:

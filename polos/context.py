@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, cast, final
 
 import orjson
 from pydantic import BaseModel, ConfigDict
@@ -145,7 +145,7 @@ class WorkflowState(BaseModel):
     ```
     """
 
-    model_config = ConfigDict(validate_assignment=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(validate_assignment=True)
 
 
 def current_context() -> WorkflowContext | None:
@@ -265,8 +265,8 @@ class WorkflowContext:
         self.session_id = session_id
         self.user_id = user_id
         self.parent_execution_id = parent_execution_id
-        self.root_execution_id = root_execution_id or execution_id
-        self.root_workflow_id = root_workflow_id or workflow_id
+        self.root_execution_id: str = root_execution_id or execution_id
+        self.root_workflow_id: str = root_workflow_id or workflow_id
         self.retry_count = retry_count
         self.created_at = created_at
         self.workflow_type = workflow_type
@@ -326,7 +326,7 @@ class WorkflowContext:
         _require_callable("func", func)
         self.require_port().on_query(name, func)
 
-    def on_update(self, name: str, func: Callable[..., Any], validator: Callable[..., Any] | None = None) -> None:
+    def on_update(self, name: str, func: Callable[[Any], Any], validator: Callable[[Any], Any] | None = None) -> None:
         """
         Register the handler of an update.
 

@@ -116,7 +116,7 @@ class Workflow(Generic[ResultT_co]):
         activation_callbacks_max: int | None = None,
         signature: Signature | None = None,
     ) -> None:
-        self.signature = signature if signature is not None else read_signature(func)
+        self.signature: Signature = signature if signature is not None else read_signature(func)
         self.id = id
         self.func = func
         self.description = description
@@ -127,18 +127,18 @@ class Workflow(Generic[ResultT_co]):
         self.batch_size = batch_size
         self.batch_timeout_seconds = batch_timeout_seconds
         self.schedule = schedule
-        self.on_start = _hooks("on_start", on_start)
-        self.on_end = _hooks("on_end", on_end)
-        self.payload_schema_class = payload_schema_class or self.signature.schema
+        self.on_start: list[Hook] = _hooks("on_start", on_start)
+        self.on_end: list[Hook] = _hooks("on_end", on_end)
+        self.payload_schema_class: type[BaseModel] | None = payload_schema_class or self.signature.schema
         self.output_schema = output_schema
         self.state_schema = state_schema
-        self.retries = RETRIES if retries is None else retries
+        self.retries: RetryPolicy = RETRIES if retries is None else retries
         self.run_timeout_seconds = run_timeout_seconds
         self.cancel_grace_seconds = cancel_grace_seconds
         self.deterministic = deterministic
-        self.tags = _tags(tags)
+        self.tags: tuple[str, ...] = _tags(tags)
         self.activation_callbacks_max = activation_callbacks_max
-        self.is_async = _is_async(func)
+        self.is_async: bool = _is_async(func)
         self._check()
 
     def _check(self) -> None:

@@ -100,11 +100,10 @@ class Step:
         max_retries: int = 2, base_delay: float = 1.0, max_delay: float = 10.0, **kwargs: Any,
     ) -> Any:  # fmt: skip
         """
-        Call a function once, whatever happens: a step.
+        Call a function, and never again once it is known to have returned: a step.
 
-        An async function runs on the program's own event loop, any other in a thread, both with the context
-        variables of this place. It gets copies of its data arguments. When it raises it is called again, after
-        `base_delay`, twice that, and so on, at most `max_delay` seconds later.
+        An async function runs on the program's own event loop, any other in a thread, both with the context variables
+        of this place and copies of its data. When it raises it is called again, after longer and longer delays.
 
         ```python run
         import polos
@@ -126,10 +125,9 @@ class Step:
             max_delay: no delay is longer.
             **kwargs: its named arguments; and, unless the function itself takes one of that name: `jitter` (share of
                 each delay of which a random part is taken off), `retry_on` and `non_retryable` (exception types),
-                `timeout_seconds` (of each call), `effect` ("idempotent": may be called again after a crash in the
-                middle; "at_most_once": never called again, its outcome may become unknown; "pure": has no effect on
-                the world), `reconcile` (called with the same arguments about an unknown outcome; answers
-                `Completed(value)`, `NotDone()` or `StillUnknown()`).
+                `timeout_seconds` (of each call), `effect` ("idempotent": may be called again after a crash in its
+                middle; "at_most_once": never is, and its outcome may become unknown; "pure": has none), `reconcile`
+                (asked about an unknown outcome: answers `Completed(value)`, `NotDone()` or `StillUnknown()`).
 
         Returns:
             What the function returned, read from its record.
