@@ -174,4 +174,4 @@ def _output_hint(workflow_id: Any) -> Any:
     from polos.registry import get_workflow
 
     workflow = get_workflow(str(workflow_id))
-    return None if workflow is None else workflow.output_schema
+    return None if workflow is None else workflow.result_hint
