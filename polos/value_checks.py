@@ -22,7 +22,7 @@ import datetime as dt
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, cast
 
@@ -198,35 +198,59 @@ def difference(before: object, after: object, path: str = "$") -> Refusal | None
         return None if before == after else _changed(before, after, path)
     if kind is not known and not _stands_for(before, after):
         return _changed(before, after, path)
-    if isinstance(before, BaseModel) or (dataclasses.is_dataclass(before) and not isinstance(before, type)):
-        return _first(_fields_of(before), _fields_of(after), lambda name: _field(before, path, name))
+    if isinstance(before, BaseModel):
+        # One dict of declared and extra fields would read better, and take longer than the comparison.
+        left, right = before.__dict__, cast("BaseModel", after).__dict__
+        found = _first(type(before).__pydantic_fields__, left, right, before, path)
+        extra = before.__pydantic_extra__
+        again = cast("BaseModel", after).__pydantic_extra__ or {}
+        return found or (_first(extra, extra, again, before, path) if extra else None)
+    if dataclasses.is_dataclass(before) and not isinstance(before, type):
+        left, right = _fields_of(before), _fields_of(after)
+        return _first(left, left, right, before, path)
     if isinstance(before, dict):
-        left, right = cast("dict[object, object]", before), cast("dict[object, object]", after)
-        if len(left) < len(right):
-            return Refusal(path, "comes back with more keys", "correct its serializer")
-        return _keys(left, right, path) or _first(left, right, lambda key: _under(path, key))
+        return _mappings(cast("dict[object, object]", before), cast("dict[object, object]", after), path)
     if isinstance(before, list | tuple | deque):
-        old, new = cast("list[object]", before), cast("list[object]", after)
-        if len(old) != len(new):
-            return Refusal(path, f"has {len(old)} members and comes back with {len(new)}", "correct its annotation")
-        return _first(dict(enumerate(old)), dict(enumerate(new)), lambda index: f"{path}[{index}]")
+        return _members(cast("list[object]", before), cast("list[object]", after), path)
     return None if _same(before, after) else _changed(before, after, path)
 
 
-def _keys(left: dict[object, object], right: dict[object, object], path: str) -> Refusal | None:
-    """Compare keys that aren't text: a dict finds what is equal, and an enum of numbers is equal to numbers."""
-    found = {key: key for key in right}
-    pairs = ((key, found[key]) for key in left if type(key) is not str and key in found)
-    return next((refusal for one, other in pairs if (refusal := difference(one, other, _under(path, one)))), None)
+def _mappings(left: dict[object, object], right: dict[object, object], path: str) -> Refusal | None:
+    if len(left) < len(right):
+        return Refusal(path, "comes back with more keys", "correct its serializer")
+    special = [key for key in left if type(key) is not str and key in right]
+    if special:
+        # A dict finds what is equal, and an enum of numbers is equal to numbers.
+        keys = {key: key for key in right}
+        for key in special:
+            refusal = difference(key, keys[key], _under(path, key))
+            if refusal is not None:
+                return refusal
+    return _first(left, left, right, None, path)
 
 
-def _first(left: Mapping[Any, object], right: Mapping[Any, object], place: Callable[[Any], str]) -> Refusal | None:
-    """Compare members; a place is written only for a member that needs a closer look, as nearly none does."""
-    for key, before in left.items():
-        after = right.get(key, _MISSING)
+def _first(
+    names: Iterable[Any], left: Mapping[Any, object], right: Mapping[Any, object], owner: object, path: str
+) -> Refusal | None:
+    """Compare what has names; a place is written only for what needs a closer look, as nearly nothing does."""
+    for name in names:
+        before, after = left.get(name), right.get(name, _MISSING)
         if before is after or (type(before) in _EXACT and type(before) is type(after) and before == after):
             continue
-        found = _lost(before, place(key)) if after is _MISSING else difference(before, after, place(key))
+        place = _field(owner, path, name)
+        found = _lost(before, place) if after is _MISSING else difference(before, after, place)
+        if found is not None:
+            return found
+    return None
+
+
+def _members(left: Sequence[object], right: Sequence[object], path: str) -> Refusal | None:
+    if len(left) != len(right):
+        return Refusal(path, f"has {len(left)} members and comes back with {len(right)}", "correct its annotation")
+    for index, (before, after) in enumerate(zip(left, right, strict=True)):
+        if before is after or (type(before) in _EXACT and type(before) is type(after) and before == after):
+            continue
+        found = difference(before, after, f"{path}[{index}]")
         if found is not None:
             return found
     return None

@@ -51,6 +51,7 @@ _SILENT: Final[tuple[object, ...]] = (
     BaseModel,
     *(getattr(module, name) for module in (typing, typing_extensions) for name in _SILENT_NAMES),
 )
+_SILENT_IDS: Final = frozenset(map(id, _SILENT))  # a hint may have no hash, and its equality isn't meant here
 _LISTS: Final[tuple[object, ...]] = (
     list,
     collections.abc.Sequence,
@@ -182,7 +183,7 @@ def admits(hint: object, found: object) -> bool:
     """Tell whether a value of the type that was found is a value of the hint, so that the narrower one can be used."""
     if hint is found:
         return True
-    if hint is None or any(hint is silent for silent in _SILENT) or isinstance(hint, typing.TypeVar):
+    if hint is None or id(hint) in _SILENT_IDS or isinstance(hint, typing.TypeVar):
         return hint is not None
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
@@ -225,7 +226,7 @@ def return_hint(func: object) -> object:
 
 
 def _is_silent(annotation: object) -> bool:
-    return annotation is types.NoneType or any(annotation is silent for silent in _SILENT)
+    return annotation is types.NoneType or id(annotation) in _SILENT_IDS
 
 
 def _function_of(func: object) -> object:

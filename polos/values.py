@@ -95,6 +95,7 @@ def encode(
         ValueRefused: the value can't be written, would come back different, or is over the limit.
     """
     shape = None if hint is None else shape_of(hint)
+    decoded: object
     try:
         if shape is None and is_plain(value):
             data, path = _written(value), None
