@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextvars
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Final, cast
@@ -23,10 +22,23 @@ from polos.replay.facts import StepCall
 from polos.values import copy_arguments, return_hint
 
 __all__ = [
-    "EFFECTS", "MISSING", "OURS", "Options", "function_name", "read_options", "sort_arguments", "step_call", "text",
-]  # fmt: skip
+    "EFFECTS",
+    "MISSING",
+    "OURS",
+    "SECONDS_MAX",
+    "Options",
+    "function_name",
+    "optional_text",
+    "positive",
+    "read_options",
+    "sort_arguments",
+    "step_call",
+    "text",
+]
 
 EFFECTS: Final = ("idempotent", "at_most_once", "pure")
+# Moments are recorded as 64-bit numbers of microseconds.
+SECONDS_MAX: Final = 1_000 * 365 * 86_400
 # Stands for an argument that was not given, where None may be given.
 MISSING: Final[Any] = object()
 OURS: Final = ("jitter", "retry_on", "non_retryable", "timeout_seconds", "effect", "reconcile")
@@ -71,6 +83,31 @@ def step_call(
         ValueError: a number makes no sense; names the argument.
         TypeError: an argument is of the wrong type; names it.
     """
+    # The workflow goes on while the step waits to be called; what it changes meanwhile must not reach the step, or a
+    # crash in between would call it with something else.
+    copied, copied_keywords = copy_arguments(args, dict(keywords))
+    effect = "idempotent"
+    timeout_seconds = reconcile = None
+    if options:
+        effect, timeout_seconds, reconcile = _checked(options)
+        policy = _own_policy(max_retries, base_delay, max_delay, options, effect)
+    else:
+        policy = _policy(max_retries, base_delay, max_delay, 0.0, None, ())
+    return StepCall(
+        key=key,
+        func=func,
+        args=copied,
+        kwargs=copied_keywords,
+        policy=policy,
+        timeout_seconds=timeout_seconds,
+        effect=effect,
+        reconcile=reconcile,
+        hint=return_hint(func),
+        context=contextvars.copy_context(),
+    )
+
+
+def _checked(options: Options) -> tuple[str, float | None, Callable[..., Any] | None]:
     effect = options.get("effect", "idempotent")
     if effect not in EFFECTS:
         raise ValueError(f"effect must be one of {', '.join(EFFECTS)}; it is {effect!r}")
@@ -79,33 +116,21 @@ def step_call(
         raise TypeError(f"reconcile must be callable, it is {reconcile!r}")
     if reconcile is not None and effect != "at_most_once":
         raise ValueError(f"reconcile is asked about steps with effect='at_most_once'; this one is {effect!r}")
-    timeout_seconds = options.get("timeout_seconds")
-    if timeout_seconds is not None and not 0 < timeout_seconds < math.inf:
-        raise ValueError(f"timeout_seconds must be positive, it is {timeout_seconds!r}")
+    positive("timeout_seconds", options.get("timeout_seconds"))
+    return effect, options.get("timeout_seconds"), reconcile
+
+
+def _own_policy(max_retries: int, base_delay: float, max_delay: float, options: Options, effect: str) -> RetryPolicy:
     retry_on = options.get("retry_on")
     if effect == "at_most_once" and retry_on is None:
         retry_on = ()  # what was raised says nothing about whether the effect happened
-    # The workflow goes on while the step waits to be called; what it changes meanwhile must not reach the step, or a
-    # crash in between would call it with something else.
-    copied_args, copied_keywords = copy_arguments(args, dict(keywords))
-    return StepCall(
-        key=key,
-        func=func,
-        args=copied_args,
-        kwargs=copied_keywords,
-        policy=_policy(
-            max_retries,
-            base_delay,
-            max_delay,
-            options.get("jitter", 0.0),
-            None if retry_on is None else _exceptions("retry_on", retry_on),
-            _exceptions("non_retryable", options.get("non_retryable", ())),
-        ),
-        timeout_seconds=timeout_seconds,
-        effect=effect,
-        reconcile=reconcile,
-        hint=return_hint(func),
-        context=contextvars.copy_context(),
+    return _policy(
+        max_retries,
+        base_delay,
+        max_delay,
+        options.get("jitter", 0.0),
+        None if retry_on is None else _exceptions("retry_on", retry_on),
+        _exceptions("non_retryable", options.get("non_retryable", ())),
     )
 
 
@@ -145,14 +170,32 @@ def sort_arguments(
 
 
 def text(name: str, value: object) -> None:
-    """Refuse what isn't a text, or is empty."""
+    """Refuse what isn't a text, is empty, or can't be written: half of a surrogate pair has no UTF-8."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a text, it is {value!r}")
     if not value:
         raise ValueError(f"{name} must not be empty")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name} must be a text that can be written, it is {value!r}: {error.reason}") from error
 
 
-@lru_cache(maxsize=256)
+def optional_text(name: str, value: str | None) -> str | None:
+    """Refuse what is neither None nor a text that can be written; gives it back."""
+    if value is not None:
+        text(name, value)
+    return value
+
+
+def positive(name: str, value: float | None) -> None:
+    """Refuse a number of seconds that isn't positive or is beyond all clocks; None is no number and passes."""
+    if value is not None and not 0 < value <= SECONDS_MAX:
+        raise ValueError(f"{name} must be positive and at most a thousand years, it is {value!r}")
+
+
+@lru_cache(maxsize=256, typed=True)  # typed: True is no number of retries, and 1 may be known already
 def _policy(
     max_retries: int, base_delay: float, max_delay: float, jitter: float,
     retry_on: _Exceptions | None, non_retryable: _Exceptions,
@@ -160,8 +203,8 @@ def _policy(
     if isinstance(max_retries, bool) or not isinstance(cast("object", max_retries), int) or max_retries < 0:
         raise ValueError(f"max_retries must be a number from 0, it is {max_retries!r}")
     for name, value in (("base_delay", base_delay), ("max_delay", max_delay)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must not be negative, it is {value!r}")
+        if not 0 <= value <= SECONDS_MAX:
+            raise ValueError(f"{name} must not be negative, nor more than a thousand years; it is {value!r}")
     if not 0 <= jitter <= 1:
         raise ValueError(f"jitter must be between 0 and 1, it is {jitter!r}")
     return RetryPolicy(

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import BaseModel
 
-from polos.calls import text
+from polos.calls import optional_text, positive, text
 from polos.context import Port, WorkflowContext
-from polos.definition import Workflow, positive
+from polos.definition import Workflow
 from polos.engine import events as e
 from polos.engine.json import Json
 from polos.errors import PolosInternalError, StepExecutionError, ValueRefused
@@ -93,6 +93,10 @@ def child_request(
     """
     definition = _definition(workflow)
     positive("run_timeout_seconds", options.run_timeout_seconds)
+    optional_text("queue", options.queue)
+    optional_text("concurrency_key", options.concurrency_key)
+    for tag in options.tags:
+        text("a tag", tag)
     record = definition.encode_payload(payload)
     spec = _spec(context, name, definition, record, options, wanted=wanted)
     event = e.ChildStarted(

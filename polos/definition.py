@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import cached_property, partial
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast, overload
 
 from pydantic import BaseModel
 
+from polos.calls import SECONDS_MAX, positive, text
 from polos.context import WorkflowContext, current_context, enter_body
 from polos.engine.json import Json
 from polos.engine.retry import RetryPolicy
@@ -142,13 +142,12 @@ class Workflow(Generic[ResultT_co]):
         self._check()
 
     def _check(self) -> None:
-        if not self.id:
-            raise ValueError("id must not be empty")
+        text("id", self.id)
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, it is {self.batch_size!r}")
         positive("batch_timeout_seconds", self.batch_timeout_seconds)
         positive("run_timeout_seconds", self.run_timeout_seconds)
-        if not 0 <= self.cancel_grace_seconds < math.inf:
+        if not 0 <= self.cancel_grace_seconds <= SECONDS_MAX:
             raise ValueError(f"cancel_grace_seconds must not be negative, it is {self.cancel_grace_seconds!r}")
         if self.activation_callbacks_max is not None and self.activation_callbacks_max < 1:
             raise ValueError(f"activation_callbacks_max must be at least 1, it is {self.activation_callbacks_max!r}")
@@ -487,12 +486,6 @@ def _define(  # noqa: PLR0917  # takes the decorator's arguments as they were gi
     return made
 
 
-def positive(name: str, value: float | None) -> None:
-    """Refuse a number of seconds that isn't positive and finite; None is no number and passes."""
-    if value is not None and not 0 < value < math.inf:
-        raise ValueError(f"{name} must be positive, it is {value!r}")
-
-
 def _is_async(func: object) -> bool:
     while isinstance(func, partial):
         func = func.func
@@ -510,8 +503,10 @@ def _hooks(name: str, value: Hook | Sequence[Hook] | None) -> list[Hook]:
 
 
 def _tags(tags: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(tags, str) or not all(isinstance(tag, str) and tag for tag in cast("Sequence[object]", tags)):
+    if isinstance(tags, str):
         raise TypeError(f"tags must be a sequence of texts, they are {tags!r}")
+    for tag in tags:
+        text("a tag", tag)
     return tuple(tags)
 
 
@@ -530,8 +525,9 @@ def _queue(queue: object, id: str) -> tuple[str | None, int | None]:
         name, limit = getattr(queue, "name"), getattr(queue, "concurrency_limit")  # noqa: B009  # any object that has them
     else:
         raise ValueError(f"queue must be a name, a Queue or a dict, it is {queue!r}")
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"queue must have a name that is a text, it is {name!r}")
+    if not isinstance(name, str):
+        raise ValueError(f"the name of a queue must be a text, it is {name!r}")  # noqa: TRY004  # as Polos does
+    text("the name of a queue", name)
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise ValueError(f"concurrency_limit of queue {name!r} must be a number from 1, it is {limit!r}")
     return name, limit

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast, final, overload
 
 from pydantic import BaseModel
 
-from polos.calls import MISSING, function_name, read_options, sort_arguments, step_call, text
+from polos.calls import MISSING, function_name, optional_text, read_options, sort_arguments, step_call, text
 from polos.children import ChildOptions, batch_requests, child_request, ended, handle, settled
 from polos.context import Port, WorkflowContext, current_step
 from polos.definition import Workflow
@@ -450,7 +450,10 @@ class Step:
         port = self._port()
         text("step_key", step_key)
         batch = batch_requests(self._context, port, step_key, workflows, wanted=False)
-        told = await asyncio.gather(*(port.tell(one.event, spec=one.spec) for one in batch))
+        if port.direct:  # each is told of when it is durable, which takes time; together they share it
+            told = await asyncio.gather(*(port.tell(one.event, spec=one.spec) for one in batch))
+        else:
+            told = [await port.tell(one.event, spec=one.spec) for one in batch]
         return [handle(self._context, port, step_key, recorded) for recorded in told]
 
     async def batch_invoke_and_wait(
@@ -510,6 +513,7 @@ class Step:
         """
         port = self._port()
         text("topic", topic)
+        optional_text("event_type", event_type)
         name = _name(port, step_key)
         record = encode(data, what=f"data of event {step_key!r}")[0].value
         body: dict[str, Json] = {"topic": topic, "data": record, "event_type": event_type}
@@ -546,7 +550,7 @@ class Step:
             step_key: names the value in this run; may be left out.
         """
         port = self._port()
-        return str(await port.record(_key(step_key), "uuid", port.values.uuid4))
+        return str(await port.record(optional_text("step_key", step_key), "uuid", port.values.uuid4))
 
     async def now(self, step_key: str | None = None) -> int:
         """
@@ -556,7 +560,8 @@ class Step:
             step_key: names the value in this run; may be left out.
         """
         port = self._port()
-        found = await port.record(_key(step_key), "now", lambda: max(port.values.now_us(), port.fact_us) // 1_000)
+        key = optional_text("step_key", step_key)
+        found = await port.record(key, "now", lambda: max(port.values.now_us(), port.fact_us) // 1_000)
         return cast("int", found)  # what `make` gave, recorded
 
     async def random(self, step_key: str | None = None) -> float:
@@ -567,7 +572,9 @@ class Step:
             step_key: names the value in this run; may be left out.
         """
         port = self._port()
-        return cast("float", await port.record(_key(step_key), "random", port.values.random))  # as in `now`
+        return cast(
+            "float", await port.record(optional_text("step_key", step_key), "random", port.values.random)
+        )  # as in `now`
 
     def trace(self, name: str, attributes: Mapping[str, Any] | None = None) -> AbstractContextManager[Any]:
         """
@@ -585,12 +592,6 @@ class Step:
         from polos.tracing import trace
 
         return trace(self._context, name, attributes)
-
-
-def _key(step_key: str | None) -> str | None:
-    if step_key is not None:
-        text("step_key", step_key)
-    return step_key
 
 
 def _name(port: Port, step_key: str) -> str:

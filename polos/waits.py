@@ -11,11 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
-from polos.calls import function_name, step_call
+from polos.calls import function_name, positive, step_call
 from polos.context import Port
-from polos.definition import positive
 from polos.engine import events as e
 from polos.engine.json import Json
 from polos.errors import StepExecutionError
@@ -128,6 +127,8 @@ async def wait(
         ValueError: the timeout isn't positive.
     """
     positive("timeout", timeout)
+    if since is not None and not (isinstance(cast("object", since), int) and 0 <= since < 1 << 63):
+        raise ValueError(f"since must be a sequence_id, it is {since!r}")
     expires_us = None if timeout is None else port.fact_us + round(timeout * 1e6)
     asked = e.WaitStarted(
         cause=port.cause, name=name, kind=kind, key=key, data=data, expires_us=expires_us, since=since

@@ -23,6 +23,7 @@ from polos.types import Completed
 from pydantic import BaseModel
 
 from tests.fakeport import NOW_US, FakePort, context, play
+from tests.ids import stable_id
 
 
 class Receipt(BaseModel):
@@ -330,6 +331,8 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"jitter": 1.5}, ValueError, "jitter"),
     ({"jitter": -1}, ValueError, "jitter"),
     ({"timeout_seconds": 0}, ValueError, "timeout_seconds"),
+    ({"timeout_seconds": 1e30}, ValueError, "timeout_seconds"),
+    ({"max_delay": 1e30}, ValueError, "max_delay"),
     ({"timeout_seconds": float("nan")}, ValueError, "timeout_seconds"),
     ({"effect": "twice"}, ValueError, "effect"),
     ({"retry_on": "OSError"}, TypeError, "retry_on"),
@@ -340,7 +343,7 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "error", "named"), MISTAKES, ids=[str(case[0]) for case in MISTAKES])
+@pytest.mark.parametrize(("settings", "error", "named"), MISTAKES, ids=[stable_id(case[0]) for case in MISTAKES])
 def test_a_mistake_in_a_policy_is_refused_at_the_call(settings: dict[str, Any], error: type[Exception], named: str):
     """A setting that makes no sense raises with the argument's name, and nothing is asked for."""
     port = FakePort()
@@ -348,6 +351,23 @@ def test_a_mistake_in_a_policy_is_refused_at_the_call(settings: dict[str, Any], 
     with pytest.raises(error, match=rf"^{named}\b"):
         play(context(port), lambda ctx: ctx.step.run("s", charge, 1, **settings))
     assert port.asked == []
+
+
+def test_true_is_no_number_also_if_one_is_known():
+    """A policy that was accepted before doesn't let one pass that is equal but wrong."""
+    port = FakePort()
+    play(context(port), lambda ctx: ctx.step.run("a", fetch, "x", max_retries=1))
+
+    with pytest.raises(ValueError, match="max_retries"):
+        play(context(port), lambda ctx: ctx.step.run("b", fetch, "x", max_retries=True))
+
+
+def test_keys_may_be_in_any_script():
+    """A key is any text that can be written."""
+    port = FakePort()
+    play(context(port), lambda ctx: ctx.step.run("Zahlung für 東京 🚚", fetch, "x"))
+
+    assert port.names == ["Zahlung für 東京 🚚"]
 
 
 def test_a_mistaken_call_takes_a_name_all_the_same():
@@ -372,6 +392,7 @@ def test_a_mistaken_call_takes_a_name_all_the_same():
         (("key", 3), TypeError, "func of step 'key' must be callable, it is 3"),
         ((3, charge), TypeError, "step_key must be a text, it is 3"),
         (("", charge), ValueError, "step_key must not be empty"),
+        (("half \ud800", charge), ValueError, r"step_key must be a text that can be written, it is 'half \\ud800'"),
     ],
 )
 def test_what_is_no_step_is_refused(arguments: tuple[Any, ...], error: type[Exception], message: str):

@@ -152,6 +152,9 @@ def test_children_that_cant_be_are_refused():
         (("ship",), {}, ValueError, "takes a payload, and none was given"),
         (("ship", {"x": object()}), {}, TypeError, "isn't JSON"),
         (("ship", {}), {"run_timeout_seconds": 0}, ValueError, "run_timeout_seconds must be positive"),
+        (("ship", {}), {"queue": ""}, ValueError, "queue must not be empty"),
+        (("ship", {}), {"concurrency_key": 5}, TypeError, "concurrency_key must be a text"),
+        (("ship", {}), {"tags": [None]}, TypeError, "a tag must be a text"),
         (("ship", {}), {"initial_state": "x"}, TypeError, "initial_state must be a Pydantic model or a dict"),
         (("ship", {}), {"initial_state": {"x": object()}}, TypeError, "initial_state isn't JSON"),
         (("ship", {}), {"initial_state": {"x": "y" * 1_100_000}}, ValueError, "the limit is 1,048,576"),
@@ -163,9 +166,10 @@ def test_children_that_cant_be_are_refused():
     assert port.asked == []
 
 
-def test_batch_invoke_asks_for_all_at_once():
+@pytest.mark.parametrize("direct", [False, True])
+def test_batch_invoke_asks_for_all_at_once(direct: bool):
     """A batch is one request an item, in order, each with a name of its own, all before anything else runs."""
-    port = FakePort()
+    port = FakePort(direct=direct)
     items = [BatchWorkflowInput(id="ship", payload={"n": n}, run_timeout_seconds=n + 1) for n in range(3)]
     handles = play(context(port), lambda ctx: ctx.step.batch_invoke("all", items))
 

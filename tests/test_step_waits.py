@@ -217,7 +217,7 @@ def test_waits_expire_with_the_recorded_moment():
         assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e30])
 def test_a_timeout_must_be_ahead(timeout: float):
     """A timeout that isn't a positive number of seconds is refused, and nothing is asked for."""
     port = FakePort()
@@ -253,6 +253,16 @@ def test_wait_for_event_gives_the_event():
     assert port.asked[0] == e.WaitStarted(
         cause=7, name="a", kind="topic", key="orders", expires_us=NOW_US + 5_000_000, since=12
     )
+
+
+@pytest.mark.parametrize("since", [-1, 1 << 63, "5", 1.5])
+def test_since_must_be_a_place(since: Any):
+    """What isn't a sequence id is refused, and nothing is asked for."""
+    port = FakePort()
+
+    with pytest.raises(ValueError, match="since must be a sequence_id"):
+        play(context(port), lambda ctx: ctx.step.wait_for_event("e", "orders", since=since))
+    assert port.asked == []
 
 
 def test_wait_for_signal_gives_the_data():

@@ -309,8 +309,8 @@ def test_schedules(schedule: Any):
 
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"queue": 5}, ValueError, "queue must be a name, a Queue or a dict, it is 5"),
-    ({"queue": {"name": 5}}, ValueError, "queue must have a name that is a text"),
-    ({"queue": ""}, ValueError, "queue must have a name"),
+    ({"queue": {"name": 5}}, ValueError, "the name of a queue must be a text, it is 5"),
+    ({"queue": ""}, ValueError, "the name of a queue must not be empty"),
     ({"queue": {"concurrency_limit": 0}}, ValueError, "concurrency_limit of queue 'w' must be a number from 1"),
     ({"queue": {"concurrency_limit": "2"}}, ValueError, "concurrency_limit of queue 'w' must be a number from 1"),
     ({"queue": "q", "schedule": "0 8 * * *"}, ValueError, "'w' has a queue and a schedule"),
@@ -330,7 +330,9 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"state_schema": Order()}, TypeError, "state_schema must be a Pydantic model"),
     ({"retries": 3}, TypeError, "retries must be a RetryPolicy, it is 3"),
     ({"tags": "vip"}, TypeError, "tags must be a sequence of texts, they are 'vip'"),
-    ({"tags": ["vip", 3]}, TypeError, "tags must be a sequence of texts"),
+    ({"tags": ["vip", 3]}, TypeError, "a tag must be a text, it is 3"),
+    ({"run_timeout_seconds": 1e30}, ValueError, "at most a thousand years"),
+    ({"cancel_grace_seconds": float("inf")}, ValueError, "cancel_grace_seconds"),
     ({"output_shema": Order}, TypeError, "output_shema"),
 ]
 
