@@ -19,6 +19,7 @@ Keys (tuples; encoded by the store):
 ``("topic_wait", topic, run, name)``                  who waits for events of a topic
 ``("suspend", root, key, opened_us, run, name)``      who waits for an answer, by tree
 ``("topic", topic)``                                  a topic that has events
+``("outbox", run, message_id)``                       a message owed to another log
 ``("code", workflow)``                                digest of the code registered last
 ``("command", command_id)``                           outcome of a consumed inbox command
 ====================================================  ==========================================
@@ -229,6 +230,11 @@ def advance(state: RunState, event: e.Event, *, time_us: int, rows: Changes) -> 
             rows["run", state.run] = orjson.dumps(summary(state))
     else:
         evolve(state, event, time_us=time_us)
+        if isinstance(event, e.MessageOwed):
+            assert isinstance(event.message, dict), "a message is a JSON object"
+            rows["outbox", state.run, str(event.message["id"])] = b""
+        elif isinstance(event, e.MessageDelivered):
+            rows["outbox", state.run, event.message_id] = None
 
 
 def _all_wait_rows(state: RunState) -> Rows:

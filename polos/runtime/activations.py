@@ -90,6 +90,11 @@ class Activations:
                 code.actions.clear()
             if requests:
                 self._engine.decide_on(unit, resident, c.Activate(cause=fact.version, requests=tuple(requests)))
+                unit.pure.extend(
+                    (resident.run, request.event.name)
+                    for request in requests
+                    if isinstance(request.event, e.StepScheduled) and request.event.effect == "pure"
+                )
             if isinstance(fact.event, e.CancelForced) and not resident.ended:
                 self._engine.decide_on(unit, resident, c.ForceCancel(by="engine", close=True))
             if resident.ended or resident.state.phase is Phase.BACKOFF:

@@ -84,6 +84,16 @@ class Debts:
         self.begun.discard(key)
         engine.performer.start(resident.run, debt.name, debt.attempt, held.call)
 
+    def start_pure(self, run: str, name: str) -> None:
+        """Call a step without effects before its intent is durable: calling it in vain does no harm."""
+        resident = self._engine.residents.get(run)
+        op = resident.state.ops.get(name) if resident is not None else None
+        if resident is None or op is None or resident.code is None:
+            return  # answered by an earlier attempt, or the run ended in the same breath
+        held = resident.code.pending.get(name)
+        if held is not None and held.call is not None:
+            self._engine.performer.start(run, name, op.attempt, held.call)
+
     def due(self, wanted: tuple[str, str, str]) -> None:
         """Look at a debt whose moment came, or at a run that must be read first."""
         run, kind, name = wanted

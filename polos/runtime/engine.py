@@ -102,6 +102,8 @@ class Engine:
         self.broken: Exception | None = None
         self.marks: list[Mark] = []
         self.poisoned: set[str] = set()  # to be set aside before their code is run
+        # Where runs live: all of them here, unless the log is one of several.
+        self.is_local: Callable[[str], bool] = lambda _run: True
         self.carry: Callable[[Message, Callable[[], None]], None] | None = None
         self._work: deque[Work] = deque()
         self._backlog: deque[Unit] = deque()  # built, and refused by a full queue
@@ -294,6 +296,8 @@ class Engine:
             resident.last_unit = unit
         self._in_flight[id(unit)] = unit
         self.intake.note(unit)
+        for run, name in unit.pure:
+            self.debts.start_pure(run, name)
         if self._backlog:
             self._backlog.append(unit)
             return
@@ -439,6 +443,7 @@ class Engine:
     def _after(self, resident: Resident) -> None:
         """What follows when a run's events are durable."""
         if resident.ended:
+            self.debts.perform(resident)  # messages to other logs outlive their sender
             if resident.idle:
                 self.discard(resident)
             self.watchers.ended(resident.run)
@@ -533,6 +538,8 @@ class Engine:
         resident = self.residents.get(run)
         if resident is None or not resident.idle or self.performer.running(run):
             return False
+        if resident.code is not None and resident.code.direct:
+            return False  # it can't be run again without repeating what it does itself
         self.discard(resident)
         return True
 

@@ -20,7 +20,7 @@ from polos import errors
 from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.json import Json
-from polos.engine.messages import Message, message_from_json
+from polos.engine.messages import Message, message_from_json, message_to_json
 from polos.engine.projections import CODE_PREFIX, INBOX_STREAM
 from polos.engine.state import Debt, Phase
 from polos.errors import CommandRefused, PolosError, PolosUsageError, UnknownRun, UpdateRejected
@@ -88,12 +88,16 @@ class Intake:
             "query": self._query,
             "resolve": self._resolve,
             "readmit": self._readmit,
+            "message": self._message,
         }
 
     # -------------------------------------------------------------------------------- between runs
 
     def message(self, unit: Unit, sender: Resident, message: Message) -> None:
-        """Deliver a message within the unit that sends it."""
+        """Deliver a message within the unit that sends it; one for another log is owed from then on."""
+        if message.kind != "publish" and not self._engine.is_local(message.target):
+            unit.append(sender, e.MessageOwed(message=message_to_json(message)))
+            return
         if message.kind == "start":
             self._start(unit, message.target, created_from_json(message.body))
         elif message.kind == "publish":
@@ -145,6 +149,8 @@ class Intake:
         def sent() -> None:
             def apply(unit: Unit) -> None:
                 found = self._engine.loader.get(run)
+                # A run that ended is kept while this is on its way, so that the next one builds on it.
+                self._engine.residents[run] = found
                 if any(held.name == message.id for held in found.state.owed.values()):
                     unit.append(found, e.MessageDelivered(message_id=message.id))
 
@@ -184,6 +190,15 @@ class Intake:
         specs = [(str(item["run"]), created_from_json(item["created"])) for item in wanted]  # type: ignore[index,call-overload,arg-type]  # objects, by the command's form
         started = [self._start(unit, run, created) for run, created in specs]
         return {"outcome": "accepted" if any(started) or not started else "existing"}
+
+    def _message(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
+        """Take a message that a run of another log sent."""
+        message = message_from_json(command.get("message"))
+        if message.kind == "start":
+            self._start(unit, message.target, created_from_json(message.body))
+        else:
+            self._deliver(unit, message)
+        return {"outcome": "accepted"}
 
     def _resume(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
         run, key = _text(command, "run"), _text(command, "key")

@@ -236,8 +236,22 @@ class Loader:
             for wanted in ("running", "pending_cancel", "queued", "no_code", "diverged", "poisoned"):
                 for key, _ in reader.rows(("status", wanted)):
                     runs[str(key[-1])] = None
+            outbox = dict.fromkeys(str(key[1]) for key, _ in reader.rows(("outbox",)))
             timers = [(int(key[1]), str(key[2])) for key, _ in reader.rows(("timer",))]
         for due_us, run in timers:
             engine.timers.add(due_us, (run, "", ""))
         for run in runs:
             engine.wake(run)
+        for run in outbox:
+            if run not in runs:
+                self._send_rest(run)
+
+    def _send_rest(self, run: str) -> None:
+        """Take up what a run owes other logs; it may have ended."""
+
+        def apply(unit: Unit) -> None:
+            resident = self.get(run)
+            unit.residents[run] = resident
+            self._engine.debts.perform(resident)
+
+        self._engine.post(Work(apply))
