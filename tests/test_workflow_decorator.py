@@ -389,3 +389,12 @@ def test_public_names_are_found_when_they_are_used():
     assert polos.Completed(3).value == 3
     with pytest.raises(AttributeError, match="module 'polos' has no attribute 'nothing'"):
         _ = polos.nothing  # type: ignore[attr-defined]  # the mistake under test
+
+
+def test_every_public_name_is_there():
+    """Each public name is found, and found once: the second look is an attribute like any other."""
+    for name in polos.__all__:
+        assert getattr(polos, name) is getattr(polos, name)
+
+    assert polos.events.__name__ == "polos.features.events"
+    assert polos.events.EventPayload is polos.EventPayload
