@@ -269,7 +269,7 @@ def test_flipped_bytes_never_end_this_process(store: Store):
     whole = data.read_bytes()
     draw = random.Random(SEED)
     found = 0
-    for _ in range(scaled(25, 2_000)):
+    for _ in range(scaled(12, 2_000)):
         page = draw.randrange(len(whole) // 4096)
         changed = bytearray(whole)
         for _ in range(draw.randint(1, 3)):

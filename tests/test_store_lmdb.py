@@ -187,17 +187,19 @@ def test_where_addresses_are_scarce_less_is_reserved(tmp_path: Path):
     """A process that may not have 64 GiB of addresses opens the log all the same, and it grows to what there is."""
     code = """
         import resource, sys
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
         from polos.store.lmdb_log import LmdbLog
         from tests.contract.logs import record, unit
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (160 << 20), used + (160 << 20)))
         log = LmdbLog(sys.argv[1], map_bytes=64 << 30)
         epoch = log.acquire()
-        print(log.statistics().map_bytes < 1 << 30)
-        small = LmdbLog(sys.argv[2], map_bytes=64 << 20)
+        print(log.statistics().map_bytes < 160 << 20)
+        log.close()
+        small = LmdbLog(sys.argv[2], map_bytes=8 << 20)
         epoch = small.acquire()
         try:
             for _ in range(100):
-                small.append([unit(record("a", bytes(16 << 20)))], epoch=epoch)
+                small.append([unit(record("a", bytes(4 << 20)))], epoch=epoch)
         except Exception as error:
             print(type(error).__name__)
         small.append([unit(record("a", b"small"))], epoch=epoch)
