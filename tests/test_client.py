@@ -1,9 +1,8 @@
-"""The client: what it asks of an engine, what it reads by itself, and how it waits."""
+"""The client: what it asks of an engine, and what it reads by itself."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -19,10 +18,8 @@ from polos.errors import (
     EngineNotRunning,
     PolosUsageError,
     StepExecutionError,
-    StoreClosed,
     UnknownRun,
     UpdateRejected,
-    WorkflowTimeoutError,
 )
 from polos.runtime.batch import batch_invoke
 from polos.runtime.client import ExecutionHandle, ExecutionPage, PolosClient
@@ -488,221 +485,6 @@ async def test_update_from_another_process(history: History, store: FakeStore, c
     store.owned = False
     with pytest.raises(EngineNotRunning, match="update is kept"):
         await client.update(A, "set", 1)
-
-
-# ----------------------------------------------------------------------------------------- waiting
-
-
-async def test_waiting_here_is_by_the_engines_word(history: History, store: FakeStore, client: PolosClient):
-    """In the engine's process the end comes as a future: the log isn't polled, nor listened to."""
-    engine = FakeEngine(store, accepted)
-    history.log.subscribe = None  # type: ignore[method-assign,assignment]
-    history.begin(A)
-    waiting = asyncio.ensure_future(client._wait_ended(A))
-    await asyncio.sleep(0)
-    history.end(A, 0)
-    assert not waiting.done()
-    engine.watchers.ended(A)
-    ended = await waiting
-
-    assert ("completed", 0) == (ended["status"], ended["result"])
-    assert {} == engine.watchers._futures
-    assert ended == await client._wait_ended(A)
-    await asyncio.sleep(0)
-    assert {} == engine.watchers._futures
-
-
-async def test_waiting_elsewhere_follows_the_log(history: History, client: PolosClient):
-    """From another process the end is found in the log."""
-    history.begin(A)
-    waiting = asyncio.ensure_future(client._wait_ended(A, 60))
-    await asyncio.sleep(0)
-    history.publish("orders", {})
-    history.run(A, e.RunFailed(cause=2, error=e.Failure(type="ValueError", message="no card")))
-
-    ended = await waiting
-    assert ("failed", "no card") == (ended["status"], ended["error"])
-
-
-async def test_waiting_on_another_threads_loop(history: History, store: FakeStore, client: PolosClient):
-    """A client of another thread of the engine's process waits by the log's hook."""
-    FakeEngine(store, accepted)
-    history.begin(A)
-    subscribed = asyncio.Event()
-    loop, subscribe = asyncio.get_running_loop(), history.log.subscribe
-
-    def noticed(callback: Any) -> Any:
-        loop.call_soon_threadsafe(subscribed.set)
-        return subscribe(callback)
-
-    history.log.subscribe = noticed  # type: ignore[method-assign]
-    waiting = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(client._wait_ended(A))))
-    await subscribed.wait()
-    history.end(A, 1)
-
-    assert 1 == (await waiting)["result"]
-
-
-@pytest.mark.parametrize("here", [True, False])
-async def test_waiting_goes_on_through_successors(history: History, store: FakeStore, client: PolosClient, here: bool):
-    """The end that is waited for is that of the last successor."""
-    engine = FakeEngine(store, accepted) if here else None
-
-    def ended(run: str) -> None:
-        if engine is not None:
-            engine.watchers.ended(run)
-
-    history.begin(A)
-    waiting = asyncio.ensure_future(client._wait_ended(A))
-    await asyncio.sleep(0)
-    history.record(
-        (f"run/{A}", e.RunContinued(cause=2, successor=B, workflow="order")),
-        (f"run/{B}", created(A, continues=A, chain=A)),
-    )
-    ended(A)
-    for _ in range(3):
-        await asyncio.sleep(0)
-    assert not waiting.done()
-    history.run(B, e.RunStarted(attempt=1))
-    history.end(B, "done")
-    ended(B)
-
-    found = await waiting
-    assert (A, "done") == (found["id"], found["result"])
-
-
-async def test_the_engine_stops_while_somebody_waits(history: History, store: FakeStore, client: PolosClient):
-    """Who waits by the engine's word goes over to the log when the engine stops."""
-    engine = FakeEngine(store, accepted)
-    history.begin(A)
-    waiting = asyncio.ensure_future(client._wait_ended(A))
-    await asyncio.sleep(0)
-    store.owner_engine = None
-    engine.watchers.close()
-    history.end(A, "by the next engine")
-
-    assert "by the next engine" == (await waiting)["result"]
-
-
-@pytest.mark.parametrize("here", [True, False])
-async def test_waiting_in_vain(history: History, store: FakeStore, client: PolosClient, here: bool):
-    """A timeout names the run and what it waits for, and leaves nobody waiting."""
-    engine = FakeEngine(store, accepted)
-    if not here:
-        store.owner_engine = None
-    history.begin(A)
-    history.run(A, e.WaitStarted(cause=2, name="ok", kind="suspend", key="ok"))
-    with pytest.raises(WorkflowTimeoutError, match="suspend") as raised:
-        await client._wait_ended(A, 0.001)
-
-    assert (A, 0.001, "suspend") == (
-        raised.value.execution_id,
-        raised.value.timeout_seconds,
-        raised.value.waiting_reason,
-    )
-    assert {} == engine.watchers._futures
-
-
-async def test_waiting_for_a_run_that_is_not_there_yet(store: FakeStore, history: History, client: PolosClient):
-    """A run that waits in the inbox can be waited for."""
-    handle = await client.invoke("order", {})
-    with pytest.raises(WorkflowTimeoutError):
-        await client._wait_ended(handle.id, 0.001)
-    waiting = asyncio.ensure_future(client._wait_ended(handle.id))
-    Owner(history, store).take()
-    history.begin(handle.id)
-    history.end(handle.id, 3)
-
-    assert 3 == (await waiting)["result"]
-
-
-async def test_many_wait_at_once(history: History, client: PolosClient):
-    """Each of many who wait gets the end of its own run."""
-    runs = [run_id(number) for number in range(100, 150)]
-    history.record(*((f"run/{run}", event) for run in runs for event in (created(run), e.RunStarted(attempt=1))))
-    waiting = [asyncio.ensure_future(client._wait_ended(run)) for run in runs]
-    await asyncio.sleep(0)
-    for number, run in enumerate(runs):
-        history.end(run, number)
-
-    assert list(range(50)) == [(await each)["result"] for each in waiting]
-
-
-async def test_a_store_that_is_closed_while_somebody_waits(history: History, client: PolosClient):
-    """Who waits for a run of a log that is closed is told so."""
-    history.begin(A)
-    waiting = asyncio.ensure_future(client._wait_ended(A))
-    await asyncio.sleep(0)
-    history.log.close()
-
-    with pytest.raises(StoreClosed):
-        await waiting
-
-
-# ----------------------------------------------------------------------------------------- handles
-
-
-async def test_get_shows_what_programs_know(history: History, client: PolosClient):
-    """A handle gives exactly the documented keys, its result typed as the workflow declares."""
-    history.begin(A)
-    history.run(A, e.RunCompleted(cause=2, result={"number": 5}))
-    handle = ExecutionHandle(id=A, root_workflow_id="order").remembering(client)
-
-    assert {
-        "status": "completed",
-        "result": Order(number=5),
-        "error": None,
-        "created_at": "2026-01-01T00:00:00.000000+00:00",
-        "completed_at": "2026-01-01T00:00:01.000000+00:00",
-        "parent_execution_id": None,
-        "root_workflow_id": "order",
-        "root_execution_id": A,
-        "output_schema_name": None,
-        "step_key": None,
-    } == await handle.get()
-    assert {"number": 5} == (await client.get_execution(A))["result"]
-
-
-async def test_get_by_the_recorded_type(history: History, client: PolosClient):
-    """The result of a workflow that isn't registered here is typed by what is recorded."""
-    history.begin(A, "elsewhere")
-    history.run(A, e.RunCompleted(cause=2, result={"number": 5}, result_type=f"{Order.__module__}.Order"))
-
-    assert Order(number=5) == (await ExecutionHandle(id=A).get(client))["result"]
-
-
-async def test_get_of_a_result_that_no_longer_fits(
-    history: History, client: PolosClient, caplog: pytest.LogCaptureFixture
-):
-    """A record that the declared type can't read any more is given as plain JSON, with a warning."""
-    history.begin(A)
-    history.run(A, e.RunCompleted(cause=2, result={"number": "many"}))
-    with caplog.at_level(logging.WARNING, logger="polos"):
-        found = await ExecutionHandle(id=A).get(client)
-
-    assert {"number": "many"} == found["result"]
-    assert [f"the result of run {A}"] == [record.getMessage()[: 18 + len(A)] for record in caplog.records]
-
-
-async def test_get_of_a_run_that_has_no_result(history: History, client: PolosClient):
-    """A run under way has no result, and no type is asked of it."""
-    history.begin(A)
-
-    found = await ExecutionHandle(id=A).get(client)
-    assert ("running", None) == (found["status"], found["result"])
-
-
-async def test_a_handle_out_of_storage_needs_a_client(client: PolosClient, history: History):
-    """A handle that was stored and read again has its fields, and says when it is asked without a client."""
-    history.begin(A)
-    stored = ExecutionHandle(id=A, workflow_id="order").remembering(client).model_dump_json()
-    handle = ExecutionHandle.model_validate_json(stored)
-    for asked in (handle.get(), handle.cancel(), handle.signal("go"), handle.query(), handle.update("set")):
-        with pytest.raises(PolosUsageError, match="remembers no client"):
-            await asked
-
-    assert "running" == (await handle.get(client))["status"]
-    assert await handle.query(client=client) is None
 
 
 # ----------------------------------------------------------------------------------------- reading

@@ -38,7 +38,7 @@ def read(history: History, run: str) -> dict[str, Any]:
 
 def ids(history: History, **wanted: Any) -> list[str]:
     with history.log.reader() as reader:
-        return [row.run for row in reads.list_runs(reader, **wanted).rows]
+        return [row.run for row in reads.list_runs(reader, reads.RunFilter(**wanted)).rows]
 
 
 def wanted(*runs: tuple[str, e.RunCreated]) -> bytes:
@@ -345,7 +345,8 @@ def test_pending_runs_show_as_queued(shop: History):
     with shop.log.reader() as reader:
 
         def listed(**filters: Any) -> list[str]:
-            return [row.run for row in reads.list_runs(reader, reads.pending_runs(inbox), **filters).rows]
+            page = reads.list_runs(reader, reads.RunFilter(**filters), reads.pending_runs(inbox))
+            return [row.run for row in page.rows]
 
         assert [D, C, B, late, early, A] == listed()
         assert [late, early] == listed(status="queued")
@@ -368,7 +369,7 @@ def test_pages_go_on_through_pending_runs(shop: History):
     cursor = None
     with shop.log.reader() as reader:
         for _ in range(6):
-            page = reads.list_runs(reader, reads.pending_runs(inbox), limit=1, cursor=cursor)
+            page = reads.list_runs(reader, None, reads.pending_runs(inbox), limit=1, cursor=cursor)
             seen += [row.run for row in page.rows]
             cursor = page.cursor
 
@@ -382,7 +383,7 @@ def test_a_pending_run_that_is_recorded_counts_once(shop: History):
     inbox.put("c", wanted((D, created(D, "refund"))))
 
     with shop.log.reader() as reader:
-        assert [D, C, B, A] == [row.run for row in reads.list_runs(reader, reads.pending_runs(inbox)).rows]
+        assert [D, C, B, A] == [row.run for row in reads.list_runs(reader, None, reads.pending_runs(inbox)).rows]
 
 
 @pytest.mark.parametrize(

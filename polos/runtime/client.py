@@ -318,20 +318,17 @@ class PolosClient:
             cursor: `cursor` of the page before.
         """
         store = self._connection().store
-        pending = reads.pending_runs(store.inbox)
+        wanted = reads.RunFilter(
+            status=status,
+            workflow=workflow_id,
+            parent=parent,
+            tag=tag,
+            since_us=reads.microseconds(since, "since"),
+            until_us=reads.microseconds(until, "until"),
+        )
+        pending = reads.pending_runs(store.inbox)  # looked at first: what leaves it meanwhile is in the log by then
         with store.log.reader() as reader:
-            page = reads.list_runs(
-                reader,
-                pending,
-                status=status,
-                workflow=workflow_id,
-                parent=parent,
-                tag=tag,
-                since_us=reads.microseconds(since, "since"),
-                until_us=reads.microseconds(until, "until"),
-                limit=limit,
-                cursor=cursor,
-            )
+            page = reads.list_runs(reader, wanted, pending, limit=limit, cursor=cursor)
         return ExecutionPage([reads.listed(row) for row in page.rows], page.cursor)
 
     # ----------------------------------------------------------------------------------- addressing

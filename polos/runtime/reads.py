@@ -36,6 +36,7 @@ __all__ = [
     "LIMIT_MAX",
     "OpenSuspend",
     "PendingRun",
+    "RunFilter",
     "RunPage",
     "RunRow",
     "events_of",
@@ -116,6 +117,49 @@ class OpenSuspend:
     row: RunRow
     record: Record
     event: e.WaitStarted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """
+    Which runs are wanted; None asks for nothing.
+
+    Attributes:
+        status: a public status, or a reason to wait such as "diverged".
+        workflow: only runs of this workflow.
+        parent: only children of this run.
+        tag: only runs with this tag.
+        since_us: created then or later.
+        until_us: created before then.
+    """
+
+    status: str | None = None
+    workflow: str | None = None
+    parent: str | None = None
+    tag: str | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+
+    def fits(self, row: RunRow) -> bool:
+        """Tell whether a run is wanted, its time aside."""
+        return (
+            (self.status is None or self.status in (row.status, row.waiting_reason))
+            and (self.workflow is None or row.workflow == self.workflow)
+            and (self.parent is None or row.parent == self.parent)
+            and (self.tag is None or self.tag in row.tags)
+        )
+
+    def index(self) -> Key:
+        """Choose the index that leaves the fewest runs to look at, by what usually is."""
+        if self.parent is not None:
+            return ("parent", self.parent)
+        if self.tag is not None:
+            return ("tag", self.tag)
+        if self.status is not None and (self.workflow is None or self.status not in ENDED_STATUSES):
+            return ("status", self.status)  # of a workflow's runs few live and many have ended
+        if self.workflow is not None:
+            return ("workflow", self.workflow)
+        return ("time",)
 
 
 @final
@@ -331,14 +375,9 @@ def _ending(reader: Reader, row: RunRow) -> tuple[Json, str | None]:
 
 def list_runs(
     reader: Reader,
+    wanted: RunFilter | None = None,
     pending: Iterable[PendingRun] = (),
     *,
-    status: str | None = None,
-    workflow: str | None = None,
-    parent: str | None = None,
-    tag: str | None = None,
-    since_us: int | None = None,
-    until_us: int | None = None,
     limit: int = 100,
     cursor: str | None = None,
 ) -> RunPage:
@@ -347,13 +386,8 @@ def list_runs(
 
     Args:
         reader: the view.
+        wanted: which runs; None for all.
         pending: runs that wait in the inbox; those that the log knows by now are left out.
-        status: a public status, or a reason to wait such as "diverged".
-        workflow: only runs of this workflow.
-        parent: only children of this run.
-        tag: only runs with this tag.
-        since_us: created then or later.
-        until_us: created before then.
         limit: runs on a page.
         cursor: where the page before ended.
 
@@ -362,31 +396,22 @@ def list_runs(
     """
     if not 1 <= limit <= LIMIT_MAX:
         raise PolosUsageError(f"limit is 1 to {LIMIT_MAX}, not {limit}")
+    wanted = wanted or RunFilter()
     before = _parse_cursor(cursor)
-    if until_us is not None and (before is None or (until_us, "") < before):
-        before = (until_us, "")
-
-    def fits(row: RunRow) -> bool:
-        return (
-            (status is None or status in (row.status, row.waiting_reason))
-            and (workflow is None or row.workflow == workflow)
-            and (parent is None or row.parent == parent)
-            and (tag is None or tag in row.tags)
-        )
-
-    prefix = _narrowest(status=status, workflow=workflow, parent=parent, tag=tag)
+    if wanted.until_us is not None and (before is None or (wanted.until_us, "") < before):
+        before = (wanted.until_us, "")
     promised = [
         waiting.row
         for waiting in pending
-        if fits(waiting.row)
-        and (before is None or _place(waiting.row) < before)
-        and run_row(reader, waiting.row.run) is None
+        if (before is None or _place(waiting.row) < before) and run_row(reader, waiting.row.run) is None
     ]
     promised.sort(key=_place, reverse=True)
-    recorded = (row for row in _newest(reader, prefix, before, since_us) if fits(row))
+    recorded = _newest(reader, wanted.index(), before)
     rows: list[RunRow] = []
     for row in heapq.merge(promised, recorded, key=_place, reverse=True):
-        if since_us is not None and row.created_us < since_us:
+        if wanted.since_us is not None and row.created_us < wanted.since_us:
+            break
+        if not wanted.fits(row):
             continue
         if len(rows) == limit:
             return RunPage(rows, "{}:{}".format(*_place(rows[-1])))
@@ -454,28 +479,10 @@ def _place(row: RunRow) -> tuple[int, str]:
     return row.created_us, row.run
 
 
-def _narrowest(*, status: str | None, workflow: str | None, parent: str | None, tag: str | None) -> Key:
-    """Choose the index that leaves the fewest runs to look at, by what usually is."""
-    if parent is not None:
-        return ("parent", parent)
-    if tag is not None:
-        return ("tag", tag)
-    if status is not None and status not in ENDED_STATUSES:
-        return ("status", status)  # few runs live, many have ended
-    if workflow is not None:
-        return ("workflow", workflow)
-    if status is not None:
-        return ("status", status)
-    return ("time",)
-
-
-def _newest(reader: Reader, prefix: Key, before: tuple[int, str] | None, since_us: int | None) -> Iterator[RunRow]:
+def _newest(reader: Reader, prefix: Key, before: tuple[int, str] | None) -> Iterator[RunRow]:
     after = None if before is None else (*prefix, *before)
     for key, _ in reader.rows(prefix, after=after, reverse=True):
-        created_us, run = cast("int", key[-2]), str(key[-1])
-        if since_us is not None and created_us < since_us:
-            return
-        row = run_row(reader, run)
+        row = run_row(reader, str(key[-1]))
         assert row is not None, "L6: an index names a run that has no row"
         yield row
 
