@@ -16,6 +16,7 @@ The driver performs nothing. Functions to be called wait in `pending` until the 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,9 @@ from polos.replay.loop import LoopTimer, WorkflowLoop
 
 __all__ = ["Driver"]
 
+
+# Where a timer that is due at no time stands: the year 11104, in microseconds.
+FARTHEST_US = float(1 << 58)
 
 # Requests that `decide` adds by itself when a run ends, so that code needn't ask for them.
 _CLOSINGS = (
@@ -84,6 +88,7 @@ class Driver:
         python: str | None = None,
         wait_threshold_us: int = 10_000_000,
         activation_callbacks_max: int = 200_000,
+        report: Callable[[dict[str, Any]], None] = lambda _context: None,
     ) -> None:
         """
         Prepare the loop; no code runs yet.
@@ -96,6 +101,7 @@ class Driver:
             python: the Python version that recorded the attempt.
             wait_threshold_us: longer timers let the run show `waiting`.
             activation_callbacks_max: how many callbacks an activation may take.
+            report: is told of exceptions of tasks that nobody looked at; may be called on any thread.
         """
         self.run = run
         self.cause = 0
@@ -128,7 +134,7 @@ class Driver:
         self._updates: dict[str, _UpdateHandler] = {}
         self._update_tasks: set[asyncio.Task[None]] = set()
         self._encode: Callable[[Any], tuple[Json, str | None]] = lambda value: (value, None)
-        self.unhandled_errors: list[dict[str, Any]] = []
+        self._report = report
         self.actions: list[Callable[[], None]] = []  # for the shell: to be done when this activation is durable
 
     def bind(
@@ -178,7 +184,11 @@ class Driver:
         self._expected.clear()
         for event in recorded or ():
             self._expected.setdefault(_key_of(event), []).append(event)
-        self._loop.activate(lambda: self._deliver(fact), fact.time_us / 1e6)
+        now = fact.time_us / 1e6
+        if isinstance(fact.event, e.TimerFired) and (timer := self._timers.get(fact.event.name)) is not None:
+            # Seconds as a float are coarser than microseconds: a timer never fires before it is due.
+            now = max(now, timer.due)
+        self._loop.activate(lambda: self._deliver(fact), now)
         if self._main is not None and self._main.done() and self.outcome is None:
             self._conclude(self._main)
         else:
@@ -306,7 +316,7 @@ class Driver:
 
     def timer_started(self, timer: LoopTimer) -> None:
         """Take a timer of the code's own: `asyncio.sleep`, `asyncio.timeout`, `loop.call_later`."""
-        due_us = round(timer.due * 1e6)
+        due_us = math.ceil(min(timer.due * 1e6, FARTHEST_US))
         timer_name = self._counters.name(timer.name)
         timer.name = timer_name
         short = self.is_short(due_us - self.fact_us)
@@ -320,7 +330,8 @@ class Driver:
 
     def unhandled(self, context: dict[str, Any]) -> None:
         """Take an exception that no task's owner looked at: plain asyncio logs it; nobody is told here."""
-        self.unhandled_errors.append(context)
+        if not (self._dead or self.replaying):
+            self._report(context)
 
     # ------------------------------------------------------------------------------- delivery
 

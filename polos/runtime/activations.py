@@ -44,7 +44,8 @@ class Activations:
 
     def _begin_ready(self, unit: Unit) -> None:
         """Start runs that were created in this unit and find a slot."""
-        for resident in list(unit.residents.values()):
+        while unit.created:
+            resident = unit.created.popleft()
             debt = resident.state.owed.get((DebtKind.START, ""))
             if debt is not None and resident.state.phase is Phase.QUEUED and debt.due_us is None:
                 self.begin(unit, resident)

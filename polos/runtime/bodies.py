@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from polos.definition import Workflow
     from polos.runtime.engine import Engine
     from polos.runtime.unit import Resident
+
+_log = logging.getLogger("polos")
 
 __all__ = ["Bodies", "Described"]
 
@@ -110,6 +113,7 @@ class Bodies:
             start_us=resident.state.last_time_us,
             python=python,
             wait_threshold_us=round(settings.wait_threshold_seconds * 1e6),
+            report=_Report(resident.run),
             activation_callbacks_max=workflow.activation_callbacks_max or settings.activation_callbacks_max,
         )
         body = _Body(self, engine, resident, workflow, driver)
@@ -129,6 +133,17 @@ class Bodies:
         """Make an answer JSON."""
         encoded, _ = values.encode(value, what="answer")
         return encoded.value
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """Logs what a task of a body raised and nobody looked at, as plain asyncio would."""
+
+    run: str
+
+    def __call__(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        _log.error("run %s: %s", self.run, context.get("message"), exc_info=error)
 
 
 class _Body:

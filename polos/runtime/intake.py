@@ -112,6 +112,7 @@ class Intake:
         resident = self._engine.loader.create(run)
         resident.input = created.input
         self._engine.decide_on(unit, resident, c.CreateRun(created=created))
+        unit.created.append(resident)
         return True
 
     def _deliver(self, unit: Unit, message: Message) -> None:

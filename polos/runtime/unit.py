@@ -103,6 +103,7 @@ class Unit:
         default_factory=list[tuple[str, str]]
     )  # (run, step) nobody waits for any more
     work: list[tuple[Work, Reply]] = field(default_factory=list[tuple[Work, Reply]])
+    created: deque[Resident] = field(default_factory=deque["Resident"])  # runs that may begin in this unit
     pure: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # steps that needn't wait for the disk
     failed: bool = False  # its outcome is known, and it isn't in the log
     on_durable: list[Callable[[int], None]] = field(
