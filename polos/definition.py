@@ -230,7 +230,9 @@ class Workflow(Generic[ResultT_co]):
             arguments += (decode(record, hint=self.signature.hint),)
         if self.is_async:
             return await self.func(*arguments)
-        return await asyncio.to_thread(self.func, *arguments)
+        result = await asyncio.to_thread(self.func, *arguments)
+        # A plain wrapper around an async function gives back what is still to be awaited.
+        return await result if inspect.isawaitable(result) else result
 
     # ------------------------------------------------------------------------------ for programs
 

@@ -18,6 +18,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -73,9 +74,23 @@ def read_signature(func: Callable[..., Any], names: Mapping[str, Any] | None = N
     for parameter in parameters:
         if parameter.kind not in _POSITIONAL:
             raise TypeError(f"parameter {parameter.name!r} of workflow function {called} can't be given by position")
-    namespace: dict[str, Any] = {**getattr(func, "__globals__", {}), **(names or {})}
+    namespace = {**_globals_of(func), **(names or {})}
     _check_context(called, parameters[0], namespace)
     return _read_payload(called, parameters[1], namespace) if len(parameters) == 2 else Signature()
+
+
+def _globals_of(func: object) -> dict[str, Any]:
+    """Give the names that a function's annotations were written among, through whatever wraps it."""
+    for _ in range(20):  # a chain of wrappers that is longer is a ring
+        if isinstance(func, partial):
+            func = func.func
+        elif hasattr(func, "__wrapped__"):
+            func = getattr(func, "__wrapped__")  # noqa: B009  # any object that has it
+        elif not hasattr(func, "__globals__") and not isinstance(func, types.MethodType):
+            func = type(func).__call__
+        else:
+            break
+    return getattr(func, "__globals__", {})
 
 
 def _check_context(called: str, parameter: inspect.Parameter, namespace: dict[str, Any]) -> None:

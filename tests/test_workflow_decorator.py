@@ -172,22 +172,34 @@ def test_classes_of_the_surrounding_function_are_found():
 class Handler:
     """A callable object."""
 
-    async def __call__(self, ctx: WorkflowContext, payload: dict) -> Any:
-        return payload["n"]
+    async def __call__(self, ctx: WorkflowContext, payload: Order) -> Any:
+        return payload.number
+
+    async def method(self, ctx: WorkflowContext, payload: Order) -> Any:
+        return payload.number + 1
 
 
 def test_whatever_can_be_called_can_be_a_workflow():
-    """Partial functions and callable objects are workflows, and known to be async."""
+    """Partial functions, methods, callable objects and wrapped functions are workflows; their names are resolved."""
 
-    async def scaled(factor: int, ctx: WorkflowContext, payload: dict) -> Any:
-        return factor * payload["n"]
+    @functools.singledispatch  # a plain wrapper from another module
+    async def wrapped(ctx: WorkflowContext, payload: Order) -> Any:
+        return payload.number * 5
 
-    partial: Workflow = workflow(id="partial")(functools.partial(scaled, 3))
-    called: Workflow = workflow(Handler())
+    async def scaled(factor: int, ctx: WorkflowContext, payload: Order) -> Any:
+        return factor * payload.number
 
-    assert (partial.is_async, called.is_async, called.id) == (True, True, "Handler")
-    assert asyncio.run(partial.body(context(), {"n": 2})) == 6
-    assert asyncio.run(called.body(context(), {"n": 2})) == 2
+    made: list[Workflow] = [
+        workflow(id="partial")(functools.partial(scaled, 3)),
+        workflow(Handler()),
+        workflow(Handler().method),
+        workflow(wrapped),
+    ]
+
+    assert [one.id for one in made] == ["partial", "Handler", "method", "wrapped"]
+    assert [one.is_async for one in made] == [True, True, True, False]
+    assert [one.payload_schema_class for one in made] == [Order] * 4
+    assert [asyncio.run(one.body(context(), {"number": 2})) for one in made] == [6, 2, 3, 10]
 
 
 async def no_parameter(): ...
