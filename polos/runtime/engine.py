@@ -182,8 +182,7 @@ class Engine:
         await self.performer.close()
         for task in list(self.background):
             task.cancel()
-        for resident in list(self.residents.values()):
-            self.discard(resident)
+        await self.in_callback(self._discard_all)
         reach("drained_before_close")
         writer = self._writer
         await asyncio.to_thread(writer.close)
@@ -481,7 +480,26 @@ class Engine:
             # A unit that stood in front of the failure may still be on its way to success.
             if all(unit.failed for unit in self._in_flight.values() if unit not in self._backlog):
                 break
-        self._rebuild()
+        await self.in_callback(self._rebuild)
+
+    async def in_callback(self, work: Callable[[], None]) -> None:
+        """Do something in a plain callback of the loop: workflow code can't be entered from a task."""
+        done: asyncio.Future[None] = self.loop.create_future()
+
+        def call() -> None:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001  # whoever waits gets it
+                done.set_exception(error)
+            else:
+                settle(done)
+
+        self.loop.call_soon(call)
+        await done
+
+    def _discard_all(self) -> None:
+        for resident in list(self.residents.values()):
+            self.discard(resident)
 
     async def pause(self, seconds: float) -> None:
         """Wait by the engine's clock."""
