@@ -55,12 +55,19 @@ def evolve(state: RunState, event: e.Event, *, time_us: int) -> RunState:
     if after is None:
         message = f"run {state.run}: {type(event).__name__} in phase {state.phase} at version {state.version + 1}"
         raise IllegalHistory(message)
+    before = state.phase
     state.version += 1
     state.phase = after
-    state.last_time_us = time_us
     apply = _APPLY.get(type(event))
     if apply is not None:
-        apply(state, event, time_us)
+        try:
+            apply(state, event, time_us)
+        except IllegalHistory:
+            # It is found before anything else was changed.
+            state.version -= 1
+            state.phase = before
+            raise
+    state.last_time_us = time_us
     if after in ENDED and state.ended_us is None:
         _end(state, time_us)
     return state
@@ -276,13 +283,14 @@ def _step_outcome_unknown(state: RunState, event: e.StepOutcomeUnknown, _time_us
 
 
 def _step_resolved(state: RunState, event: e.StepResolved, time_us: int) -> None:
-    _step_closed(state, event.name)
     if event.outcome == "not_done":
         op = _move(state, event.name, OpKind.STEP, event, to=OpStatus.BACKOFF)
+        _step_closed(state, event.name)
         op.attempt += 1
         _owe(state, DebtKind.BEGIN, event.name, due_us=time_us, attempt=op.attempt)
         return
     _move(state, event.name, OpKind.STEP, event)
+    _step_closed(state, event.name)
     _finish(state, event.name)
 
 
