@@ -294,12 +294,14 @@ def type_path(cls: type) -> str:
 
 def _main_stem(module: str) -> str:
     file = getattr(sys.modules.get(module), "__file__", None)
-    return _stem(file) if file else module  # an interactive session has no file
+    return _stem(file, module) if file else module  # an interactive session has no file
 
 
 @functools.cache
-def _stem(file: str) -> str:
-    return PurePath(file).stem
+def _stem(file: str, module: str) -> str:
+    stem = PurePath(file).stem
+    # What comes through a pipe is <stdin>; and brackets have a meaning in paths.
+    return module if re.search(r"[\[\],<>]|^\s|\s$", stem) else stem
 
 
 def _describe(hint: object) -> str | None:
@@ -336,9 +338,9 @@ def resolve_path(path: str) -> object:
 
 @functools.lru_cache(maxsize=1_024)
 def _words(path: str) -> tuple[str, ...] | None:
-    if len(path) > _PATH_CHARACTERS_MAX or not re.fullmatch(r"[\w.\[\], ]+", path):
-        return None
-    return tuple(re.findall(r"[\w.]+|\[|\]|,", path))
+    # A name may be that of a file, which holds spaces and hyphens if it likes.
+    words = [word.strip() for word in re.findall(r"[^\[\],]+|[\[\],]", path)]
+    return tuple(filter(None, words)) or None if len(path) <= _PATH_CHARACTERS_MAX else None
 
 
 def _parse(words: list[str]) -> tuple[object, list[str]]:

@@ -194,6 +194,25 @@ def test_main_is_named_by_its_file(tmp_path: Path, root: Path):
     assert expected == run(tmp_path, root, "-m", "shop")
 
 
+@pytest.mark.parametrize("stem", ["my-shop", "my shop", "2.shop", "été"])
+def test_file_of_any_name(tmp_path: Path, root: Path, stem: str):
+    """The file of a program may have a name that no import statement could hold."""
+    (tmp_path / f"{stem}.py").write_text(textwrap.dedent(SHOP).replace("shop", stem))
+    (tmp_path / "helper.py").write_text(textwrap.dedent(HELPER))
+
+    assert f"loaded __main__\n{stem}.Order True False\nhelper.Part True\n" == run(tmp_path, root, f"{stem}.py")
+
+
+@pytest.mark.parametrize("stem", ["shop[1]", "shop ", "a,b"])
+def test_file_of_a_name_that_a_path_can_not_hold(tmp_path: Path, root: Path, stem: str):
+    """A program whose file has a name with a meaning in paths is called `__main__`."""
+    program = textwrap.dedent(SHOP).replace("shop.Order", "__main__.Order")
+    (tmp_path / f"{stem}.py").write_text(program)
+    (tmp_path / "helper.py").write_text(textwrap.dedent(HELPER))
+
+    assert "loaded __main__\n__main__.Order True False\nhelper.Part True\n" == run(tmp_path, root, f"{stem}.py")
+
+
 def test_main_of_another_program_is_imported(tmp_path: Path, root: Path):
     """What a program recorded of its own file, another program finds by importing that file."""
     (tmp_path / "shop.py").write_text(textwrap.dedent(SHOP))
