@@ -326,8 +326,8 @@ async def test_a_position_that_is_passed_already(history: History, store: FakeSt
     assert 2 == await LogMoves(store).behind(Position(0))
 
 
-async def test_listening_ends_with_the_last_listener(history: History, store: FakeStore):
-    """The hook is let go when the last one leaves, and taken again by the next."""
+async def test_listening_ends_when_nobody_waits_any_more(history: History, store: FakeStore):
+    """One hook serves all who wait, and it is let go at the first look that finds nobody."""
     hooks: list[Any] = []
     FakeEngine(store, accepted)
 
@@ -336,7 +336,7 @@ async def test_listening_ends_with_the_last_listener(history: History, store: Fa
         return hooks.clear
 
     history.log.subscribe = subscribe  # type: ignore[method-assign]
-    moves = LogMoves(store)
+    moves = LogMoves(store, recheck_seconds=0.0001)
     for _ in range(2):
         first, second = (asyncio.ensure_future(moves.behind(Position(0))) for _ in range(2))
         await asyncio.sleep(0)
@@ -344,7 +344,20 @@ async def test_listening_ends_with_the_last_listener(history: History, store: Fa
         await cancelled(first)
         assert 1 == len(hooks)
         await cancelled(second)
-        assert [] == hooks
+        await eventually(lambda: not hooks)
+
+
+async def test_a_follower_reads_the_head_once(history: History, store: FakeStore):
+    """Who waits from commit to commit in the engine's process learns the head from the hook, not by reading."""
+    FakeEngine(store, accepted)
+    moves = LogMoves(store, recheck_seconds=1e9)
+    waiting = asyncio.ensure_future(moves.behind(history.head()))
+    await asyncio.sleep(0)
+    moves.head = None  # type: ignore[method-assign,assignment]
+    history.begin(A)
+    assert 2 == await waiting
+    history.end(A)
+    assert 3 == await moves.behind(Position(2))
 
 
 async def test_the_engine_comes_while_somebody_waits(history: History, store: FakeStore):
@@ -385,8 +398,10 @@ async def test_a_commit_after_the_loop_was_closed(history: History, store: FakeS
 
     def abandoned() -> None:
         loop = asyncio.new_event_loop()
-        moves._enter(loop)
+        waiting = loop.create_task(moves.behind(history.head()))
+        loop.run_until_complete(asyncio.sleep(0))
         loop.close()
+        waiting._log_destroy_pending = False  # type: ignore[attr-defined]
 
     await asyncio.to_thread(abandoned)
     history.begin(A)

@@ -42,9 +42,7 @@ def client(history: History) -> PolosClient:
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read by scanning the log and by merging streams, in batches so small that they matter."""
     monkeypatch.setattr(streams, "BATCH_RECORDS", 2)
-    monkeypatch.setattr(streams, "SCAN_RECORDS", 1_000_000 if request.param == "scan" else 0)
-    if request.param == "merge":
-        monkeypatch.setattr(streams, "SCANS_FOR_EACH_RUN", 0)
+    monkeypatch.setattr(streams, "SCANS_FOR_EACH_STREAM", 1_000_000 if request.param == "scan" else 0)
 
 
 async def take(stream: AsyncIterator[StreamEvent], count: int) -> list[StreamEvent]:
@@ -163,12 +161,11 @@ async def test_scanning_and_merging_give_the_same(
     monkeypatch.setattr(streams, "BATCH_RECORDS", chance.randrange(1, 9))
     after = chance.choice([0, chance.randrange(history.head())]) * 4096
     given: list[list[StreamEvent]] = []
-    for scanned, for_each in ((10_000, 4), (0, 0)):
-        monkeypatch.setattr(streams, "SCAN_RECORDS", scanned)
-        monkeypatch.setattr(streams, "SCANS_FOR_EACH_RUN", for_each)
+    for scanned in (10_000, 4, 0):
+        monkeypatch.setattr(streams, "SCANS_FOR_EACH_STREAM", scanned)
         given.append(await everything(features.stream_workflow(client, "order", A, last_sequence_id=after)))
 
-    assert given[0] == given[1]
+    assert given[0] == given[1] == given[2]
     assert "workflow_finish" == given[0][-1].event_type
 
 

@@ -9,6 +9,9 @@ depends on it, never what is noticed.
 
 What is noticed is merely "the head is behind this position now". Whoever waits looks for itself at
 what that means, in one consistent view, and so can't miss anything or see it twice.
+
+A follower waits after each commit, for the next. So the hook isn't let go with the last one who
+waits but at the next look after that, and while it hangs the head is known without reading.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from polos.errors import PolosError
-from polos.store.log import Log, Position
+from polos.store.log import LOG_START, Log, Position
 
 if TYPE_CHECKING:
     from polos.runtime.connection import ClientStore
@@ -31,20 +34,29 @@ RECHECK_SECONDS: Final = 1.0
 
 @final
 class LogMoves:
-    """The moves of a log, for the coroutines of one loop; it listens only while somebody waits."""
+    """The moves of a log, for the coroutines of one loop."""
 
-    def __init__(self, store: ClientStore, *, poll_seconds: float = POLL_SECONDS) -> None:
-        """Take the store, and how often the head is looked at while the engine lives elsewhere."""
+    def __init__(
+        self, store: ClientStore, *, poll_seconds: float = POLL_SECONDS, recheck_seconds: float = RECHECK_SECONDS
+    ) -> None:
+        """
+        Take the store.
+
+        Args:
+            store: the open data directory.
+            poll_seconds: how often the head is looked at while the engine lives elsewhere.
+            recheck_seconds: how often it is looked at where the engine lives.
+        """
         self._store = store
         self._poll_seconds = poll_seconds
-        self._inside = 0
+        self._recheck_seconds = recheck_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Future[None]] = set()
         self._source: Log | None = None  # the log whose hook we hang on
         self._unsubscribe: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ringing = False
-        self._seen = Position(0)
+        self._known = LOG_START  # the head was here, or is further
 
     def head(self) -> Position:
         """Give the position of the head now."""
@@ -53,46 +65,35 @@ class LogMoves:
 
     async def behind(self, position: Position) -> Position:
         """
-        Wait until the head is behind a position, and give the head.
+        Wait until the head is behind a position, and give a position of the head that is.
 
         Raises:
             PolosStoreError: the log can't be read any more, for example because it was closed.
         """
         loop = asyncio.get_running_loop()
-        self._enter(loop)
-        try:
-            while (head := self.head()) <= position:
-                # Nothing is missed between the look and the wait: a ring is delivered by the loop, later.
-                waited = loop.create_future()
-                self._waiting.add(waited)
-                try:
-                    await waited
-                finally:
-                    self._waiting.discard(waited)
-            return head
-        finally:
-            self._leave()
+        assert self._loop in (None, loop), "one LogMoves belongs to one loop"
+        self._loop = loop
+        while True:
+            # Counted as waiting before the head is looked at: a commit between the two then rings.
+            waited = loop.create_future()
+            self._waiting.add(waited)
+            try:
+                if self._timer is None:
+                    self._arm()
+                    self._known = self.head()
+                elif self._source is None:
+                    self._known = self.head()
+                if self._known > position:
+                    return self._known
+                await waited
+            finally:
+                self._waiting.discard(waited)
 
     # ------------------------------------------------------------------------------------ private
 
-    def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Count one more who waits; the first begins to listen."""
-        assert not self._inside or self._loop is loop, "one LogMoves belongs to one loop"
-        self._inside += 1
-        if self._inside == 1:
-            self._loop = loop
-            self._ringing = False  # a ring on its way to a loop that was closed never came
-            self._arm()
-
-    def _leave(self) -> None:
-        """Count one less; the last stops listening."""
-        self._inside -= 1
-        if self._inside == 0:
-            self._disarm()
-
     def _arm(self) -> None:
         """Hang on the hook of the engine's log if the engine is here, and see to it that this is looked at again."""
-        assert self._loop is not None, "armed by _enter"
+        assert self._loop is not None, "somebody waits, or did"
         engine = cast("Any", self._store.owner_engine)  # a LocalEngine; see connection.local_engine
         source: Log | None = None if engine is None or engine.loop.is_closed() else engine.store.log
         if source is not self._source:
@@ -100,7 +101,7 @@ class LogMoves:
             if source is not None:
                 self._source = source
                 self._unsubscribe = source.subscribe(self._committed)
-        nap = self._poll_seconds if source is None else RECHECK_SECONDS
+        nap = self._poll_seconds if source is None else self._recheck_seconds
         self._timer = self._loop.call_later(nap, self._look)
 
     def _unhook(self) -> None:
@@ -114,16 +115,16 @@ class LogMoves:
             self._timer.cancel()
             self._timer = None
 
-    def _committed(self, _position: Position) -> None:
+    def _committed(self, position: Position) -> None:
         """Take the call of the log, on its appending thread."""
-        loop = self._loop
-        if self._ringing or loop is None:
+        self._known = position
+        if self._ringing or not self._waiting or self._loop is None:
             return
         self._ringing = True
         try:
-            loop.call_soon_threadsafe(self._ring)
+            self._loop.call_soon_threadsafe(self._ring)
         except RuntimeError:
-            # The loop was closed with somebody inside; that mustn't harm the thread that commits.
+            # The loop was closed while somebody waited; that mustn't harm the thread that commits.
             self._unhook()
 
     def _ring(self) -> None:
@@ -141,14 +142,17 @@ class LogMoves:
                 waited.set_exception(error)
 
     def _look(self) -> None:
-        """Look at the head, and at whether the engine is still where it was."""
+        """Look at the head, and at whether the engine is still where it was; let go if nobody waits."""
+        if not self._waiting:
+            self._disarm()
+            return
         try:
             head = self.head()
         except PolosError as error:
             self._disarm()
             self._wake(error)
             return
-        if head > self._seen:
-            self._seen = head
+        if head > self._known:
+            self._known = head
             self._wake(None)
         self._arm()

@@ -3,8 +3,8 @@ Streams: the public events of a tree of runs, or of a topic, from any place on, 
 
 The streams of a tree lie apart in the log. Two ways give their records in order of position, and each
 is right for the other's weak case: *merging* the streams costs something for each run of the tree, and
-*scanning* the log costs something for each record of anybody. Behind a reader that is up to date there
-are few new records, so it scans; one that begins long ago merges. Both give exactly the same.
+*scanning* the log costs something for each record of anybody, whose payload may be large and in a blob.
+So a reader scans only where there are few new records for the runs it has. Both give exactly the same.
 
 A stream holds no reader while its consumer works: it reads a batch, closes the view, hands the batch
 out, and then reads on behind it. So a slow consumer holds nobody up, and a stream can be given up at
@@ -32,8 +32,7 @@ from polos.types.events import StreamEvent
 __all__ = ["BATCH_RECORDS", "follow_topic", "follow_workflow", "start_behind"]
 
 BATCH_RECORDS: Final = 512
-SCAN_RECORDS: Final = 512  # so many records of anybody are looked at in one go
-SCANS_FOR_EACH_RUN: Final = 4  # looking at a record costs about a quarter of opening a run's stream
+SCANS_FOR_EACH_STREAM: Final = 4  # looking for new records of a stream costs about as much as reading so many
 
 _CREATING: Final = frozenset({"RunCreated", "RunForked"})
 _ENDING: Final = (e.RunCompleted, e.RunFailed, e.RunCancelled)
@@ -264,7 +263,7 @@ class Tree:
         head = reader.head().position
         if not self._known:
             self._learn(reader)
-        if head - after <= max(SCAN_RECORDS, SCANS_FOR_EACH_RUN * len(self._runs)):
+        if head - after <= SCANS_FOR_EACH_STREAM * (1 + len(self._runs)):
             records, position = self._scan(reader, after)
         else:
             records, position = self._merge(reader, after, head)
@@ -324,7 +323,7 @@ class Tree:
         """Pick the tree's records out of everybody's."""
         found: list[Record] = []
         position = after
-        for record in reader.records(after=after, limit=SCAN_RECORDS):
+        for record in reader.records(after=after, limit=BATCH_RECORDS):
             position = record.position
             known = record.stream == self._topic or record.stream.removeprefix(RUN_PREFIX) in self._runs
             if known or (record.type in _CREATING and self._joins(reader, record)):
