@@ -456,7 +456,7 @@ def _child_finished(state: RunState, message: Message) -> Decision:
     if op is None or op.child != child:
         return _nothing()
     error = message.body.get("error")
-    result_type = message.body.get("result_type")
+    result_type, by = message.body.get("result_type"), message.body.get("by")
     failure = None
     if isinstance(error, dict):
         traceback = error.get("traceback")
@@ -470,6 +470,7 @@ def _child_finished(state: RunState, message: Message) -> Decision:
             result=message.body.get("result"),
             result_type=None if result_type is None else str(result_type),
             error=failure,
+            by=None if by is None else str(by),
         )
     ])  # fmt: skip
 
@@ -481,10 +482,10 @@ def _signal(state: RunState, kind: str, key: str, message: Message, now_us: int)
         text = f"run {state.run} has {'ended' if state.phase in ENDED else 'not begun'}; nothing waits for {key!r}"
         raise CommandRefused(text)
     data = message.body.get("data")
-    exact = state.ops.get(key)
     open_waits = [(name, op) for name, op in state.ops.items() if op.kind is OpKind.WAIT and op.wait_kind == kind]
+    exact = any(name == key for name, _ in open_waits)
     for name, op in open_waits:
-        if op is exact or (exact is None and op.key == key):
+        if name == key if exact else op.key == key:
             return Decision([_answer_wait(name, kind, op.key, message.id, data, now_us)])
     if len(state.signals.get((kind, key), ())) >= SIGNALS_KEPT_MAX:
         text = f"run {state.run} already keeps {SIGNALS_KEPT_MAX} answers for {key!r} that nobody waits for"

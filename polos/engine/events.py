@@ -412,6 +412,7 @@ class ChildFinished:
     result: Json = None
     result_type: str | None = None
     error: Failure | None = None
+    by: str | None = None  # who cancelled it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -503,6 +504,18 @@ class CodeRegistered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStarted:
+    """An engine took over the log. What was open at this record was cut off, so that a crash shows in every run."""
+
+    epoch: int
+    pid: int
+    host: str
+    clean: bool = True  # the engine before it closed the log; if not, its process was killed
+    python: str = ""
+    polos: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InboxConsumed:
     """A command from the inbox was decided; never decided again."""
 
@@ -565,6 +578,7 @@ Event = (
     | StreamChunk
     | EventPublished
     | CodeRegistered
+    | EngineStarted
     | InboxConsumed
     | Snapshot
 )
@@ -575,17 +589,7 @@ EVENTS: dict[str, type[Any]] = {member.__name__: member for member in Event.__ar
 # What the code is run on.
 FACTS: frozenset[type[Any]] = frozenset(
     {
-        RunStarted,
-        CancelRequested,
-        CancelForced,
-        StepCompleted,
-        StepFailed,
-        StepResolved,
-        ResultReused,
-        TimerFired,
-        WaitSatisfied,
-        WaitExpired,
-        UpdateReceived,
-        ChildFinished,
+        RunStarted, CancelRequested, CancelForced, StepCompleted, StepFailed, StepResolved, ResultReused, TimerFired,
+        WaitSatisfied, WaitExpired, UpdateReceived, ChildFinished,
     }
-)
+)  # fmt: skip

@@ -39,6 +39,7 @@ from polos.engine.state import ENDED, OpKind, RunState, next_due_us, status, wai
 
 __all__ = [
     "CODE_PREFIX",
+    "ENGINE_STREAM",
     "INBOX_STREAM",
     "RUN_PREFIX",
     "TOPIC_PREFIX",
@@ -64,6 +65,7 @@ RUN_PREFIX = "run/"
 TOPIC_PREFIX = "topic/"
 CODE_PREFIX = "code/"
 INBOX_STREAM = "inbox"
+ENGINE_STREAM = "engine"  # who owned the log, and when
 
 # Events that can change a run-level row. All others leave the rows of `run_rows` as they are
 # unless they change what `_shown` tells.

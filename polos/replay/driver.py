@@ -28,35 +28,13 @@ from polos.errors import ExecutionCancelledError, RunEvicted
 from polos.replay.divergence import Difference, Divergence, caller_line
 from polos.replay.facts import Counters, Fact, Outcome, Pending, StepCall, Values
 from polos.replay.loop import LoopTimer, WorkflowLoop
+from polos.replay.requests import CLOSINGS, ENDS, closing_of, key_of, name_of, shown, state_change
 
 __all__ = ["Driver"]
 
 
 # Where a timer that is due at no time stands: the year 11104, in microseconds.
 FARTHEST_US = float(1 << 58)
-
-# Requests that `decide` adds by itself when a run ends, so that code needn't ask for them.
-_CLOSINGS = (
-    e.StepAbandoned,
-    e.TimerCancelled,
-    e.WaitCancelled,
-    e.ChildDetached,
-    e.UpdateAnswered,
-)
-_ENDS = (e.RunCompleted, e.RunFailed, e.RunCancelled, e.RunRetried, e.RunContinued)
-
-
-def _name_of(event: e.Event) -> str:
-    return getattr(event, "name", None) or getattr(event, "update_id", None) or ""
-
-
-def _key_of(event: e.Event) -> tuple[str, str]:
-    return type(event).__name__, _name_of(event)
-
-
-def _shown(event: e.Event) -> str:
-    name = _name_of(event)
-    return f"{type(event).__name__} {name!r}" if name else type(event).__name__
 
 
 @dataclass(slots=True)
@@ -89,6 +67,9 @@ class Driver:
         wait_threshold_us: int = 10_000_000,
         activation_callbacks_max: int = 200_000,
         report: Callable[[dict[str, Any]], None] = lambda _context: None,
+        first_attempt: bool = True,
+        finished: Callable[[str], int | None] = lambda _name: None,
+        earlier: Callable[[int], e.Event] | None = None,
     ) -> None:
         """
         Prepare the loop; no code runs yet.
@@ -101,6 +82,9 @@ class Driver:
             python: the Python version that recorded the attempt.
             wait_threshold_us: longer timers let the run show `waiting`.
             activation_callbacks_max: how many callbacks an activation may take.
+            first_attempt: there is nothing from an earlier attempt to be found.
+            finished: gives the version of the event that finished a name, None if there is none.
+            earlier: reads an event of the run by version.
             report: is told of exceptions of tasks that nobody looked at; may be called on any thread.
         """
         self.run = run
@@ -135,6 +119,9 @@ class Driver:
         self._update_tasks: set[asyncio.Task[None]] = set()
         self._encode: Callable[[Any], tuple[Json, str | None]] = lambda value: (value, None)
         self._report = report
+        self._first_attempt = first_attempt
+        self._finished = finished
+        self._earlier = earlier or _nothing_earlier
         self.actions: list[Callable[[], None]] = []  # for the shell: to be done when this activation is durable
 
     def bind(
@@ -183,7 +170,7 @@ class Driver:
         self._reused.clear()
         self._expected.clear()
         for event in recorded or ():
-            self._expected.setdefault(_key_of(event), []).append(event)
+            self._expected.setdefault(key_of(event), []).append(event)
         now = fact.time_us / 1e6
         if isinstance(fact.event, e.TimerFired) and (timer := self._timers.get(fact.event.name)) is not None:
             # Seconds as a float are coarser than microseconds: a timer never fires before it is due.
@@ -248,7 +235,7 @@ class Driver:
 
         Giving up waiting (a cancellation) abandons the request in the same activation.
         """
-        name = _name_of(event)
+        name = name_of(event)
         self._request(event, spec)
         future: asyncio.Future[Fact] = self._loop.create_future()
         held = Pending(future, event, call)
@@ -262,11 +249,25 @@ class Driver:
 
     async def tell(self, event: e.Event, *, spec: e.RunCreated | None = None) -> e.Event:
         """Ask for something that needs no answer; gives the event as it is recorded."""
+        known = self._known(name_of(event))
+        if known is not None and type(known[1]) is type(event):
+            # An earlier attempt did it: what it recorded stands.
+            self._request(e.ResultReused(cause=self.cause, name=name_of(event), version=known[0]), None)
+            return known[1]
         recorded = self._request(event, spec)
+        if isinstance(recorded, e.ResultReused):
+            return self._earlier(recorded.version)
         if recorded is None:
             await self._never()
         assert recorded is not None
         return recorded
+
+    def _known(self, name: str) -> tuple[int, e.Event] | None:
+        """Give what an earlier attempt of the run finished under this name, with its version; never in replay."""
+        if self.replaying or self._first_attempt:
+            return None
+        version = self._finished(name)
+        return None if version is None else (version, self._earlier(version))
 
     async def record(self, key: str | None, kind: str, make: Callable[[], Json]) -> Json:
         """Give a recorded value, made once."""
@@ -277,7 +278,8 @@ class Driver:
                 await self._never()
             assert isinstance(recorded, e.ValueRecorded)
             return recorded.value
-        value = make()
+        known = self._known(name)
+        value = known[1].value if known is not None and isinstance(known[1], e.ValueRecorded) else make()
         self._request(e.ValueRecorded(cause=self.cause, name=name, kind=kind, value=value), None)
         return value
 
@@ -349,10 +351,12 @@ class Driver:
                 self._force()
             case e.UpdateReceived():
                 self._start_update(event)
+            case e.StepResolved(outcome="not_done"):
+                pass  # no answer: the step will be called again, and the code goes on waiting for it
             case e.TimerFired() if event.name in self._timers:
                 self._loop.fire(self._timers.pop(event.name))
             case _:
-                self._answer(_name_of(event), fact)
+                self._answer(name_of(event), fact)
 
     def _answer(self, name: str, fact: Fact) -> None:
         # What an earlier attempt left open may end before this one asks for it: nobody waits, and the
@@ -406,15 +410,15 @@ class Driver:
         if not self.replaying:
             self._asked.append(_Asked(Request(event=event, spec=spec), None))
             return event
-        found = self._expected.get(_key_of(event))
+        found = self._expected.get(key_of(event))
         if found:
             recorded = found.pop(0)
             self._compare(recorded, event)
             self._asked.append(_Asked(Request(event=recorded, spec=spec), "matched"))
             return recorded
-        reused = self._expected.get(("ResultReused", _name_of(event)))
+        reused = self._expected.get(("ResultReused", name_of(event)))
         if reused:
-            self._reused.add(_name_of(event))
+            self._reused.add(name_of(event))
             return reused.pop(0)
         self._asked.append(_Asked(Request(event=event, spec=spec), caller_line()))
         return None
@@ -425,14 +429,14 @@ class Driver:
             old, new = getattr(recorded, what, None), getattr(asked, what, None)
             if old != new:
                 self.differences.append(
-                    Difference(version=self.cause, name=_name_of(asked), what=what, recorded=old, asked=new)
+                    Difference(version=self.cause, name=name_of(asked), what=what, recorded=old, asked=new)
                 )
 
     def _give_up(self, event: e.Event) -> None:
         """Abandon a request. One of this very activation vanishes: nobody has seen it."""
         if self._dead:
             return
-        name = _name_of(event)
+        name = name_of(event)
         for index, asked in enumerate(self._asked):
             if asked.line != "matched" and asked.request.event is event:
                 del self._asked[index]
@@ -448,25 +452,16 @@ class Driver:
             return  # answered by an earlier attempt; the answer is on its way and nobody waits for it
         if self._ending:
             return  # the unit that ends the run closes everything
-        self._abandon(event, name)
+        self._abandon(event)
 
-    def _abandon(self, event: e.Event, name: str) -> None:
-        closing: e.Event
-        match event:
-            case e.StepScheduled():
-                closing = e.StepAbandoned(cause=self.cause, name=name)
-            case e.TimerStarted():
-                closing = e.TimerCancelled(cause=self.cause, name=name)
-            case e.WaitStarted():
-                closing = e.WaitCancelled(cause=self.cause, name=name)
-            case e.ChildStarted():
-                closing = e.ChildDetached(cause=self.cause, name=name, cancelled=not event.detached)
-            case _:
-                return
+    def _abandon(self, event: e.Event) -> None:
+        closing = closing_of(event, self.cause)
+        if closing is None:
+            return
         if not self.replaying:
             self._asked.append(_Asked(Request(event=closing), None))
             return
-        found = self._expected.get(_key_of(closing))
+        found = self._expected.get(key_of(closing))
         if found:
             found.pop(0)
         else:
@@ -505,12 +500,10 @@ class Driver:
         if self._dead or self._ending:
             return
         now = self._dump_state()
-        if now is None or now == self._last_state:
-            return
-        changed = {name: value for name, value in now.items() if self._last_state.get(name, _NOTHING) != value}
-        removed = tuple(name for name in self._last_state if name not in now)
-        self._last_state = now
-        self._request_state(e.StateChanged(cause=self.cause, changed=changed, removed=removed))
+        event = None if now is None else state_change(self._last_state, now, self.cause)
+        if now is not None and event is not None:
+            self._last_state = now
+            self._request_state(event)
 
     def _request_state(self, event: e.StateChanged) -> None:
         if self.forced and not self.replaying:
@@ -532,7 +525,7 @@ class Driver:
                 raise Divergence(
                     cause=self.cause,
                     recorded=self._first_left(),
-                    asked=_shown(item.request.event),
+                    asked=shown(item.request.event),
                     line=item.line,
                     python=self._python,
                 )
@@ -545,15 +538,15 @@ class Driver:
         recorded_end = False
         for left in self._expected.values():
             for event in left:
-                if isinstance(event, _ENDS):
+                if isinstance(event, ENDS):
                     recorded_end = True
                     if ended and self._same_end(event):
                         continue
                     if isinstance(event, e.RunCancelled) and self.forced:
                         continue  # the engine closed the run, not the code
-                elif isinstance(event, _CLOSINGS) and (ended or self.forced or not self._waits(event)):
+                elif isinstance(event, CLOSINGS) and (ended or self.forced or not self._waits(event)):
                     continue
-                raise Divergence(cause=self.cause, recorded=_shown(event), asked=None, line=None, python=self._python)
+                raise Divergence(cause=self.cause, recorded=shown(event), asked=None, line=None, python=self._python)
         if ended and not recorded_end:
             raise Divergence(
                 cause=self.cause, recorded=None, asked="the end of the run", line=None, python=self._python
@@ -561,7 +554,7 @@ class Driver:
 
     def _waits(self, event: e.Event) -> bool:
         """Tell whether the code still waits for what this event closes."""
-        name = _name_of(event)
+        name = name_of(event)
         return name in self.pending or name in self._timers
 
     def _same_end(self, event: e.Event) -> bool:
@@ -580,8 +573,10 @@ class Driver:
     def _first_left(self) -> str | None:
         for left in self._expected.values():
             for event in left:
-                return _shown(event)
+                return shown(event)
         return None
 
 
-_NOTHING = object()
+def _nothing_earlier(version: int) -> e.Event:
+    message = f"event {version} of an earlier attempt can't be read here"
+    raise AssertionError(message)

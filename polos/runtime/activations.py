@@ -84,7 +84,7 @@ class Activations:
             code = resident.code
             assert code is not None
             if isinstance(fact.event, e.ResultReused):
-                fact.source = self._engine.loader.event_at(resident.run, fact.event.version)
+                fact.source, fact.source_position = self._engine.loader.event_at(resident.run, fact.event.version)
             requests = self._activate(resident, code, fact)
             if isinstance(code, Driver) and code.actions:
                 unit.actions.extend(code.actions)

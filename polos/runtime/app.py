@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import signal
 import threading
 from collections.abc import Mapping
@@ -18,8 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import polos
 from polos import registry
 from polos.clock import Clock
+from polos.engine import events as e
+from polos.engine.projections import ENGINE_STREAM
 from polos.errors import PolosUsageError
 from polos.runtime.bodies import Bodies
 from polos.runtime.client import PolosClient
@@ -27,7 +31,9 @@ from polos.runtime.connection import StoreConnection
 from polos.runtime.engine import Engine
 from polos.runtime.guards import guards
 from polos.runtime.settings import Settings
+from polos.runtime.unit import Unit, Work
 from polos.store.directory import open_store
+from polos.store.ownership import was_closed_cleanly
 
 if TYPE_CHECKING:
     from polos.definition import Workflow
@@ -106,8 +112,10 @@ async def start_engine(
         return definitions.get(workflow) or (registry.get_workflow(workflow) if fallback else None)
 
     store = open_store(data_dir, sync=settings.sync, clock=clock)
+    clean = was_closed_cleanly(data_dir)
     engine = Engine(store, clock=clock, settings=settings, bodies=Bodies(find))
     try:
+        _record_start(engine, clean=clean)
         guards(engine, data_dir)
         await engine.start()
     except BaseException:
@@ -115,6 +123,21 @@ async def start_engine(
         store.close()
         raise
     return engine
+
+
+def _record_start(engine: Engine, *, clean: bool) -> None:
+    """Have it recorded, before anything else, that the log has a new owner: so a crash shows in every run."""
+
+    def apply(unit: Unit) -> None:
+        with engine.store.log.reader() as reader:
+            epoch = reader.head().epoch
+        started = e.EngineStarted(
+            epoch=epoch, pid=os.getpid(), host=platform.node(), clean=clean,
+            python=platform.python_version(), polos=polos.__version__,
+        )  # fmt: skip
+        unit.append_system(ENGINE_STREAM, started)
+
+    engine.post(Work(apply))
 
 
 async def stop_engine(engine: Engine) -> None:
@@ -208,7 +231,7 @@ class Polos(PolosClient):
             clock=self._clock,
             settings=self._settings,
             definitions=self._definitions,
-            fallback=False,
+            fallback=True,
         )
         self.close()  # what was opened to read before
         self._opened = StoreConnection(

@@ -114,6 +114,9 @@ class Bodies:
             python=python,
             wait_threshold_us=round(settings.wait_threshold_seconds * 1e6),
             report=_Report(resident.run),
+            first_attempt=resident.state.attempt <= 1,
+            finished=resident.state.finished.get,
+            earlier=lambda version: engine.loader.event_at(resident.run, version)[0],
             activation_callbacks_max=workflow.activation_callbacks_max or settings.activation_callbacks_max,
         )
         body = _Body(self, engine, resident, workflow, driver)

@@ -20,6 +20,7 @@ from polos.engine.commands import Request
 from polos.engine.json import Json
 from polos.errors import ExecutionCancelledError, PolosUsageError, RunEvicted
 from polos.replay.facts import Counters, Fact, Outcome, Pending, StepCall, Values
+from polos.replay.requests import closing_of, state_change
 from polos.runtime.unit import Resident, Unit, Work, settle
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class DirectCode:
                 self._force()
             case e.UpdateReceived():
                 self._start_update(event)
+            case e.StepResolved(outcome="not_done"):
+                pass  # no answer: the step will be called again
             case _:
                 name = getattr(event, "name", "")
                 held = self.pending.pop(name, None)
@@ -161,7 +164,7 @@ class DirectCode:
         finally:
             if self.pending.get(name) is held:
                 del self.pending[name]
-                self._abandon(event, name)
+                self._abandon(event)
 
     async def tell(self, event: e.Event, *, spec: e.RunCreated | None = None) -> e.Event:
         """Ask for something that needs no answer; gives the event as it is recorded, when it is durable."""
@@ -202,7 +205,7 @@ class DirectCode:
     def _finished(self, name: str) -> e.Event | None:
         resident = self._engine.residents.get(self.run)
         version = resident.state.finished.get(name) if resident is not None else None
-        return None if version is None else self._engine.loader.event_at(self.run, version)
+        return None if version is None else self._engine.loader.event_at(self.run, version)[0]
 
     async def _send(self, request: Request) -> None:
         """Have a request, and what changed in `ctx.state`, recorded; returns when it is durable."""
@@ -226,28 +229,18 @@ class DirectCode:
     def _changes(self) -> list[Request]:
         assert self._body is not None
         now = self._body.context.dump_state()
-        if now is None or now == self._last_state:
+        event = None if now is None else state_change(self._last_state, now, self.cause)
+        if now is None or event is None:
             return []
-        changed = {name: value for name, value in now.items() if self._last_state.get(name, _NOTHING) != value}
-        removed = tuple(name for name in self._last_state if name not in now)
         self._last_state = now
-        return [Request(event=e.StateChanged(cause=self.cause, changed=changed, removed=removed))]
+        return [Request(event=event)]
 
-    def _abandon(self, event: e.Event, name: str) -> None:
+    def _abandon(self, event: e.Event) -> None:
         if self._dead or self.outcome is not None:
             return
-        closing: e.Event
-        match event:
-            case e.StepScheduled():
-                closing = e.StepAbandoned(cause=self.cause, name=name)
-            case e.TimerStarted():
-                closing = e.TimerCancelled(cause=self.cause, name=name)
-            case e.WaitStarted():
-                closing = e.WaitCancelled(cause=self.cause, name=name)
-            case e.ChildStarted():
-                closing = e.ChildDetached(cause=self.cause, name=name, cancelled=not event.detached)
-            case _:
-                return
+        closing = closing_of(event, self.cause)
+        if closing is None:
+            return
         self._post([Request(event=closing)])
 
     def _force(self) -> None:
@@ -300,6 +293,3 @@ class DirectCode:
         task = self._engine.loop.create_task(answer())
         self._update_tasks.add(task)
         task.add_done_callback(self._update_tasks.discard)
-
-
-_NOTHING = object()

@@ -57,8 +57,10 @@ def replay(code: object, events: list[Stored], *, attempt_version: int) -> list[
             by_cause.setdefault(cause, []).append(event)
             last_cause = max(last_cause, cause)
         if type(event) in e.FACTS:
-            source = events[event.version - 1][0] if isinstance(event, e.ResultReused) else None
-            facts.append(Fact(version=version, event=event, time_us=time_us, position=position, source=source))
+            fact = Fact(version=version, event=event, time_us=time_us, position=position)
+            if isinstance(event, e.ResultReused):
+                fact.source, _, fact.source_position = events[event.version - 1]
+            facts.append(fact)
     unseen: list[Fact] = []
     for fact in facts:
         if fact.version <= last_cause:
@@ -111,11 +113,11 @@ class Loader:
         self._engine.residents[run] = resident
         return resident
 
-    def event_at(self, run: str, version: int) -> e.Event:
-        """Read one event of a run."""
+    def event_at(self, run: str, version: int) -> tuple[e.Event, int]:
+        """Read one event of a run, and its position."""
         with self._engine.store.log.reader() as reader:
             for record in reader.stream(run_stream(run), after=Version(version - 1), limit=1):
-                return decode(record.type, record.schema_version, record.payload)
+                return decode(record.type, record.schema_version, record.payload), record.position
         message = f"run {run} has no event {version}"
         raise AssertionError(message)
 
