@@ -139,8 +139,14 @@ class Audit:
         return count
 
     def recovery(self, kill: Kill) -> Recovery:
-        """Tell how long it took after a kill until the log went on."""
-        after = [entry for entry in self.entries if entry.record.position > kill.position]
+        """
+        Tell how long it took after a kill until the log went on.
+
+        By time as well as by position: a commit that the kill cut short at its very end is there, but shows only
+        when the next writer has looked at it.
+        """
+        new = [entry for entry in self.entries if entry.record.position > kill.position]
+        after = [entry for entry in new if entry.record.time_us > kill.at_us]
         event = next((entry for entry in after), None)
         step = next((entry for entry in after if isinstance(entry.event, e.StepCompleted)), None)
         return Recovery(
