@@ -64,6 +64,26 @@ async def publish(
     """
     Publish an event on a topic; durable when it returns.
 
+    ```python run
+    import asyncio, tempfile
+    from polos import Polos, events, workflow
+
+    @workflow
+    async def greeter(ctx):
+        event = await ctx.step.wait_for_event("arrival", topic="guests", since=0)
+        return f"Hello, {event.data['name']}!"
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(data_dir=folder) as polos:
+                handle = await greeter.invoke(polos)
+                await events.publish(polos, "guests", events.EventData(data={"name": "Ada"}))
+                async for event in events.stream_workflow(polos, "greeter", handle.id):
+                    print(event.data["result"])
+
+    asyncio.run(main())
+    ```
+
     Args:
         client: a `Polos` or a `PolosClient`.
         topic: the topic; whoever waits for its events by `ctx.step.wait_for_event` gets the first.
@@ -125,6 +145,22 @@ def stream_topic(
     """
     Stream the events of a topic, and go on as they come.
 
+    ```python run
+    import asyncio, tempfile
+    from polos import Polos, events
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(data_dir=folder) as polos:
+                await events.batch_publish(polos, "numbers", [events.EventData(data={"n": n}) for n in range(3)])
+                async for event in events.stream_topic(polos, "numbers", last_sequence_id=0):
+                    print(event.data["n"])
+                    if event.data["n"] == 2:
+                        break
+
+    asyncio.run(main())
+    ```
+
     Args:
         client: a `Polos` or a `PolosClient`.
         topic: the topic; None for every published event.
@@ -151,6 +187,27 @@ def stream_workflow(
 ) -> AsyncIterator[StreamEvent]:
     """
     Stream what happens to a run and the runs below it, until the run ends.
+
+    ```python run
+    import asyncio, tempfile
+    from polos import Polos, events, workflow
+
+    @workflow
+    async def order(ctx):
+        decision = await ctx.step.suspend("approval", {"amount": 12})
+        return decision.data
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(data_dir=folder) as polos:
+                handle = await order.invoke(polos)
+                async for event in events.stream_workflow(polos, "order", handle.id):
+                    print(event.event_type)
+                    if event.event_type == "suspend_approval":
+                        await polos.resume("order", handle.id, "approval", {"approved": event.data["amount"] < 20})
+
+    asyncio.run(main())
+    ```
 
     Args:
         client: a `Polos` or a `PolosClient`.

@@ -29,6 +29,25 @@ async def batch_invoke(
     """
     Start many runs in one commit, durably when it returns; the handles come in the order of `workflows`.
 
+    ```python run
+    import asyncio, tempfile
+    from polos import BatchWorkflowInput, Polos, batch_invoke, events, workflow
+
+    @workflow
+    async def square(ctx, payload: dict):
+        return payload["n"] ** 2
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(data_dir=folder) as polos:
+                wanted = [BatchWorkflowInput(id="square", payload={"n": n}) for n in range(3)]
+                for handle in await batch_invoke(polos, wanted):
+                    async for event in events.stream_workflow(polos, "square", handle.id):
+                        print(event.event_type, event.data)
+
+    asyncio.run(main())
+    ```
+
     Raises:
         RuntimeError: called inside a run; there it is `ctx.step.batch_invoke`.
         ValueError: a workflow isn't registered in this program.

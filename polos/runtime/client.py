@@ -73,10 +73,41 @@ class PolosClient:
     """
     A client of the data directory; nothing is opened before the first use.
 
-    Example:
-        >>> client = PolosClient(data_dir="./data")
-        >>> client.project_id
-        'default'
+    A second process, such as one in which somebody approves orders, needs the directory and nothing else:
+
+    ```python run
+    import asyncio, tempfile
+    from polos import Polos, PolosClient, events, workflow
+
+    @workflow
+    async def order(ctx, payload: dict):
+        decision = await ctx.step.suspend("approval", {"amount": payload["amount"]})
+        return decision.data["approved"]
+
+    async def approve(folder):
+        async with PolosClient(data_dir=folder) as client:
+            for run in await client.list_executions(status="suspend"):
+                await client.resume(run["workflow_id"], run["id"], "approval", {"approved": True})
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(data_dir=folder) as polos:
+                handle = await order.invoke(polos, {"amount": 12})
+                async for event in events.stream_workflow(polos, "order", handle.id):
+                    if event.event_type == "suspend_approval":
+                        await approve(folder)
+                print((await handle.get())["result"])
+
+    asyncio.run(main())
+    ```
+
+    Attributes:
+        api_url: where approval pages are.
+        api_key: as given.
+        project_id: as given.
+        deployment_id: recorded with every run.
+        data_dir: the data directory.
+        client_timeout_seconds: how long an engine in another process may take to answer.
     """
 
     def __init__(

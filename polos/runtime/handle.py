@@ -9,7 +9,7 @@ came out of storage has none, and says so.
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, overload
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
@@ -54,8 +54,44 @@ class ExecutionHandle(BaseModel):
     """
     A run, as its caller knows it.
 
+    ```python run
+    import asyncio, tempfile
+    from polos import Polos, events, workflow
+
+    @workflow
+    async def counter(ctx, payload: dict):
+        total = 0
+        ctx.on_query("total", lambda: total)
+        while True:
+            number = await ctx.step.wait_for_signal("add")
+            if number == 0:
+                return total
+            total += number
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(data_dir=folder) as polos:
+                handle = await counter.invoke(polos, {})
+                await handle.signal("add", 3)
+                print(await handle.query("total"))
+                await handle.signal("add", 0)
+                async for event in events.stream_workflow(polos, "counter", handle.id):
+                    print(event.event_type)
+                print((await handle.get())["result"])
+
+    asyncio.run(main())
+    ```
+
     Attributes:
         id: the run's id.
+        workflow_id: its workflow.
+        created_at: when it was created, RFC 3339.
+        parent_execution_id: the run that started it, if one did.
+        root_workflow_id: the workflow of the root of its tree.
+        root_execution_id: the root of its tree.
+        session_id: the session, as the caller gave it.
+        user_id: the user.
+        step_key: the step of the parent that started it.
         accepted: False if no engine was running: the run is kept and starts with the next engine.
     """
 
@@ -104,6 +140,12 @@ class ExecutionHandle(BaseModel):
         """Ask the run to stop; False if it had ended already."""
         return await self._who(client).cancel_execution(self.id)
 
+    @overload
+    async def signal(self, client: HandleClient, name: str, data: Any = None) -> None: ...
+
+    @overload
+    async def signal(self, name: str, data: Any = None) -> None: ...
+
     async def signal(self, *args: Any, **named: Any) -> None:
         """
         Send a signal: `signal(client, name, data)`, or without `client`.
@@ -114,6 +156,12 @@ class ExecutionHandle(BaseModel):
         client, rest = self._split(args, named)
         await client.signal(self.id, *rest, **named)
 
+    @overload
+    async def query(self, client: HandleClient, name: str | None = None, *args: Any) -> Any: ...
+
+    @overload
+    async def query(self, name: str | None = None, *args: Any) -> Any: ...
+
     async def query(self, *args: Any, **named: Any) -> Any:
         """
         Ask the run: `query(client, name=None, *args)`, or without `client`.
@@ -123,6 +171,14 @@ class ExecutionHandle(BaseModel):
         """
         client, rest = self._split(args, named)
         return await client.query(self.id, *rest, **named)
+
+    @overload
+    async def update(
+        self, client: HandleClient, name: str, data: Any = None, *, timeout: float | None = None
+    ) -> Any: ...
+
+    @overload
+    async def update(self, name: str, data: Any = None, *, timeout: float | None = None) -> Any: ...
 
     async def update(self, *args: Any, **named: Any) -> Any:
         """
