@@ -114,7 +114,8 @@ def child_result(name: str, workflow: str, fact: Fact, hint: object) -> Any:
         return decode(event.result, hint=hint, type=event.result_type)
     if event.error is not None:
         raise _failed(event.error.message, event.error)
-    raise StepExecutionError(f"run {event.child} of workflow {workflow!r} was {event.status}")
+    how = "timed out and was cancelled" if event.by == "timeout" else f"was {event.status}"
+    raise StepExecutionError(f"run {event.child} of workflow {workflow!r} {how}")
 
 
 def misused(name: str, what: str, found: e.Event) -> PolosUsageError:

@@ -181,6 +181,7 @@ def open_store(
                 position=damage.position,
             )
     blobs = FileBlobs(directory / BLOBS_DIRECTORY, clock=clock)
+    is_new = not (directory / LOG_DIRECTORY / "data.mdb").exists()
     log = LmdbLog(
         directory / LOG_DIRECTORY,
         read_only=read_only,
@@ -190,13 +191,23 @@ def open_store(
         blobs=blobs,
         clock=clock,
     )
+    if is_new and not read_only:
+        sync_directory(directory / LOG_DIRECTORY)  # LMDB syncs what it writes, and not the names it makes
     return Store(directory, log, blobs, DirectoryInbox(directory / INBOX_DIRECTORY, clock=clock), clock)
+
+
+def _make_durably(directory: Path) -> None:
+    """Make a directory and those above it, each name synced before anything is promised in it."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in reversed(missing):
+        sync_directory(path.parent)
 
 
 def _prepare(directory: Path) -> None:
     """Make what is missing in a directory that is ours, or can become ours."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_durably(directory)
         if not (directory / FORMAT_FILE).exists():
             strangers = [name for name in os.listdir(directory) if not name.startswith(TEMPORARY_PREFIX)]
             # Another process may be making the same store at this moment, and have come further.

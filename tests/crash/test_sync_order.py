@@ -99,11 +99,6 @@ def test_promises_are_synced(tmp_path, life):
     assert [] == at_risk(recording)
 
 
-# XXX(#2): two names of a new store are never synced, so a file system that keeps no more than POSIX asks for may lose
-# all of it: the data directory in its parent, and log/data.mdb, which LMDB makes behind the last sync of a directory.
-@pytest.mark.xfail(
-    strict=True, reason="opening a new store leaves `data` and `data.mdb` without a sync of their directory"
-)
 def test_the_first_promise_of_a_new_store_is_synced(tmp_path):
     """The first acknowledgement also stands on the files and directories that were made for it."""
     recording = record(lambda: make_and_append(tmp_path), under=tmp_path)
