@@ -11,7 +11,7 @@ that waited for it. They decide to nothing. A *refusal* is for a caller who has 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from polos.engine import commands as c
@@ -241,6 +241,7 @@ class _Activation:
         self.answers: list[e.Event] = []
         self.closed: set[str] = set()
         self.opened: dict[str, Op] = {}
+        self.started: list[str] = []  # children that nobody awaits
 
     def decide(self, requests: tuple[c.Request, ...]) -> Decision:
         for request in requests:
@@ -290,8 +291,10 @@ class _Activation:
             # An earlier attempt used this name for something else: that is over.
             self.ending.abandon(event.name, held)
             held = None
+        if held is not None and held.kind is OpKind.CHILD:
+            event = replace(event, child=held.child)  # the one that an earlier attempt started
         self.decision.events.append(event)
-        if held is None:
+        if held is None and (kind is not OpKind.CHILD or event.wanted):
             # Version 0 marks a request of this very activation; a detached child has no one to stop it.
             child = event.child if kind is OpKind.CHILD and not event.detached else ""
             self.opened[event.name] = Op(kind=kind, status=OpStatus.OPEN, version=0, child=child)
@@ -315,6 +318,8 @@ class _Activation:
         if self._ask(event, OpKind.CHILD):
             assert spec is not None, "a child has a spec"
             self.ending.message("start", event.child, created_to_json(spec))
+            if not (event.wanted or event.detached):
+                self.started.append(event.child)
 
     def _abandon(self, name: str) -> None:
         op = self.opened.pop(name, None) or self.state.ops.get(name)
@@ -344,6 +349,8 @@ class _Activation:
                 self.ending.abandon(name, op)
         self.answers.clear()
         self.ending.close_everything(self.closed, cancel_children=cancel_children)
+        for child in self.started if cancel_children else ():
+            self.ending.message("cancel", child, {"by": "parent"})
 
 
 def _answer_wait(name: str, kind: str, key: str, signal_id: str, data: Json, created_us: int) -> e.WaitSatisfied:
