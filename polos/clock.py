@@ -10,12 +10,21 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, final
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Clock", "SystemClock", "new_run_id", "uuid7"]
+__all__ = ["Alarm", "Clock", "SystemClock", "new_run_id", "uuid7"]
+
+
+class Alarm(Protocol):
+    """A wake-up that was asked for."""
+
+    def cancel(self) -> None:
+        """Take it back; does nothing once it has happened."""
+        ...
 
 
 class Clock(Protocol):
@@ -29,7 +38,7 @@ class Clock(Protocol):
         """Microseconds since some fixed moment; never goes back."""
         ...
 
-    def call_at(self, due_us: int, callback: object) -> object:
+    def call_at(self, due_us: int, callback: Callable[[], object]) -> Alarm:
         """Call back on the running loop once `now_us() >= due_us`; gives a handle with `cancel()`."""
         ...
 
@@ -50,7 +59,7 @@ LONGEST_NAP_SECONDS = 1.0
 class _Alarm:
     """A wake-up at a wall-clock instant that survives jumps of that clock."""
 
-    def __init__(self, clock: SystemClock, due_us: int, callback: object) -> None:
+    def __init__(self, clock: SystemClock, due_us: int, callback: Callable[[], object]) -> None:
         self._clock = clock
         self._due_us = due_us
         self._callback = callback
@@ -69,7 +78,6 @@ class _Alarm:
         if self._clock.now_us() < self._due_us:
             self._arm()
             return
-        assert callable(self._callback)
         self._callback()
 
     def cancel(self) -> None:
@@ -89,7 +97,7 @@ class SystemClock:
         """Microseconds of the monotonic clock."""
         return time.monotonic_ns() // 1_000
 
-    def call_at(self, due_us: int, callback: object) -> object:
+    def call_at(self, due_us: int, callback: Callable[[], object]) -> Alarm:
         """Call back on the running loop at `due_us`; a jump of the clock is noticed within a second."""
         return _Alarm(self, due_us, callback)
 

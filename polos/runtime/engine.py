@@ -425,6 +425,8 @@ class Engine:
                 self.broken = self.broken or outcome.error
         for unit in done:
             self.debts.begun.update(unit.begun)
+            for run, name in unit.timers_gone:
+                self.timers.drop((run, DebtKind.FIRE, name))
             for run, name in unit.abandoned:
                 self.performer.abandon(run, name)
             for run, wait in unit.look_back:
@@ -442,6 +444,7 @@ class Engine:
     def _after(self, resident: Resident) -> None:
         """What follows when a run's events are durable."""
         if resident.ended:
+            self.timers.drop_run(resident.run)
             self.debts.perform(resident)  # messages to other logs outlive their sender
             if resident.idle:
                 self.discard(resident)

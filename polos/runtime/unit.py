@@ -105,6 +105,7 @@ class Unit:
     work: list[tuple[Work, Reply]] = field(default_factory=list[tuple[Work, Reply]])
     created: deque[Resident] = field(default_factory=deque["Resident"])  # runs that may begin in this unit
     pure: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # steps that needn't wait for the disk
+    timers_gone: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     failed: bool = False  # its outcome is known, and it isn't in the log
     on_durable: list[Callable[[int], None]] = field(
         default_factory=list[Callable[[int], None]]
@@ -134,6 +135,8 @@ class Unit:
             self.ready.append(resident)
         elif isinstance(event, e.StepAbandoned):
             self.abandoned.append((state.run, event.name))
+        elif isinstance(event, e.TimerCancelled):
+            self.timers_gone.append((state.run, event.name))
         elif isinstance(event, e.WaitStarted):
             if event.since is not None:
                 self.look_back.append((state.run, event))
