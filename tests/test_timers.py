@@ -23,7 +23,7 @@ class HandClock:
 
     def __init__(self) -> None:
         self.time_us = 0
-        self.alarms: list[tuple[int, Callable[[], None], Alarm]] = []
+        self.alarms: list[tuple[int, Callable[[], object], Alarm]] = []
 
     def now_us(self) -> int:
         """Give the time."""
@@ -41,7 +41,7 @@ class HandClock:
         """Give always the same."""
         return "00000000-0000-4000-8000-000000000000"
 
-    def call_at(self, due_us: int, callback: Callable[[], None]) -> Alarm:
+    def call_at(self, due_us: int, callback: Callable[[], object]) -> Alarm:
         """Note a wake-up."""
         alarm = Alarm()
         self.alarms.append((due_us, callback, alarm))
