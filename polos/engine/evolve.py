@@ -174,6 +174,7 @@ def _run_started(state: RunState, event: e.RunStarted, time_us: int) -> None:
     _paid(state, DebtKind.START)
     state.attempt = event.attempt
     state.attempt_version = state.version
+    state.attempt_us = time_us
     state.direct = event.direct
     state.code = event.code
     state.python = event.python

@@ -270,6 +270,7 @@ class RunState:
     run_timeout_us: int | None = None
     attempt: int = 0
     attempt_version: int = 0  # of the current attempt's RunStarted
+    attempt_us: int = 0  # its time: where the clock of the attempt's code begins, live and in replay
     retries: int = 0  # attempts that failed; a direct body that begins anew after a crash counts none
     direct: bool = False
     code: str | None = None

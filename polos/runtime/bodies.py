@@ -110,7 +110,7 @@ class Bodies:
             run=resident.run,
             values=engine.clock,
             new_run_id=engine.new_run_id,
-            start_us=resident.state.last_time_us,
+            start_us=resident.state.attempt_us,
             python=python,
             wait_threshold_us=round(settings.wait_threshold_seconds * 1e6),
             report=_Report(resident.run),
