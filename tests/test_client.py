@@ -339,6 +339,7 @@ async def test_an_unknown_run_is_refused_here(client: PolosClient, store: FakeSt
         client.resolve(A, "pay", "failed"),
         client.readmit(A),
         client.get_execution(A),
+        client._wait_ended(A),
     ]
     for each in asked:
         with pytest.raises(UnknownRun):
@@ -357,6 +358,52 @@ async def test_a_successor_is_addressed_under_the_handle(history: History, store
 
     assert [B] == [command["run"] for _, command in engine.commands]
     assert {"n": 1} == await client.query(A)
+
+
+async def test_a_run_goes_on_while_a_command_is_on_its_way(history: History, store: FakeStore, client: PolosClient):
+    """A command that is refused because the run just went on is sent to the successor, under an id of its own."""
+    history.begin(A)
+
+    def answer(_id: str, command: Command) -> Answer:
+        if command["run"] == B:
+            return {"outcome": "accepted", "detail": {"cancelled": True}}
+        history.run(A, e.RunContinued(cause=2, successor=B, workflow="order"))
+        history.run(B, created(A, continues=A, chain=A))
+        raise CommandRefused("the run has ended")
+
+    engine = FakeEngine(store, answer)
+
+    assert await client.cancel_execution(A)
+    assert [A, B] == [command["run"] for _, command in engine.commands]
+    assert 2 == len({command_id for command_id, _ in engine.commands})
+
+
+async def test_a_refusal_by_a_run_that_is_still_the_one(history: History, store: FakeStore, client: PolosClient):
+    """A refusal that has nothing to do with successors is raised, and nothing is sent again."""
+    history.begin(A)
+    engine = FakeEngine(store, answering(CommandRefused("no such step")))
+    with pytest.raises(CommandRefused, match="no such step"):
+        await client.resolve(A, "pay", "failed")
+
+    assert 1 == len(engine.commands)
+
+
+async def test_a_resume_by_the_root_of_a_tree(history: History, store: FakeStore, client: PolosClient):
+    """A resume by the root reaches an open wait of its key wherever in the tree, else the run that goes on."""
+    engine = FakeEngine(store, accepted)
+    history.begin(A)
+    history.run(C, created(A, "ship", parent=A), e.RunStarted(attempt=1))
+    history.run(C, e.WaitStarted(cause=2, name="ok", kind="suspend", key="ok"))
+    history.run(A, e.RunContinued(cause=2, successor=B, workflow="order"))
+    history.run(B, created(A, continues=A, chain=A), e.RunStarted(attempt=1))
+    for key in ("ok", "other"):
+        await client.resume("order", A, key, {})
+        await client.resume("order", A, key, {}, all=True)
+    await client.resume("ship", C, "other", {})
+
+    assert [(C, "ok"), (A, "ok"), (B, "other"), (B, "other"), (C, "other")] == [
+        (command["run"], command["key"]) for _, command in engine.commands
+    ]
 
 
 async def test_cancel_without_an_engine(history: History, client: PolosClient):

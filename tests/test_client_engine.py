@@ -213,3 +213,23 @@ async def test_successors_share_one_handle(tmp_path: Path, client: PolosClient, 
         ended = await run.get()
 
     assert ("completed", "lap 3: done") == (ended["status"], ended["result"])
+
+
+async def test_an_engine_gives_way_to_another(tmp_path: Path, client: PolosClient):
+    """Who waits or follows stays, whichever process the next engine is in."""
+    async with engine_here(tmp_path / "data"):
+        run = await approval.invoke(client, {"n": 1})
+        await until(client, run.id, "suspend")
+        waiting = asyncio.ensure_future(client._wait_ended(run.id))
+        stream = events.stream_workflow(client, "approval", run.id)
+        assert "suspend_ok" == (await anext(stream)).event_type
+        following = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    assert not following.done()
+    async with engine_elsewhere(tmp_path / "data"):
+        await client.resume("approval", run.id, "ok", "late")
+
+        assert [2, "late"] == (await waiting)["result"]
+        assert "resume_ok" == (await following).event_type
+        assert ["workflow_finish"] == [event.event_type async for event in stream]

@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 
 from polos.engine import events as e
-from polos.engine.projections import run_stream
-from polos.errors import ClientTimeout, WorkflowTimeoutError
+from polos.errors import ClientTimeout, PolosInternalError, WorkflowTimeoutError
 from polos.runtime import reads
 from polos.runtime.connection import LocalEngine, StoreConnection
 from polos.store.log import Reader
 
-__all__ = ["stream_version", "wait_ended", "wait_update"]
+__all__ = ["wait_ended", "wait_update"]
 
 
 async def wait_ended(connection: StoreConnection, run: str, timeout_seconds: float | None) -> None:
@@ -38,21 +37,16 @@ async def wait_ended(connection: StoreConnection, run: str, timeout_seconds: flo
 
 
 async def wait_update(
-    connection: StoreConnection, run: str, update_id: str, *, after: int, timeout_seconds: float | None
+    connection: StoreConnection, run: str, update_id: str, timeout_seconds: float | None
 ) -> e.UpdateAnswered:
     """
-    Wait for a run's answer to an update.
-
-    Args:
-        connection: the way to the store.
-        run: the run.
-        update_id: the update.
-        after: a version of the run's stream before the update was received.
-        timeout_seconds: how long; None for as long as it takes.
+    Wait for a run's answer to an update that it has received.
 
     Raises:
         ClientTimeout: it took longer; the update is recorded and goes on.
     """
+    with connection.store.log.reader() as reader:
+        after = _received(reader, run, update_id)
     try:
         async with asyncio.timeout(timeout_seconds):
             while True:
@@ -70,9 +64,12 @@ async def wait_update(
         ) from None
 
 
-def stream_version(reader: Reader, run: str) -> int:
-    """Give the version of a run's last record."""
-    return reader.version(run_stream(run))
+def _received(reader: Reader, run: str, update_id: str) -> int:
+    """Give the version at which a run received an update; it is near the end of its stream."""
+    for record, event in reads.events_of(reader, run, reverse=True):
+        if isinstance(event, e.UpdateReceived) and event.update_id == update_id:
+            return record.version
+    raise PolosInternalError(f"run {run} is said to have received the update {update_id}, which isn't in its stream")
 
 
 async def _ended(connection: StoreConnection, run: str) -> None:

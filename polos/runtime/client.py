@@ -13,12 +13,11 @@ import os
 import threading
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 from urllib.parse import urlsplit
 
-from polos.clock import Clock, SystemClock, uuid7
+from polos.clock import Clock, SystemClock
 from polos.engine import events as e
 from polos.engine.decide import created_to_json
 from polos.engine.json import Json
@@ -28,14 +27,15 @@ from polos.errors import (
     UnknownRun,
 )
 from polos.runtime import reads
+from polos.runtime.addressing import Told, address, resume_address, tell
 from polos.runtime.awaiting import wait_ended, wait_update
 from polos.runtime.connection import (
     CLIENT_TIMEOUT_SECONDS,
-    Answer,
     ClientStore,
     Command,
     StoreConnection,
     connect,
+    resolve_data_dir,
 )
 from polos.runtime.handle import ExecutionHandle
 from polos.runtime.starting import recorded, root_run
@@ -62,11 +62,6 @@ class ExecutionPage(list[dict[str, Any]]):
         """Take the runs and the cursor."""
         super().__init__(executions)
         self.cursor = cursor
-
-
-def resolve_data_dir(data_dir: str | os.PathLike[str] | None) -> Path:
-    """Give the data directory: the argument, else `POLOS_DATA_DIR`, else `.polos` in the working directory."""
-    return Path(data_dir or os.environ.get("POLOS_DATA_DIR") or ".polos")
 
 
 class PolosClient:
@@ -198,9 +193,6 @@ class PolosClient:
                 f"api_url={self.api_url!r} is on another machine, but this client works on a directory; pass data_dir"
             )
 
-    async def _execute(self, command: Command, *, command_id: str | None = None) -> Answer:
-        return await self._connection().execute(command, command_id=command_id)
-
     # ------------------------------------------------------------------------------------- starting
 
     async def invoke(  # noqa: PLR0917  # the order that programs use
@@ -288,7 +280,7 @@ class PolosClient:
             "kind": "create",
             "runs": [{"run": created.root, "created": created_to_json(created)} for created in runs],
         }
-        answer = await self._execute(command)
+        answer = await self._connection().execute(command)
         created_at = reads.rfc3339(self._clock.now_us())
         return [
             ExecutionHandle(
@@ -388,8 +380,12 @@ class PolosClient:
             CommandRefused: the run has ended, or keeps too many answers that nobody waits for.
         """
         value = recorded(data, "answer")
-        run = self._address(suspend_execution_id)
-        await self._execute({"kind": "resume", "run": run, "key": suspend_step_key, "data": value, "all": all})
+        command: Command = {"kind": "resume", "key": suspend_step_key, "data": value, "all": all}
+        await tell(
+            self._connection(),
+            lambda store: resume_address(store, suspend_execution_id, suspend_step_key, every=all),
+            lambda run, _: {**command, "run": run},
+        )
 
     async def signal(self, execution_id: str, name: str, data: Any = None) -> None:
         """
@@ -399,8 +395,7 @@ class PolosClient:
             UnknownRun: there is no such run.
             CommandRefused: the run has ended, or keeps too many signals of that name already.
         """
-        value = recorded(data, "signal")
-        await self._execute({"kind": "signal", "run": self._address(execution_id), "name": name, "data": value})
+        await self._tell(execution_id, {"kind": "signal", "name": name, "data": recorded(data, "signal")})
 
     async def cancel_execution(self, execution_id: str, *, by: str = "client", reason: str | None = None) -> bool:
         """
@@ -410,13 +405,12 @@ class PolosClient:
             True if it will stop, also when that is kept for the next engine; False if the run is unknown or over.
         """
         try:
-            run = self._address(execution_id)
-            answer = await self._execute({"kind": "cancel", "run": run, "by": by, "reason": reason})
+            told = await self._tell(execution_id, {"kind": "cancel", "by": by, "reason": reason})
         except UnknownRun:
             return False
-        if answer["outcome"] == "queued":
-            return not self._is_over(run)
-        detail = answer.get("detail")
+        if told.answer["outcome"] == "queued":
+            return not self._is_over(told.run)
+        detail = told.answer.get("detail")
         return bool(isinstance(detail, dict) and detail.get("cancelled"))
 
     async def query(self, execution_id: str, name: str | None = None, *args: Any) -> Any:
@@ -432,13 +426,14 @@ class PolosClient:
             UnknownRun: there is no such run.
             EngineNotRunning: with a name, and no engine.
         """
-        run = self._address(execution_id)
         if name is None:
-            with self._log().reader() as reader:
+            store = self._connection().store
+            run = address(store, execution_id)
+            with store.log.reader() as reader:
                 return reads.run_state(reader, run)
         wanted: list[Json] = [recorded(arg, "argument") for arg in args]
-        answer = await self._execute({"kind": "query", "run": run, "name": name, "args": wanted})
-        return cast("dict[str, Any]", answer["detail"])["value"]
+        told = await self._tell(execution_id, {"kind": "query", "name": name, "args": wanted})
+        return cast("dict[str, Any]", told.answer["detail"])["value"]
 
     async def update(self, execution_id: str, name: str, data: Any = None, *, timeout: float | None = None) -> Any:
         """
@@ -457,14 +452,13 @@ class PolosClient:
             EngineNotRunning: no engine; the update is kept.
             ClientTimeout: the handler took longer; the update goes on.
         """
-        value = recorded(data, "update")
-        run = self._address(execution_id)
-        update_id = uuid7(self._clock.now_us())
-        with self._log().reader() as reader:
-            seen = reader.version(f"run/{run}")
-        command: Command = {"kind": "update", "run": run, "name": name, "data": value, "update_id": update_id}
-        await self._execute(command, command_id=update_id)
-        answer = await wait_update(self._connection(), run, update_id, after=seen, timeout_seconds=timeout)
+        command: Command = {"kind": "update", "name": name, "data": recorded(data, "update")}
+        told = await tell(
+            self._connection(),
+            lambda store: address(store, execution_id),
+            lambda run, command_id: {**command, "run": run, "update_id": command_id},
+        )
+        answer = await wait_update(self._connection(), told.run, told.command_id, timeout)
         if answer.error is not None:
             reason = f"update {name!r} failed: {answer.error.message}"
             raise StepExecutionError(reason, error_type=answer.error.type, traceback=answer.error.traceback)
@@ -498,8 +492,8 @@ class PolosClient:
         if outcome not in ("completed", "failed", "not_done"):
             raise PolosUsageError(f"outcome is 'completed', 'failed' or 'not_done', not {outcome!r}")
         settled = recorded(value, "value")
-        command: Command = {"kind": "resolve", "run": self._address(execution_id), "step": step, "outcome": outcome}
-        await self._execute({**command, "value": settled, "message": message, "by": by})
+        command: Command = {"kind": "resolve", "step": step, "outcome": outcome, "value": settled}
+        await self._tell(execution_id, {**command, "message": message, "by": by})
 
     async def readmit(self, execution_id: str, *, by: str = "client") -> None:
         """
@@ -508,28 +502,17 @@ class PolosClient:
         Raises:
             UnknownRun: there is no such run.
         """
-        await self._execute({"kind": "readmit", "run": self._address(execution_id), "by": by})
+        await self._tell(execution_id, {"kind": "readmit", "by": by})
 
     async def take_back(self, command_id: str) -> bool:
         """Take back a command that is kept and that no engine has decided; False if it is too late."""
         return await self._connection().take_back(command_id)
 
-    def _address(self, execution_id: str) -> str:
-        """
-        Give the run that goes on under a handle.
-
-        Raises:
-            UnknownRun: neither the log nor the inbox has it.
-        """
-        store = self._connection().store
-        for _ in range(2):  # an engine may take it out of the inbox between the two looks
-            with store.log.reader() as reader:
-                row = reads.last_row(reader, execution_id)
-            if row is not None:
-                return row.run
-            if any(pending.row.run == execution_id for pending in reads.pending_runs(store.inbox)):
-                return execution_id
-        raise UnknownRun(f"there is no run {execution_id!r} in {store.path}")
+    async def _tell(self, execution_id: str, command: Command) -> Told:
+        """Have a command decided by the run that goes on under a handle."""
+        return await tell(
+            self._connection(), lambda store: address(store, execution_id), lambda run, _: {**command, "run": run}
+        )
 
     def _is_over(self, run: str) -> bool:
         with self._log().reader() as reader:
@@ -543,7 +526,9 @@ class PolosClient:
         Wait for the end of a run, its successors included, and give what `get_execution` gives.
 
         Raises:
+            UnknownRun: there is no such run.
             WorkflowTimeoutError: it didn't end in time; the error names what the run waits for.
         """
+        address(self._connection().store, run_id)  # nobody would ever end a run that doesn't exist
         await wait_ended(self._connection(), run_id, timeout_seconds)
         return await self.get_execution(run_id)

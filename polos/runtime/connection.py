@@ -45,6 +45,7 @@ __all__ = [
     "connect",
     "local_engine",
     "outcome_of",
+    "resolve_data_dir",
 ]
 
 Command = dict[str, Json]
@@ -298,6 +299,11 @@ class StoreConnection:
 
     def _inbox(self) -> InboxConnection:
         return InboxConnection(self.store, self.clock, self.timeout_seconds, moves=self.moves)
+
+
+def resolve_data_dir(data_dir: str | os.PathLike[str] | None) -> Path:
+    """Give the data directory: the argument, else `POLOS_DATA_DIR`, else `.polos` in the working directory."""
+    return Path(data_dir or os.environ.get("POLOS_DATA_DIR") or ".polos")
 
 
 def connect(

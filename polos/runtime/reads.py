@@ -274,8 +274,8 @@ def tree_runs(reader: Reader, root: str) -> list[str]:
 def open_suspends(reader: Reader, root: str) -> list[OpenSuspend]:
     """Give the unanswered suspends of a tree, in the order in which they were opened."""
     found: list[OpenSuspend] = []
-    for key, _ in reader.rows(("suspend", root)):
-        run, name = str(key[4]), key[5]
+    for key, value in reader.rows(("suspend", root)):
+        run, name = str(key[4]), value.decode()
         row = run_row(reader, run)
         assert row is not None, "a run with an open wait has a row"
         for record, event in events_of(reader, run, reverse=True):
