@@ -103,13 +103,15 @@ class Activations:
         self._settle_slot(resident)
 
     def _activate(self, resident: Resident, code: RunCode, fact: Fact) -> list[c.Request]:
+        self._engine.debts.enter_code(resident.run, fact.version)
         try:
-            with self._engine.debts.on_loop(resident.run, fact.version):
-                return code.activate(fact)
+            return code.activate(fact)
         except PolosUsageError as error:
             # The code never became quiet, or its state can't be recorded: another attempt can't help.
             failed = e.RunFailed(cause=fact.version, error=failure_of(error))
             return [c.Request(event=failed)]
+        finally:
+            self._engine.debts.leave_code()
 
     def may_deliver(self, resident: Resident) -> bool:
         """Tell whether the run's code may see its next fact now; takes a slot for it."""

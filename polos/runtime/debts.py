@@ -8,8 +8,6 @@ one whose code was evicted are all started here.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from polos.engine import commands as c
@@ -146,8 +144,7 @@ class Debts:
                 message = f"a debt of kind {debt.kind} isn't decided"
                 raise AssertionError(message)
 
-    @contextmanager
-    def on_loop(self, run: str, at: int) -> Generator[None]:
+    def enter_code(self, run: str, at: int) -> None:
         """
         Mark that this run's code is on the loop: should the process die or hang now, it was this one.
 
@@ -155,12 +152,11 @@ class Debts:
             run: the run.
             at: how far it has come; deaths at different places are a busy program's bad luck, not the run's doing.
         """
-        marks = self._engine.marks
-        for mark in marks:
+        for mark in self._engine.marks:
             mark.enter(run, at)
         reach("code_on_loop")
-        try:
-            yield
-        finally:
-            for mark in marks:
-                mark.leave()
+
+    def leave_code(self) -> None:
+        """The code is quiet."""
+        for mark in self._engine.marks:
+            mark.leave()

@@ -184,15 +184,17 @@ class Loader:
         started = events[state.attempt_version - 1][0]
         assert isinstance(started, e.RunStarted), "an attempt begins with its start"
         code = engine.bodies.make(engine, resident, python=started.python)
+        engine.debts.enter_code(resident.run, len(events))
         try:
-            with engine.debts.on_loop(resident.run, len(events)):
-                unseen = replay(code, events, attempt_version=state.attempt_version)
+            unseen = replay(code, events, attempt_version=state.attempt_version)
         except (Divergence, PolosUsageError) as error:
             code.discard()
             report = error.report if isinstance(error, Divergence) else {}
             _log.error("run %s doesn't fit its history: %s", resident.run, error)
             self._later(resident, c.Diverge(report=report, message=str(error)))
             return
+        finally:
+            engine.debts.leave_code()
         resident.code = code
         resident.facts.extend(unseen)
         if state.aside is not None:

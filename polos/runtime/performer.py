@@ -18,7 +18,7 @@ import functools
 import inspect
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,7 @@ class Performer:
         self._loop = loop
         self._threads = StepThreads(engine.settings.step_threads_max)
         self.in_flight: dict[AttemptKey, Attempt] = {}
-        self._by_run: dict[str, int] = {}
+        self._by_run: dict[str, dict[AttemptKey, Attempt]] = {}
         self._idle: asyncio.Future[None] | None = None
 
     # ---------------------------------------------------------------------------------- starting
@@ -103,7 +103,7 @@ class Performer:
         if attempt.key in self.in_flight:
             return
         self.in_flight[attempt.key] = attempt
-        self._by_run[run] = self._by_run.get(run, 0) + 1
+        self._by_run.setdefault(run, {})[attempt.key] = attempt
         try:
             args, kwargs = values.copy_arguments(call.args, dict(call.kwargs))
         except PolosUsageError as error:
@@ -112,7 +112,7 @@ class Performer:
         context = call.context.copy() if call.context is not None else contextvars.copy_context()
         context.run(current_step.set, f"{run}/{name}")
         if _is_async(call.func):
-            attempt.task = self._loop.create_task(_await(call.func, args, kwargs), context=context)
+            attempt.task = self._loop.create_task(self._as_task(attempt, args, kwargs), context=context)
             attempt.task.add_done_callback(lambda task: self._task_done(attempt, task))
         else:
             self._threads.submit(lambda: self._in_thread(attempt, context, args, kwargs))
@@ -122,16 +122,26 @@ class Performer:
 
     def running(self, run: str) -> int:
         """Count the attempts of a run that are in flight."""
-        return self._by_run.get(run, 0)
+        return len(self._by_run.get(run, ()))
 
     def abandon(self, run: str, name: str) -> None:
         """Stop what nobody waits for any more: an async attempt is cancelled, one in a thread runs on unheard."""
-        for attempt in list(self.in_flight.values()):
-            if attempt.run == run and attempt.name == name:
+        for attempt in list(self._by_run.get(run, {}).values()):
+            if attempt.name == name:
                 attempt.ignored = True
                 if attempt.task is not None:
                     attempt.task.cancel()
                 self._forget(attempt)
+
+    async def _as_task(self, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Call an asynchronous function and report its outcome at once, not when the loop comes round to it."""
+        try:
+            reach("inside_effect")
+            value = await attempt.call.func(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001  # it is the step's outcome, whatever it is
+            self._outcome(attempt, None, error)
+        else:
+            self._outcome(attempt, value, None)
 
     def _in_thread(
         self, attempt: Attempt, context: contextvars.Context, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -148,20 +158,29 @@ class Performer:
             # The program's loop is closed: nobody can take the outcome, the step stays owed.
             _log.debug("the outcome of %s came after the loop was closed", attempt.key)
 
+    async def _as_awaitable(self, attempt: Attempt, outcome: Awaitable[Any]) -> None:
+        try:
+            value = await outcome
+        except Exception as error:  # noqa: BLE001  # as above
+            self._outcome(attempt, None, error)
+        else:
+            self._outcome(attempt, value, None)
+
     def _thread_done(
         self, attempt: Attempt, outcome: Any, error: BaseException | None, context: contextvars.Context
     ) -> None:
         if error is None and inspect.isawaitable(outcome):
             # A plain function that gave back a coroutine: its result is what the step gives.
-            attempt.task = self._loop.create_task(_awaited(outcome), context=context)
+            attempt.task = self._loop.create_task(self._as_awaitable(attempt, outcome), context=context)
             attempt.task.add_done_callback(lambda task: self._task_done(attempt, task))
             return
         self._outcome(attempt, outcome, error)
 
     def _task_done(self, attempt: Attempt, task: asyncio.Task[Any]) -> None:
         if not task.cancelled():
-            error = task.exception()
-            self._outcome(attempt, None if error else task.result(), error)
+            if task.exception() is not None:
+                # SystemExit and the like go through the program's loop: it ends, and the step stays owed.
+                self._forget(attempt)
             return
         if attempt.timed_out and not attempt.ignored:
             self._timed_out(attempt)
@@ -250,10 +269,9 @@ class Performer:
         self._disarm(attempt)
         if self.in_flight.pop(attempt.key, None) is None:
             return
-        left = self._by_run[attempt.run] - 1
-        if left:
-            self._by_run[attempt.run] = left
-        else:
+        held = self._by_run[attempt.run]
+        del held[attempt.key]
+        if not held:
             del self._by_run[attempt.run]
         if not self.in_flight and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
@@ -327,12 +345,3 @@ class Performer:
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
         self._threads.close()
-
-
-async def _await(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    reach("inside_effect")
-    return await func(*args, **kwargs)
-
-
-async def _awaited(outcome: Any) -> Any:
-    return await outcome

@@ -13,6 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import final
 
 from polos.engine import events as e
 from polos.engine.codec import encode
@@ -84,38 +85,58 @@ class Resident:
         return not (self.in_flight or self.facts)
 
 
-@dataclass(slots=True, eq=False)
+@final
 class Unit:
-    """One append unit being built."""
+    """
+    One append unit being built.
 
-    now_us: int
-    records: list[NewRecord] = field(default_factory=list[NewRecord])
-    rows: Changes = field(default_factory=Changes)
-    expected: dict[str, Version] = field(default_factory=dict[str, Version])
-    residents: dict[str, Resident] = field(default_factory=dict[str, Resident])
-    versions: dict[str, int] = field(default_factory=dict[str, int])  # run → version after this unit
-    placed: list[tuple[Fact, int]] = field(default_factory=list[tuple[Fact, int]])  # facts that need their position
-    ready: deque[Resident] = field(default_factory=deque[Resident])  # runs that may have facts to deliver
-    begun: list[tuple[str, str, int]] = field(
-        default_factory=list[tuple[str, str, int]]
-    )  # `at_most_once` attempts started in it
-    abandoned: list[tuple[str, str]] = field(
-        default_factory=list[tuple[str, str]]
-    )  # (run, step) nobody waits for any more
-    work: list[tuple[Work, Reply]] = field(default_factory=list[tuple[Work, Reply]])
-    created: deque[Resident] = field(default_factory=deque["Resident"])  # runs that may begin in this unit
-    pure: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # steps that needn't wait for the disk
-    timers_gone: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    failed: bool = False  # its outcome is known, and it isn't in the log
-    on_durable: list[Callable[[int], None]] = field(
-        default_factory=list[Callable[[int], None]]
-    )  # get the first record's position
-    actions: list[Callable[[], None]] = field(
-        default_factory=list[Callable[[], None]]
-    )  # log lines and the like, held until it is durable
-    look_back: list[tuple[str, e.WaitStarted]] = field(
-        default_factory=list[tuple[str, e.WaitStarted]]
-    )  # topic waits with `since`
+    Attributes:
+        now_us: time of its records.
+        records: what is appended.
+        rows: how rows change.
+        expected: version of each stream before this unit.
+        residents: the runs it touches.
+        versions: version of each of them after it.
+        placed: facts that need their position, with the index of their record.
+        ready: runs that may have facts to deliver.
+        created: runs that may begin in this unit.
+        begun: `at_most_once` attempts started in it.
+        abandoned: steps that nobody waits for any more, by run and name.
+        timers_gone: timers that nobody waits for any more.
+        pure: steps that needn't wait for the disk.
+        look_back: topic waits that accept earlier events.
+        work: what was decided into it, with the replies.
+        actions: log lines and the like, held until it is durable.
+        on_durable: called with its first record's position.
+        failed: its outcome is known, and it isn't in the log.
+    """
+
+    # Made for every step, so that what it costs to make counts.
+    __slots__ = (
+        "abandoned", "actions", "begun", "created", "expected", "failed", "look_back", "now_us", "on_durable",
+        "placed", "pure", "ready", "records", "residents", "rows", "timers_gone", "versions", "work",
+    )  # fmt: skip
+
+    def __init__(self, now_us: int) -> None:
+        """Start empty."""
+        self.now_us = now_us
+        self.failed = False
+        self.records: list[NewRecord] = []
+        self.rows: Changes = {}
+        self.expected: dict[str, Version] = {}
+        self.residents: dict[str, Resident] = {}
+        self.versions: dict[str, int] = {}
+        self.placed: list[tuple[Fact, int]] = []
+        self.ready: deque[Resident] = deque()
+        self.created: deque[Resident] = deque()
+        self.begun: list[tuple[str, str, int]] = []
+        self.abandoned: list[tuple[str, str]] = []
+        self.timers_gone: list[tuple[str, str]] = []
+        self.pure: list[tuple[str, str]] = []
+        self.look_back: list[tuple[str, e.WaitStarted]] = []
+        self.work: list[tuple[Work, Reply]] = []
+        self.actions: list[Callable[[], None]] = []
+        self.on_durable: list[Callable[[int], None]] = []
 
     def append(self, resident: Resident, event: e.Event) -> None:
         """Add an event of a run: record, state and rows."""
