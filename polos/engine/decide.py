@@ -272,12 +272,31 @@ class _Activation:
             case e.RunRetried() as event:
                 self.decision.events.append(event)
             case e.RunContinued() as event:
-                self._end(cancel_children=False)
-                self.decision.events.append(event)
                 assert request.spec is not None, "a successor has a spec"
-                self.ending.message("start", event.successor, created_to_json(request.spec))
+                self._continue(event, request.spec)
             case event:
                 self.decision.events.append(event)
+
+    def _continue(self, event: e.RunContinued, spec: e.RunCreated) -> None:
+        """End the run and start its successor, which inherits the answers that nobody has waited for yet."""
+        kept = [
+            (kind, key, signal)
+            for (kind, key), signals in self.state.signals.items()
+            for signal in signals
+            if signal.id not in self.closed
+        ]
+        self.closed.update(signal.id for _, _, signal in kept)
+        self._end(cancel_children=False)
+        self.decision.events.append(event)
+        self.ending.message("start", event.successor, created_to_json(spec))
+        for kind, key, signal in kept:
+            message = Message(
+                id=signal.id,
+                kind="resume" if kind == "suspend" else kind,
+                target=event.successor,
+                body={"key": key, "data": signal.data},
+            )
+            self.decision.messages.append(message)
 
     def _ask(self, event: Any, kind: OpKind) -> bool:
         """Open a request, unless an earlier attempt already has the answer."""

@@ -467,7 +467,8 @@ class Engine:
         if self._recovering:
             return
         self._recovering = True
-        _log.error("the log refuses writes: %s; nothing new starts until it takes them", self.broken)
+        if isinstance(self.broken, PolosStoreError):
+            _log.error("the log refuses writes: %s; nothing new starts until it takes them", self.broken)
         task = self.loop.create_task(self._recover())
         self.background.add(task)
         task.add_done_callback(self.background.discard)

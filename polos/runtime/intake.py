@@ -129,9 +129,7 @@ class Intake:
     def _addressee(self, unit: Unit, message: Message) -> str:
         """Find whom a resume reaches: the run it names, or, in the tree below it, who waits longest (D30)."""
         key = str(message.body["key"])
-        resident = self._engine.loader.find(message.target)
-        if resident is None:
-            return message.target
+        resident = self._engine.loader.get(message.target)
         if any(key in {name, op.key} for name, op in resident.state.ops.items() if op.wait_kind == "suspend"):
             return message.target
         if resident.state.root == message.target:
