@@ -58,6 +58,11 @@ def evolve(state: RunState, event: e.Event, *, time_us: int) -> RunState:
     before = state.phase
     state.version += 1
     state.phase = after
+    if type(event) in e.FACTS:
+        state.fact_version = state.version
+    cause: int | None = getattr(event, "cause", None)
+    if cause is not None and cause > state.seen_version:
+        state.seen_version = cause
     apply = _APPLY.get(type(event))
     if apply is not None:
         try:

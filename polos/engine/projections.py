@@ -16,6 +16,7 @@ Keys (tuples; encoded by the store):
 ``("root", root, created_us, run)``                   the tree below a root
 ``("tag", tag, created_us, run)``                     runs with a tag
 ``("timer", due_us, run)``                            when a run that isn't running must be looked at
+``("unseen", run)``                                   a waiting run whose code may not have seen a fact
 ``("topic_wait", topic, run, name)``                  who waits for events of a topic
 ``("suspend", root, key, opened_us, run, name)``      who waits for an answer, by tree
 ``("topic", topic)``                                  a topic that has events
@@ -59,7 +60,7 @@ __all__ = [
 Key = tuple[str | int, ...]
 Rows = dict[Key, bytes]
 Changes = dict[Key, bytes | None]
-Shown = tuple[str, str | None, int | None]
+Shown = tuple[str, str | None, int | None, bool]
 
 RUN_PREFIX = "run/"
 TOPIC_PREFIX = "topic/"
@@ -77,12 +78,16 @@ _ROW_EVENTS: frozenset[type[Any]] = frozenset(
     }
 )  # fmt: skip
 
-# Events that open or close a request, and so may move a run between `running` and `waiting`.
+# Events that open or close a request, and so may move a run between `running` and `waiting`; and those after which
+# there may be a fact that the code hasn't seen. A run that waits is read after a restart only if there is one.
 _OP_EVENTS: frozenset[type[Any]] = frozenset(
     {
         e.StepScheduled, e.StepCompleted, e.StepFailed, e.StepAbandoned, e.StepOutcomeUnknown,
         e.StepResolved, e.TimerStarted, e.TimerFired, e.TimerCancelled, e.WaitStarted, e.WaitSatisfied,
         e.WaitExpired, e.WaitCancelled, e.ChildStarted, e.ChildFinished, e.ChildDetached,
+        # These open and close nothing, but show that the code has seen a fact, or are one.
+        e.ResultReused, e.ValueRecorded, e.PatchMarked, e.MessageSent, e.StateChanged, e.UpdateReceived,
+        e.UpdateAnswered,
     }
 )  # fmt: skip
 
@@ -130,20 +135,22 @@ def summary(state: RunState) -> dict[str, Json]:
 
 
 def _shown(state: RunState) -> Shown:
-    """Give what the rows of a run say that its requests can change: status, waiting reason, next due."""
+    """Give what the rows of a run say that its requests can change: status, waiting reason, next due, unseen."""
     shown = status(state)
     if shown == "waiting":
-        return shown, waiting_reason(state), next_due_us(state)
-    return shown, None, next_due_us(state) if shown == "queued" else None
+        return shown, waiting_reason(state), next_due_us(state), state.fact_version > state.seen_version
+    return shown, None, next_due_us(state) if shown == "queued" else None, False
 
 
 def _shown_rows(state: RunState, shown: Shown) -> Rows:
-    name, reason, due_us = shown
+    name, reason, due_us, unseen = shown
     rows: Rows = {("status", name, state.created_us, state.run): b""}
     if reason is not None:
         rows["status", reason, state.created_us, state.run] = b""
     if due_us is not None:
         rows["timer", due_us, state.run] = b""
+    if unseen:
+        rows["unseen", state.run] = b""
     return rows
 
 
@@ -221,7 +228,7 @@ def advance(state: RunState, event: e.Event, *, time_us: int, rows: Changes) -> 
             _change(rows, waits, _all_wait_rows(state))
     elif kind in _OP_EVENTS:
         shown = _shown(state)
-        name = str(getattr(event, "name"))  # noqa: B009  # every event of _OP_EVENTS has one, the union hasn't
+        name = str(getattr(event, "name", ""))
         waits = wait_rows(state, name)
         evolve(state, event, time_us=time_us)
         _change(rows, waits, wait_rows(state, name))

@@ -280,6 +280,8 @@ class RunState:
     cancel_forced: bool = False
     aside: str | None = None
     last_time_us: int = 0
+    fact_version: int = 0  # of the last fact
+    seen_version: int = 0  # of the last fact on which the code asked for something: it has seen that one
     result_type: str | None = None
     initial_state: Json = None
     state_value: dict[str, Any] | None = None

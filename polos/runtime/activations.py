@@ -55,6 +55,8 @@ class Activations:
         state = resident.state
         if self._engine.stopping or state.aside not in (None, "no_code"):
             return
+        if state.phase is Phase.BACKOFF and state.version > resident.durable:
+            return  # the attempt looks up what earlier ones finished; when that is durable, it is begun
         if not self._engine.bodies.knows(state.workflow):
             message = f"no workflow {state.workflow!r} is registered in this program"
             self._engine.decide_on(unit, resident, c.SetAside(reason="no_code", message=message))

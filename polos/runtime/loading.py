@@ -241,6 +241,9 @@ class Loader:
                 for key, _ in reader.rows(("status", wanted)):
                     runs[str(key[-1])] = None
             outbox = dict.fromkeys(str(key[1]) for key, _ in reader.rows(("outbox",)))
+            # A fact may be recorded and not delivered; and whoever can be asked about a step wasn't asked by us.
+            for key, _ in (*reader.rows(("unseen",)), *reader.rows(("status", "step_outcome_unknown"))):
+                runs[str(key[-1])] = None
             timers = [(int(key[1]), str(key[2])) for key, _ in reader.rows(("timer",))]
         for due_us, run in timers:
             engine.timers.add(due_us, (run, "", ""))
