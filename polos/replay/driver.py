@@ -26,7 +26,7 @@ from polos.engine.commands import Request
 from polos.engine.json import Json
 from polos.errors import ExecutionCancelledError, RunEvicted
 from polos.replay.divergence import Difference, Divergence, caller_line
-from polos.replay.facts import Counters, Fact, Outcome, Pending, StepCall, Values
+from polos.replay.facts import Counters, Earlier, Fact, Outcome, Pending, StepCall, Values
 from polos.replay.loop import LoopTimer, WorkflowLoop
 from polos.replay.requests import CLOSINGS, ENDS, closing_of, key_of, name_of, shown, state_change
 
@@ -67,9 +67,7 @@ class Driver:
         wait_threshold_us: int = 10_000_000,
         activation_callbacks_max: int = 200_000,
         report: Callable[[dict[str, Any]], None] = lambda _context: None,
-        first_attempt: bool = True,
-        finished: Callable[[str], int | None] = lambda _name: None,
-        earlier: Callable[[int], e.Event] | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
         """
         Prepare the loop; no code runs yet.
@@ -82,9 +80,7 @@ class Driver:
             python: the Python version that recorded the attempt.
             wait_threshold_us: longer timers let the run show `waiting`.
             activation_callbacks_max: how many callbacks an activation may take.
-            first_attempt: there is nothing from an earlier attempt to be found.
-            finished: gives the version of the event that finished a name, None if there is none.
-            earlier: reads an event of the run by version.
+            earlier: what earlier attempts of the run finished; None for the first one.
             report: is told of exceptions of tasks that nobody looked at; may be called on any thread.
         """
         self.run = run
@@ -119,9 +115,7 @@ class Driver:
         self._update_tasks: set[asyncio.Task[None]] = set()
         self._encode: Callable[[Any], tuple[Json, str | None]] = lambda value: (value, None)
         self._report = report
-        self._first_attempt = first_attempt
-        self._finished = finished
-        self._earlier = earlier or _nothing_earlier
+        self._earlier = earlier
         self.actions: list[Callable[[], None]] = []  # for the shell: to be done when this activation is durable
 
     def bind(
@@ -256,7 +250,8 @@ class Driver:
             return known[1]
         recorded = self._request(event, spec)
         if isinstance(recorded, e.ResultReused):
-            return self._earlier(recorded.version)
+            assert self._earlier is not None, "only a later attempt finds anything to use again"
+            return self._earlier.event(recorded.version)
         if recorded is None:
             await self._never()
         assert recorded is not None
@@ -264,10 +259,10 @@ class Driver:
 
     def _known(self, name: str) -> tuple[int, e.Event] | None:
         """Give what an earlier attempt of the run finished under this name, with its version; never in replay."""
-        if self.replaying or self._first_attempt:
+        if self.replaying or self._earlier is None:
             return None
-        version = self._finished(name)
-        return None if version is None else (version, self._earlier(version))
+        version = self._earlier.finished(name)
+        return None if version is None else (version, self._earlier.event(version))
 
     async def record(self, key: str | None, kind: str, make: Callable[[], Json]) -> Json:
         """Give a recorded value, made once."""
@@ -575,8 +570,3 @@ class Driver:
             for event in left:
                 return shown(event)
         return None
-
-
-def _nothing_earlier(version: int) -> e.Event:
-    message = f"event {version} of an earlier attempt can't be read here"
-    raise AssertionError(message)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from polos.engine import events as e
 from polos.engine.retry import RetryPolicy
 
-__all__ = ["Counters", "Fact", "Outcome", "Pending", "StepCall", "Values"]
+__all__ = ["Counters", "Earlier", "Fact", "Outcome", "Pending", "StepCall", "Values"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,6 +50,20 @@ class StepCall:
     reconcile: Callable[..., Any] | None = None
     hint: Any = None
     context: contextvars.Context | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """
+    What earlier attempts of a run finished.
+
+    Attributes:
+        finished: gives the version of the event that finished a name, None if there is none.
+        event: reads an event of the run by version.
+    """
+
+    finished: Callable[[str], int | None]
+    event: Callable[[int], e.Event]
 
 
 @dataclass(slots=True)

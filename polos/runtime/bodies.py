@@ -23,7 +23,7 @@ from polos.engine.retry import next_delay_us, retryable
 from polos.engine.state import Phase, RunState
 from polos.errors import PolosUsageError, StepExecutionError, WorkflowNeverWaits
 from polos.replay.driver import Driver
-from polos.replay.facts import Outcome
+from polos.replay.facts import Earlier, Outcome
 from polos.runtime.code import describe_code
 from polos.runtime.direct import DirectCode
 from polos.runtime.performer import failure_of
@@ -114,9 +114,7 @@ class Bodies:
             python=python,
             wait_threshold_us=round(settings.wait_threshold_seconds * 1e6),
             report=_Report(resident.run),
-            first_attempt=resident.state.attempt <= 1,
-            finished=resident.state.finished.get,
-            earlier=lambda version: engine.loader.event_at(resident.run, version)[0],
+            earlier=_earlier(engine, resident) if resident.state.attempt > 1 else None,
             activation_callbacks_max=workflow.activation_callbacks_max or settings.activation_callbacks_max,
         )
         body = _Body(self, engine, resident, workflow, driver)
@@ -147,6 +145,13 @@ class _Report:
     def __call__(self, context: dict[str, Any]) -> None:
         error = context.get("exception")
         _log.error("run %s: %s", self.run, context.get("message"), exc_info=error)
+
+
+def _earlier(engine: Engine, resident: Resident) -> Earlier:
+    return Earlier(
+        finished=resident.state.finished.get,
+        event=lambda version: engine.loader.event_at(resident.run, version)[0],
+    )
 
 
 class _Body:
