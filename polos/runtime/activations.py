@@ -55,8 +55,9 @@ class Activations:
         state = resident.state
         if self._engine.stopping or state.aside not in (None, "no_code"):
             return
-        if state.phase is Phase.BACKOFF and state.version > resident.durable:
-            return  # the attempt looks up what earlier ones finished; when that is durable, it is begun
+        debt = state.owed.get((DebtKind.START, ""))
+        if state.phase is Phase.BACKOFF and debt is not None and debt.version > resident.durable:
+            return  # the attempt looks up what earlier ones finished; when that is durable, the debt is taken up
         if not self._engine.bodies.knows(state.workflow):
             message = f"no workflow {state.workflow!r} is registered in this program"
             self._engine.decide_on(unit, resident, c.SetAside(reason="no_code", message=message))
