@@ -101,7 +101,7 @@ class Driver:
         self._timers: dict[str, LoopTimer] = {}
         self._asked: list[_Asked] = []
         self._expected: dict[tuple[str, str], list[e.Event]] = {}
-        self._reused: set[str] = set()
+        self._reused: set[str] = set()  # requests that an earlier attempt's answers answer, until they are delivered
         self._dead = False
         self._ending = False
         self._cancel_by: str | None = None
@@ -161,7 +161,6 @@ class Driver:
         self.fact_us = max(self.fact_us, fact.time_us)
         self.replaying = recorded is not None
         self._asked = []
-        self._reused.clear()
         self._expected.clear()
         for event in recorded or ():
             self._expected.setdefault(key_of(event), []).append(event)
@@ -354,6 +353,7 @@ class Driver:
                 self._answer(name_of(event), fact)
 
     def _answer(self, name: str, fact: Fact) -> None:
+        self._reused.discard(name)
         # What an earlier attempt left open may end before this one asks for it: nobody waits, and the
         # request, when it comes, is answered from what is finished.
         if isinstance(fact.event, e.ResultReused) and name in self._timers:
