@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from polos import (
     Workflow,
     WorkflowContext,
     WorkflowState,
+    events,
     registry,
     workflow,
 )
@@ -322,3 +324,41 @@ def test_plain_functions_are_workflows(play: Any):
     made: Workflow[Greeting] = blocking
 
     assert play(lambda polos: made.run(polos, {"n": 1})) == Greeting(text="blocking 1")
+
+
+def test_what_a_run_publishes_last_is_in_its_stream(play: Any):
+    """An event that a body publishes right before it returns comes before the end of the run's stream."""
+
+    @workflow
+    async def newspaper(ctx: WorkflowContext) -> str:
+        await ctx.step.publish_workflow_event("done", {"pages": 2}, event_type="edition")
+        return "printed"
+
+    async def program(polos: Polos) -> list[str | None]:
+        handle = await newspaper.invoke(polos)
+        stream = events.stream_workflow(polos, "newspaper", handle.id, from_sequence=0)
+        return [event.event_type async for event in stream]
+
+    assert ["workflow_start", "edition", "workflow_finish"] == play(program)
+
+
+def test_a_log_file_gives_way_to_the_next(tmp_path: Path):
+    """A second engine with a log file closes the first one's, and leaves other handlers of the program open."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    own = logging.FileHandler(tmp_path / "own.log")
+    root.addHandler(own)
+    try:
+        Polos(data_dir=tmp_path / "data", log_file=str(tmp_path / "first.log"))
+        (first,) = root.handlers
+        Polos(data_dir=tmp_path / "data", log_file=str(tmp_path / "second.log"))
+        (second,) = root.handlers
+
+        assert isinstance(first, logging.FileHandler)
+        assert first.stream is None
+        assert own.stream is not None
+        second.close()
+    finally:
+        own.close()
+        root.handlers[:] = before
+        root.setLevel(level)

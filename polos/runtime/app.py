@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, final
 
 import polos
 from polos import registry
@@ -80,12 +80,19 @@ def _number(name: str) -> float | None:
         raise PolosUsageError(message) from None
 
 
+@final
+class _LogFile(logging.FileHandler):
+    """The file that `log_to_file` opened, told apart from what the program opened itself."""
+
+
 def log_to_file(path: str) -> None:
     """Send the program's log to a file, so that standard output stays clean."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
-    handler = logging.FileHandler(path)
+        if isinstance(handler, _LogFile):
+            handler.close()
+    handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.INFO)

@@ -346,10 +346,7 @@ class Engine:
         """Decide a command of a run into a unit, and what follows in others; tells whether anything did."""
         decision = decide(resident.state, command, now_us=unit.now_us)
         unit.residents.setdefault(resident.run, resident)
-        for event in decision.events:
-            unit.append(resident, event)
-        for message in decision.messages:
-            self.intake.message(unit, resident, message)
+        self.intake.take(unit, resident, decision)
         return bool(decision.events)
 
     def outcome(self, run: str, command: c.Command, done: Callable[[], None]) -> None:

@@ -19,6 +19,7 @@ import orjson
 from polos import errors
 from polos.engine import commands as c
 from polos.engine import events as e
+from polos.engine.decide import Decision
 from polos.engine.json import Json
 from polos.engine.messages import Message, message_from_json, message_to_json
 from polos.engine.projections import CODE_PREFIX, INBOX_STREAM
@@ -37,6 +38,7 @@ __all__ = ["Intake", "created_from_json"]
 
 _log = logging.getLogger("polos")
 
+_ENDS = (e.RunCompleted, e.RunFailed, e.RunCancelled)
 _CREATED_FIELDS = frozenset(spec.name for spec in fields(e.RunCreated))
 
 
@@ -92,6 +94,20 @@ class Intake:
         }
 
     # -------------------------------------------------------------------------------- between runs
+
+    def take(self, unit: Unit, resident: Resident, decision: Decision) -> None:
+        """Take what was decided of a run into a unit: its events, and its messages behind them."""
+        messages = decision.messages
+        for event in decision.events:
+            if messages and isinstance(event, _ENDS):
+                # What a run published comes before its end: who follows the run reads no further than that.
+                for message in messages:
+                    if message.kind == "publish":
+                        self.message(unit, resident, message)
+                messages = [message for message in messages if message.kind != "publish"]
+            unit.append(resident, event)
+        for message in messages:
+            self.message(unit, resident, message)
 
     def message(self, unit: Unit, sender: Resident, message: Message) -> None:
         """Deliver a message within the unit that sends it; one for another log is owed from then on."""
