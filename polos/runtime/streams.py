@@ -21,6 +21,7 @@ from typing import Final, Protocol, final
 
 from polos.engine import events as e
 from polos.engine.codec import decode
+from polos.engine.json import Json
 from polos.engine.projections import RUN_PREFIX, TOPIC_PREFIX, run_stream, topic_stream
 from polos.errors import UnknownRun
 from polos.runtime import reads
@@ -29,7 +30,7 @@ from polos.runtime.public_events import RunInfo, position_of, public_events, seq
 from polos.store.log import Position, Reader, Record, Version
 from polos.types.events import StreamEvent
 
-__all__ = ["BATCH_RECORDS", "follow_topic", "follow_workflow", "start_behind"]
+__all__ = ["BATCH_RECORDS", "follow_all", "follow_topic", "follow_workflow", "start_behind"]
 
 BATCH_RECORDS: Final = 512
 SCANS_FOR_EACH_STREAM: Final = 4  # looking for new records of a stream costs about as much as reading so many
@@ -119,6 +120,20 @@ def follow_topic(
     else:
         source = Topic(topic)
     return _follow(connection, source, after, [])
+
+
+def follow_all(connection: StoreConnection, *, after: int | None) -> AsyncIterator[StreamEvent]:
+    """
+    Follow all runs and all topics, for ever.
+
+    Args:
+        connection: the way to the store.
+        after: a sequence id to go on behind; None for from now on.
+    """
+    if after is None:
+        with connection.store.log.reader() as reader:
+            after = sequence_id(reader.head().position + 1) - 1
+    return _follow(connection, Everything(), after, [])
 
 
 def start_behind(reader: Reader, time_us: int) -> int:
@@ -237,6 +252,29 @@ class Topic:
 
 
 @final
+class Everything:
+    """What happens to all runs and in all topics."""
+
+    def __init__(self) -> None:
+        """Start without knowing any run."""
+        self._runs: dict[str, RunInfo] = {}
+
+    def read(self, reader: Reader, after: Position) -> Batch:
+        """Give the public events of some records behind a position."""
+        batch = Batch(after)
+        for record in reader.records(after=after, limit=BATCH_RECORDS):
+            event = _event(record)
+            info = self._runs.get(record.stream) or _run_info(reader, record.stream)
+            if info is not None:
+                self._runs[record.stream] = info
+                if isinstance(event, (*_ENDING, e.RunContinued)):
+                    del self._runs[record.stream]  # who follows for months keeps what lives, not what has lived
+            batch.events += public_events(record, event, info, payload=_input(reader, event, info))
+            batch.position = record.position
+        return batch
+
+
+@final
 class Tree:
     """The runs below a root and the topic of their tree."""
 
@@ -280,11 +318,7 @@ class Tree:
     def shown(self, reader: Reader, record: Record, event: e.Event) -> list[StreamEvent]:
         """Give the public events of a record of the tree."""
         info = self._info(reader, record.stream)
-        payload = None
-        if isinstance(event, e.RunStarted) and info is not None:
-            created = reads.run_created(reader, info.run)
-            payload = None if created is None else created.input
-        return public_events(record, event, info, api_url=self._api_url, payload=payload)
+        return public_events(record, event, info, api_url=self._api_url, payload=_input(reader, event, info))
 
     def _is_end(self, reader: Reader, record: Record, event: e.Event) -> bool:
         if self._target is None or not isinstance(event, _ENDING):
@@ -301,22 +335,10 @@ class Tree:
 
     def _info(self, reader: Reader, stream: str) -> RunInfo | None:
         """Give what there is to know about the run of a stream."""
-        if not stream.startswith(RUN_PREFIX):
-            return None
         run = stream.removeprefix(RUN_PREFIX)
-        found = self._runs.get(run)
-        if found is None:
-            created = reads.run_created(reader, run)
-            if created is None:
-                return None  # it isn't created yet
-            found = self._runs[run] = RunInfo(
-                run=run,
-                handle=created.chain or run,
-                workflow=created.workflow,
-                kind=created.kind,
-                root=created.root,
-                root_workflow=created.root_workflow,
-            )
+        found = self._runs.get(run) or _run_info(reader, stream)
+        if found is not None:
+            self._runs[run] = found
         return found
 
     def _scan(self, reader: Reader, after: Position) -> tuple[list[Record], Position]:
@@ -345,6 +367,32 @@ class Tree:
         apart = [self._versions.behind(reader, stream, after) for stream in streams]
         found = list(islice(heapq.merge(*apart, key=_position), BATCH_RECORDS))
         return found, found[-1].position if len(found) == BATCH_RECORDS else head
+
+
+def _run_info(reader: Reader, stream: str) -> RunInfo | None:
+    """Give what the view needs of the run of a stream; None for another stream, or a run not created yet."""
+    if not stream.startswith(RUN_PREFIX):
+        return None
+    run = stream.removeprefix(RUN_PREFIX)
+    created = reads.run_created(reader, run)
+    if created is None:
+        return None
+    return RunInfo(
+        run=run,
+        handle=created.chain or run,
+        workflow=created.workflow,
+        kind=created.kind,
+        root=created.root,
+        root_workflow=created.root_workflow,
+    )
+
+
+def _input(reader: Reader, event: e.Event, info: RunInfo | None) -> Json:
+    """Give the input of the run that an event starts."""
+    if not isinstance(event, e.RunStarted) or info is None:
+        return None
+    created = reads.run_created(reader, info.run)
+    return None if created is None else created.input
 
 
 def _position(record: Record) -> int:

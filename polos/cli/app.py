@@ -1,0 +1,296 @@
+"""
+The commands and what they take; what they do is in the modules beside.
+
+`polos` alone is `polos running`. It is not the default command of the parser, because then a mistyped command would be
+taken for its argument, and nobody would be told which one was meant.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+import polos
+from polos.cli.options import Options, parse_value
+from polos.cli.outcomes import BadCommandLine
+
+__all__ = ["app", "execute"]
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_ABOUT_POLOS: Final = frozenset({"--help", "-h", "--version"})
+
+# Data may begin with a minus: `polos signal RUN temperature -5`.
+Value = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
+
+app = App(
+    name="polos",
+    help="Look into a polos data directory, and talk to the engine on it. Alone: what is running.",
+    version=polos.__version__,
+    default_parameter=Parameter(negative=()),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+_PLAIN: Final = Options()
+
+
+def execute(arguments: list[str]) -> int:
+    """
+    Carry out a command line and give its exit code.
+
+    Raises:
+        BadCommandLine: it makes no sense.
+        PolosError: the command failed.
+    """
+    if not arguments or (arguments[0].startswith("-") and not _ABOUT_POLOS & set(arguments)):
+        arguments = ["running", *arguments]
+    try:
+        code: Any = app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        command = arguments[0] if arguments[0] in app else None
+        raise BadCommandLine(str(error).strip(), f"polos {command} --help" if command else "polos --help") from None
+    return code if isinstance(code, int) else 0
+
+
+@app.command
+def running(*, options: Options = _PLAIN) -> None:
+    """Show who runs here, how many runs there are, and which are alive."""
+    from polos.cli.reading import show_running
+
+    show_running(options)
+
+
+@app.command
+def ls(
+    *,
+    status: str | None = None,
+    workflow: str | None = None,
+    parent: str | None = None,
+    tag: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+    options: Options = _PLAIN,
+) -> None:
+    """
+    List runs, the newest first.
+
+    Args:
+        status: a status, or a reason to wait such as `suspend` or `diverged`.
+        workflow: only runs of this workflow.
+        parent: only children of this run.
+        tag: only runs with this tag.
+        since: created then or later: `1h`, `2d`, or an instant.
+        until: created before then.
+        limit: how many.
+        cursor: where the list before ended.
+        options: what every command takes.
+    """
+    from polos.cli.reading import list_runs
+    from polos.runtime.reads import RunFilter
+
+    wanted = RunFilter(
+        status=status,
+        workflow=workflow,
+        parent=parent,
+        tag=tag,
+        since_us=_instant(since, "--since", options),
+        until_us=_instant(until, "--until", options),
+    )
+    list_runs(options, wanted, limit=limit, cursor=cursor)
+
+
+@app.command
+def show(run: str, /, *, full: bool = False, options: Options = _PLAIN) -> None:
+    """
+    Show a run: its tree, its timeline, what went in and what came out.
+
+    Args:
+        run: its id, or the beginning or end of it.
+        full: cut nothing.
+        options: what every command takes.
+    """
+    from polos.cli.reading import show_run
+
+    show_run(options, run, full=full)
+
+
+@app.command
+def why(run: str, /, *, options: Options = _PLAIN) -> None:
+    """
+    Tell what a run waits for, and what would move it on.
+
+    Args:
+        run: its id, or the beginning or end of it.
+        options: what every command takes.
+    """
+    from polos.cli.reading import tell_why
+
+    tell_why(options, run)
+
+
+@app.command
+def tail(
+    run: str | None = None,
+    /,
+    *,
+    all: bool = False,
+    after: int | None = None,
+    from_start: bool = False,
+    full: bool = False,
+    options: Options = _PLAIN,
+) -> None:
+    """
+    Follow what happens to a run and its children until it ends, or to all runs and topics for ever.
+
+    Args:
+        run: its id, or the beginning or end of it.
+        all: follow everything.
+        after: go on behind this sequence id.
+        from_start: begin with what has happened already; else with what happens from now on.
+        full: cut nothing.
+        options: what every command takes.
+    """
+    from polos.cli.tailing import tail as follow
+
+    if all == (run is not None):
+        raise BadCommandLine("tail follows one run or --all", "polos tail --help")
+    follow(options, run, after=0 if from_start else after, full=full)
+
+
+@app.command
+def signal(run: str, name: str, data: Value = None, /, *, options: Options = _PLAIN) -> None:
+    """
+    Send a signal to a run.
+
+    Args:
+        run: its id, or the beginning or end of it.
+        name: what the code waits for.
+        data: JSON, or else text.
+        options: what every command takes.
+    """
+    from polos.cli.acting import act
+
+    act(options, run, {"kind": "signal", "name": name, "data": parse_value(data)}, f"the signal {name} is sent")
+
+
+@app.command
+def resume(run: str, key: str, data: Value = None, /, *, all: bool = False, options: Options = _PLAIN) -> None:
+    """
+    Answer a suspend.
+
+    Args:
+        run: the suspended run, or the root of its tree; its id, or the beginning or end of it.
+        key: what it was suspended with; without `#n` the oldest open wait of that key.
+        data: the answer: JSON, or else text.
+        all: answer every open wait of that key in the tree.
+        options: what every command takes.
+    """
+    from polos.cli.acting import resume_run
+
+    resume_run(options, run, key, parse_value(data), everywhere=all)
+
+
+@app.command
+def cancel(run: str, /, *, reason: str | None = None, by: str | None = None, options: Options = _PLAIN) -> None:
+    """
+    Ask a run to stop and clean up; once more forces it.
+
+    Args:
+        run: its id, or the beginning or end of it.
+        reason: why; recorded.
+        by: who says so; recorded. Else $USER.
+        options: what every command takes.
+    """
+    from polos.cli.acting import cancel_run, who
+
+    cancel_run(options, run, by=by or who(), reason=reason)
+
+
+@app.command
+def resolve(
+    run: str,
+    step: str,
+    outcome: Literal["completed", "failed", "not_done"],
+    /,
+    *,
+    value: Value = None,
+    message: str | None = None,
+    by: str | None = None,
+    options: Options = _PLAIN,
+) -> None:
+    """
+    Say what became of a step of unknown outcome.
+
+    Args:
+        run: its id, or the beginning or end of it.
+        step: the step's name.
+        outcome: what became of it; `not_done` has it called again.
+        value: its result, if it completed: JSON, or else text.
+        message: what went wrong, if it failed.
+        by: who says so; recorded. Else $USER.
+        options: what every command takes.
+    """
+    from polos.cli.acting import act, who
+
+    command: dict[str, Any] = {"kind": "resolve", "step": step, "outcome": outcome, "by": by or who()}
+    act(options, run, {**command, "value": parse_value(value), "message": message}, f"the step {step} is {outcome}")
+
+
+@app.command
+def readmit(run: str, /, *, by: str | None = None, options: Options = _PLAIN) -> None:
+    """
+    Let a run go on that was set aside: it diverged, or its code kept killing the process.
+
+    Args:
+        run: its id, or the beginning or end of it.
+        by: who says so; recorded. Else $USER.
+        options: what every command takes.
+    """
+    from polos.cli.acting import act, who
+
+    act(options, run, {"kind": "readmit", "by": by or who()}, "it is let in again")
+
+
+@app.command
+def verify(*, options: Options = _PLAIN) -> int:
+    """Check every record, the chain, every row and every blob, and say where the first damage is."""
+    from polos.cli.acting import check_store
+
+    return check_store(options)
+
+
+@app.command
+def backup(target: str, /, *, options: Options = _PLAIN) -> None:
+    """
+    Copy the data directory while an engine may be at work on it.
+
+    Args:
+        target: a directory that is empty or doesn't exist.
+        options: what every command takes.
+    """
+    from polos.cli.acting import back_up
+
+    back_up(options, target)
+
+
+def _instant(text: str | None, what: str, options: Options) -> int | None:
+    """
+    Give an instant in microseconds: a length of time before now, or RFC 3339.
+
+    Raises:
+        BadCommandLine: it is neither.
+    """
+    from polos.runtime.reads import microseconds
+
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    if found is not None:
+        return options.now_us() - round(float(found[1]) * _UNITS[found[2]] * 1e6)
+    try:
+        return microseconds(text, what)
+    except ValueError as error:
+        raise BadCommandLine(f"{error}, or a length of time such as 1h", "polos ls --help") from None
