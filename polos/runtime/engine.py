@@ -139,6 +139,7 @@ class Engine:
         reach("recovered")
         self.intake.start()
         self.store.owner_engine = self
+        self._schedule()  # what was posted before there was a loop to decide it on
 
     def close_marks(self) -> None:
         """Let go of what watches over activations."""

@@ -1,0 +1,26 @@
+"""`Polos` from outside: what an engine does when it comes and goes, whatever it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from polos import Polos
+from polos.store.directory import open_store
+
+
+def test_an_idle_engine_records_that_it_was_there(tmp_path: Path):
+    """An engine that finds nothing to do is recorded as an owner all the same, and has nothing to wait for at the end."""
+
+    async def main() -> None:
+        async with Polos(data_dir=tmp_path / "data", stop_grace_seconds=0.001):
+            pass
+
+    asyncio.run(main())
+    asyncio.run(main())
+    store = open_store(tmp_path / "data", check=False)
+    with store.log.reader() as reader:
+        types = [record.type for record in reader.records()]
+    store.close()
+
+    assert ["EngineStarted", "EngineStarted"] == types
