@@ -1,0 +1,1 @@
+"""One small program for each thing that `ctx.step`, a context or a handle can do; each runs as it stands."""

@@ -1,0 +1,193 @@
+"""
+The programs in examples/, run as they stand, and what they print.
+
+Each runs in a process of its own, in an empty directory, with warnings as errors and its answers on standard input,
+as a reader of the documentation would run it. A program that is added without saying here what it prints fails.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+MENU = "1 approval   2 form   3 document review   q quit"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a program prints, line by line, and what is typed while it runs."""
+
+    lines: str
+    typed: str = ""
+
+
+SAID = {
+    "workflow_basics.py": Said("""
+Hello, Alice! (a 36-character id)
+HELLO
+WORLD
+WORKFLOW
+count: 3, sampled: True
+parent: 3/3 valid, prepared
+_enriched: True
+orchestrator: completed, processing ['normalize', 'dedupe'], 2 records
+"""),
+    "suspend_resume.py": Said(
+        f"""
+{MENU}
+> [R-17] Approve it? (y/n) --- Completed: approval ---
+status: completed
+status: approved
+by: you
+---
+{MENU}
+> Your name? Your city? Your plan? --- Completed: form ---
+status: completed
+status: complete
+form: {{'name': 'Ada', 'city': 'Paris', 'plan': 'basic'}}
+---
+{MENU}
+> ada, do you approve of the charter? grace, do you approve of the charter? --- Completed: review ---
+status: completed
+status: returned
+verdicts: {{'ada': 'yes', 'grace': 'no'}}
+---
+{MENU}
+> [R-17] Approve it? (y/n) --- Completed: approval ---
+status: completed
+status: rejected
+by: you
+---
+{MENU}
+>
+""",
+        typed="1\ny\n2\nAda\nParis\nbasic\n3\nyes\nno\n1\nn\nq\n",
+    ),
+    "state_persistence.py": Said("""
+each run has a state of its own:
+increment: 1 ['increment']
+add: 5 ['add']
+subtract: -2 ['subtract']
+reset: 0 ['reset']
+each run begins with what it is given:
+0 -> 5, kept: 5
+100 -> 105, kept: 105
+50 -> 75, kept: 75
+"""),
+    "error_handling.py": Said("""
+batch: 3 processed, 2 failed
+  2: ValueError: Step execution failed after 1 retries: item 2 is broken
+  4: ValueError: Step execution failed after 1 retries: item 4 is broken
+primary: fresh data, degraded: False
+fallback: data of yesterday, degraded: True
+circuit open: True, total_failures: 3
+skipped: [6, 7]
+saga: completed
+saga: rolled_back ['charge_payment', 'reserve_inventory'], because: Step execution failed after 1 retries: ship_order is impossible
+"""),  # noqa: E501  # a program's own line
+    "parallel_review.py": Said("""
+4/4 approved, average 8.0
+25 items in 3 chunks, total 4900
+5 runs started
+in parallel faster than one by one: True
+"""),
+    "patterns/run_a_step.py": Said("21.5 °C in Porto\n2 calls"),
+    "patterns/recorded_values.py": Said("""
+a 36-character ticket, drawn after 2020: True
+a number from 0 up to 1: True
+"""),
+    "patterns/wait_for.py": Said("{'text': 'tea is ready', 'waited': True}"),
+    "patterns/wait_until.py": Said("it begins\nmissed it"),
+    "patterns/wait_for_event.py": Said("A-1: payment of 4990 cents\nA-2 wasn't paid"),
+    "patterns/publish_event.py": Said("""
+of the run: workflow_start
+of the run: edition
+of the run: workflow_finish
+news: headline: Rain
+news: headline: More rain
+"""),
+    "patterns/suspend_and_resume.py": Said("""
+asked about 1250 cents
+approved by a person
+refused by the accountant
+nobody looked
+"""),
+    "patterns/children.py": Said("""
+cover: Thumbnail of cover.png, 64 wide
+pages: ['a.png', 'failed', 'c.png']
+not waited for: 3
+sleeve: Step execution failed after 0 retries: sleeve.txt is no picture
+"""),
+    "patterns/signals.py": Said("['bread', 'butter', 'jam']"),
+    "patterns/queries_and_updates.py": Said("""
+2 seats for Ada
+table for Ada now has 5 seats
+refused: no table has 12 seats
+5
+5 came
+"""),
+    "patterns/continue_as_new.py": Said("ended in round 3\n3 runs, each with a short history"),
+    "patterns/cancel.py": Said("""
+brought back the red one
+stopping: True, cancelled by client
+cancelled
+"""),
+    "patterns/plain_asyncio.py": Said("""
+{'north': 120, 'south': 95, 'west': 140}
+['post done', 'bank done']
+enough waited
+"""),
+    "patterns/effects.py": Said("""
+died before spring was sent, with status 9
+spring: it did not go out
+spring@example.com: sent
+died after autumn was sent, with status 9
+autumn: it went out
+autumn@example.com: sent, as the outbox shows
+key: True spring key: True autumn
+"""),
+}
+
+
+def run(program: Path, place: Path, typed: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a program in a directory; gives how it ended, with its output and errors as one text."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POLOS_")}
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(program)],
+        cwd=place, env=environment, input=typed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_program_says(tmp_path: Path, name: str):
+    """A program ends well and prints what stands here."""
+    first = run(EXAMPLES / name, tmp_path, SAID[name].typed)
+
+    assert 0 == first.returncode, first.stdout
+    assert SAID[name].lines.strip() == first.stdout.strip()
+
+
+def test_every_program_is_run():
+    """Each program in examples/ stands in the table above; the demo has tests of its own."""
+    programs = {
+        str(path.relative_to(EXAMPLES))
+        for path in EXAMPLES.rglob("*.py")
+        if path.name != "__init__.py" and path.parent.name != "orders"
+    }
+
+    assert programs == set(SAID)
+
+
+@pytest.mark.parametrize("name", ["workflow_basics.py", "error_handling.py"])
+def test_program_runs_again(tmp_path: Path, name: str):
+    """A program may be run again in the directory in which it ran before."""
+    ran = [run(EXAMPLES / name, tmp_path) for _ in range(2)]
+
+    assert [SAID[name].lines.strip()] * 2 == [done.stdout.strip() for done in ran]
