@@ -326,7 +326,7 @@ class _Open:
         running = count_runs(self._view.reader, "running")
         return Reason(
             kind="slot",
-            text=f"it is queued; {running} other runs are under way",
+            text=f"it is queued; {running} other {'run is' if running == 1 else 'runs are'} under way",
             moves_on="a slot gets free (max_concurrent_workflows); who asked first goes first",
             since=since,
         )

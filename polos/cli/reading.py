@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from polos.cli.options import Options
-from polos.cli.printing import Printer, ago, coloured, cut, duration, plain, value_text
+from polos.cli.printing import Printer, ago, coloured, count, cut, duration, plain, value_text
 from polos.reasons import Reason, Why, count_runs, why
 from polos.runtime import reads
 from polos.store.directory import Store
@@ -31,6 +31,7 @@ def show_running(options: Options) -> None:
     with options.store() as store:
         owner = store.owner()
         pending = reads.pending_runs(store.inbox)
+        commands = sum(1 for _ in store.inbox.pending())
         with store.log.reader() as reader:
             counts = {status: count_runs(reader, status) for status in _STATUSES}
             living: list[reads.RunRow] = []
@@ -40,14 +41,16 @@ def show_running(options: Options) -> None:
     living.sort(key=lambda row: (row.created_us, row.run), reverse=True)
     if printer.json:
         engine = None if owner is None else _engine(owner)
-        printer.object({"data_dir": str(store.path), "engine": engine, "counts": counts})
+        printer.object({"data_dir": str(store.path), "engine": engine, "counts": counts, "commands_waiting": commands})
         for row in living:
             printer.object(reads.listed(row))
         return
     now_us = options.now_us()
     _say_owner(printer, store, owner, now_us)
-    told = [f"{count:,} {status}" for status, count in counts.items() if count]
+    told = [f"{number:,} {status}" for status, number in counts.items() if number]
     printer.line(", ".join(told) or "no runs yet")
+    if commands and owner is None:
+        printer.line((f"{count(commands, 'command')} kept for the next engine", "yellow"))
     if living:
         printer.line()
         printer.table(_HEADS, [_cells(row, now_us) for row in living])
