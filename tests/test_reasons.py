@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 from polos.engine import events as e
+from polos.engine.json import Json
 from polos.errors import UnknownRun
 from polos.reasons import Reason, Why, why
 from polos.runtime import reads
@@ -185,7 +186,7 @@ def test_unknown_outcome(begun):
 
 def test_diverged(begun):
     """A run that diverged shows the report, with the line of the code, and what is open."""
-    report = {"recorded": "step a", "asked": "step b", "line": "app.py:7"}
+    report: Json = {"recorded": "step a", "asked": "step b", "line": "app.py:7"}
     begun.tell(RUN, (2, e.StepScheduled(cause=2, name="a", function="a", digest="d")))
     begun.tell(RUN, (3, e.RunDiverged(report=report, message="after event 2 the log has step a")))
     found = ask(begun)
