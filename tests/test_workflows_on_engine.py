@@ -29,7 +29,7 @@ from polos import (
     workflow,
 )
 from polos.context import current_context
-from polos.errors import ExecutionCancelledError, UpdateRejected
+from polos.errors import ExecutionCancelledError, PolosUsageError, UpdateRejected
 from pydantic import BaseModel
 
 
@@ -362,3 +362,12 @@ def test_a_log_file_gives_way_to_the_next(tmp_path: Path):
         own.close()
         root.handlers[:] = before
         root.setLevel(level)
+
+
+def test_the_first_argument_may_be_the_directory(tmp_path: Path):
+    """`Polos("./data")` is on that directory; a name without a separator is a project; two directories are refused."""
+    assert tmp_path / "data" == Polos(str(tmp_path / "data")).data_dir
+    assert tmp_path / "data" == Polos(tmp_path / "data").data_dir
+    assert ("shop", tmp_path) == ((polos := Polos("shop", data_dir=tmp_path)).project_id, polos.data_dir)
+    with pytest.raises(PolosUsageError, match="given twice"):
+        Polos("./data", data_dir=tmp_path)

@@ -80,6 +80,18 @@ def _number(name: str) -> float | None:
         raise PolosUsageError(message) from None
 
 
+def _project_or_path(
+    first: str | os.PathLike[str] | None, data_dir: str | os.PathLike[str] | None
+) -> tuple[str | None, str | os.PathLike[str] | None]:
+    """Tell what the first argument of `Polos` is: ids of projects have no separators, paths have."""
+    if first is None or (isinstance(first, str) and os.sep not in first):
+        return first, data_dir
+    if data_dir is not None:
+        message = f"the data directory is given twice: {os.fspath(first)!r} and {os.fspath(data_dir)!r}"
+        raise PolosUsageError(message)
+    return None, first
+
+
 @final
 class _LogFile(logging.FileHandler):
     """The file that `log_to_file` opened, told apart from what the program opened itself."""
@@ -179,7 +191,7 @@ class Polos(PolosClient):
 
     def __init__(  # noqa: PLR0917  # the order that programs use
         self,
-        project_id: str | None = None,
+        project_id: str | os.PathLike[str] | None = None,
         api_url: str | None = None,
         api_key: str | None = None,
         deployment_id: str | None = None,
@@ -196,7 +208,8 @@ class Polos(PolosClient):
         Prepare an engine for the workflows that are defined by now.
 
         Args:
-            project_id: accepted; the embedded store doesn't need it.
+            project_id: a path (a text with a separator, or a Path) is the data directory, as in `Polos("./data")`;
+                anything else is accepted, and the embedded store doesn't need it.
             api_url: accepted; the embedded store doesn't need it.
             api_key: accepted; the embedded store doesn't need it.
             deployment_id: recorded with every run; else POLOS_DEPLOYMENT_ID, else "default".
@@ -209,8 +222,9 @@ class Polos(PolosClient):
             settings: fields of `polos.runtime.settings.Settings`.
 
         Raises:
-            PolosUsageError: a setting that doesn't exist.
+            PolosUsageError: a setting that doesn't exist, or two data directories.
         """
+        project_id, data_dir = _project_or_path(project_id, data_dir)
         super().__init__(api_url, api_key, project_id, deployment_id, data_dir=data_dir, clock=clock)
         self.port = port
         self.channels = list(channels or [])
