@@ -49,6 +49,7 @@ class DirectCode:
         """Take the engine and the run; nothing runs yet."""
         self.run = resident.run
         self.cause = 0
+        self.seen = 0  # version of the last fact that was handed over
         self.fact_us = resident.state.last_time_us
         self.pending: dict[str, Pending] = {}
         self.outcome: Outcome | None = None
@@ -75,6 +76,7 @@ class DirectCode:
         """Hand over one durable fact; what the body asks for comes by itself."""
         assert recorded is None, "a direct body isn't replayed"
         self.fact_us = max(self.fact_us, fact.time_us)
+        self.seen = fact.version
         event = fact.event
         match event:
             case e.RunStarted():
@@ -214,12 +216,18 @@ class DirectCode:
         await durable
 
     def _post(self, requests: list[Request], done: Callable[[], Any] | None = None) -> None:
-        command = c.Activate(cause=self.cause, requests=tuple(requests))
+        cause = self.cause
+        tried = False
 
         def apply(unit: Unit) -> None:
+            nonlocal tried
             resident = self._engine.loader.find(self.run)
-            if resident is not None:
-                self._engine.decide_on(unit, resident, command)
+            if resident is None:
+                return
+            # Decided again after a commit of unknown outcome, what is open already was asked for by this very request.
+            wanted = [request for request in requests if not (tried and _is_open(resident, request.event))]
+            tried = True
+            self._engine.decide_on(unit, resident, c.Activate(cause=cause, requests=tuple(wanted)))
 
         def fail(_error: BaseException) -> None:
             self.discard()
@@ -293,3 +301,10 @@ class DirectCode:
         task = self._engine.loop.create_task(answer())
         self._update_tasks.add(task)
         task.add_done_callback(self._update_tasks.discard)
+
+
+def _is_open(resident: Resident, event: e.Event) -> bool:
+    if not isinstance(event, e.StepScheduled | e.TimerStarted | e.WaitStarted | e.ChildStarted):
+        return False
+    op = resident.state.ops.get(event.name)
+    return op is not None and op.claimed

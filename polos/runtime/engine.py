@@ -533,6 +533,8 @@ class Engine:
             self.debts.begun.update(unit.begun)
         for run in lost:
             self.wake(run)
+            # Its end may be in a commit of unknown outcome that turned out well; who waits looks for itself.
+            self.watchers.ended(run)
         self._schedule()
 
     # ------------------------------------------------------------------------------------- memory

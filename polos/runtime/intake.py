@@ -187,9 +187,38 @@ class Intake:
             if not answer.done():
                 answer.set_exception(error)
 
-        work = Work(lambda unit: self._apply(unit, command_id, command), done=done, fail=fail, outside=True)
-        self._engine.post(work)
+        tried = False
+
+        def apply(unit: Unit) -> Reply:
+            nonlocal tried
+            again, tried = tried, True
+            return self._again(unit, command_id, command) if again else self._apply(unit, command_id, command)
+
+        self._engine.post(Work(apply, done=done, fail=fail, outside=True))
         return await answer
+
+    def _again(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
+        """
+        Decide a command once more whose commit failed, perhaps only seemingly.
+
+        Most commands that are in the log already are told by their id or decide to nothing. For the others, what
+        they wanted is the case, so they are taken for done.
+        """
+        kind = command.get("kind")
+        if kind == "publish":
+            ids = self.topics.published(_text(command, "topic"), command_id)
+            if ids:
+                return {"outcome": "published", "detail": {"sequence_ids": list(ids)}}
+        elif kind == "cancel":
+            resident = self._engine.loader.get(_text(command, "run"))
+            if resident.state.phase is Phase.CANCELLING:
+                return {"outcome": "accepted", "detail": {"cancelled": True}}
+        try:
+            return self._apply(unit, command_id, command)
+        except CommandRefused:
+            if kind in ("resolve", "readmit"):
+                return {"outcome": "accepted"}
+            raise
 
     def _apply(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
         kind = command.get("kind")

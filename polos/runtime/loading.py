@@ -179,7 +179,7 @@ class Loader:
             self._later(resident, c.SetAside(reason="no_code", message=message))
             return
         if state.direct:
-            self._revive_direct(resident)
+            self._revive_direct(resident, events)
             return
         started = events[state.attempt_version - 1][0]
         assert isinstance(started, e.RunStarted), "an attempt begins with its start"
@@ -202,11 +202,17 @@ class Loader:
         elif unseen:
             engine.wake(resident.run)
 
-    def _revive_direct(self, resident: Resident) -> None:
+    def _revive_direct(self, resident: Resident, events: list[Stored]) -> None:
         """Begin a direct body anew, unless its code is still alive in this process."""
         kept = self._engine.bodies.take_kept(resident.run)
         if kept is not None:
             resident.code = kept
+            for version, (event, time_us, position) in enumerate(events[kept.seen :], kept.seen + 1):
+                if type(event) in e.FACTS:
+                    # Recorded by a commit whose outcome wasn't known, so nobody has handed it over.
+                    resident.facts.append(Fact(version=version, event=event, time_us=time_us, position=position))
+            if resident.facts:
+                self._engine.wake(resident.run)
             return
 
         def apply(unit: Unit) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Topics"]
 
+# How far back a command that is decided again looks for its events: more than one group of commits holds.
+AGAIN_EVENTS_MAX = 10_000
+
 _KINDS = ("topic_wait", "suspend")
 
 
@@ -122,6 +125,17 @@ class Topics:
                 assert isinstance(event, e.EventPublished), "a topic's stream holds events of the topic"
                 found = event, int(record.position), record.time_us
         return found
+
+    def published(self, topic: str, origin: str) -> list[int]:
+        """Give the sequence ids of the events that a command or message has published, in their order."""
+        found: list[int] = []
+        with self._engine.store.log.reader() as reader:
+            for record in reader.stream(topic_stream(topic), reverse=True, limit=AGAIN_EVENTS_MAX):
+                event = decode(record.type, record.schema_version, record.payload)
+                assert isinstance(event, e.EventPublished), "a topic's stream holds events of the topic"
+                if event.event_id is not None and event.event_id.rpartition(":")[0] == origin:
+                    found.append(int(record.position) * 4096)
+        return found[::-1]
 
     def suspended(self, unit: Unit, root: str, key: str) -> list[tuple[str, str]]:
         """Give run and name of the open waits for an answer in a tree, the oldest first."""

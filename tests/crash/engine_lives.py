@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +39,18 @@ from tests.crash.children import fork
 from tests.crash.ledger import Ledger
 from tests.crash.load import WORKFLOWS, answer_to, mixed, witness
 
-__all__ = ["PATIENCE_SECONDS", "Plan", "client", "die_at", "fresh_life", "killed_life", "main", "warm"]
+__all__ = [
+    "PATIENCE_SECONDS",
+    "Plan",
+    "client",
+    "die_at",
+    "forked",
+    "fresh_life",
+    "killed_life",
+    "light",
+    "main",
+    "warm",
+]
 
 PATIENCE_SECONDS = 60.0
 _RUNS_A_LIFE = 2
@@ -117,11 +129,16 @@ async def _until_ended(polos: PolosClient, told: Callable[[str, dict[str, Any]],
         await moves.behind(head)
 
 
+def light() -> None:
+    """Leave out of this process what each life would do in the same way, and what takes longer than a life."""
+    vars(app)["open_store"] = functools.partial(open_store, check=False)
+    vars(bodies)["describe_code"] = _described
+
+
 def _run_life(directory: Path, plan: Plan) -> None:
     if plan.point is not None:
         arm(die_at(plan.point, plan.nth))
-    vars(app)["open_store"] = functools.partial(open_store, check=False)
-    vars(bodies)["describe_code"] = _described
+    light()
     asyncio.run(live(directory, plan))
 
 
@@ -132,7 +149,7 @@ def killed_life(directory: Path, plan: Plan) -> int:
     Raises:
         AssertionError: it neither ended nor was killed in time.
     """
-    return _in_fork(lambda: _run_life(directory, plan), plan.seconds)
+    return forked(lambda: _run_life(directory, plan), kill_after_seconds=plan.seconds)
 
 
 def fresh_life(directory: Path, plan: Plan) -> int:
@@ -152,19 +169,18 @@ def main() -> None:
     asyncio.run(live(Path(directory), plan))
 
 
-def _in_fork(function: Callable[[], object], kill_after_seconds: float | None) -> int:
-    process = fork()
-    if process == 0:
-        code = 1
-        try:
-            function()
-            code = 0
-        except BaseException:
-            import traceback
+def forked(function: Callable[[], object], *, kill_after_seconds: float | None = None) -> int:
+    """
+    Run a function in a forked child; gives its exit code, negative for the signal that ended it.
 
-            traceback.print_exc()
-        finally:
-            os._exit(code)
+    Args:
+        function: what it does.
+        kill_after_seconds: when it is killed; without, it has to end by itself.
+
+    Raises:
+        AssertionError: it didn't.
+    """
+    process = _fork_and_run(function)
     pidfd = os.pidfd_open(process)
     try:
         patience = PATIENCE_SECONDS if kill_after_seconds is None else kill_after_seconds
@@ -178,24 +194,27 @@ def _in_fork(function: Callable[[], object], kill_after_seconds: float | None) -
     return code
 
 
+def _fork_and_run(function: Callable[[], object]) -> int:
+    process = fork()
+    if process == 0:
+        code = 1
+        try:
+            function()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return process
+
+
 # ------------------------------------------------------------------------------------------------ the client
 
 
 @contextmanager
 def client(directory: Path) -> Generator[int]:
     """Have a process beside that answers, resolves and readmits; gives its pid."""
-    process = fork()
-    if process == 0:
-        code = 1
-        try:
-            asyncio.run(_attend(directory))
-            code = 0
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            os._exit(code)
+    process = _fork_and_run(lambda: asyncio.run(_attend(directory)))
     try:
         yield process
     finally:
