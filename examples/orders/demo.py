@@ -73,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     except DemoFailed as failure:
         console.print(f"[bold red]{failure}[/]")
     except KeyboardInterrupt:
-        console.print("interrupted")
+        console.print(f"Interrupted. Data, books and the worker's log are in {folder}", soft_wrap=True)
+        return 130
     if good and options.data is None:
         shutil.rmtree(folder)
         console.print("[bold green]Everything holds.[/]")
