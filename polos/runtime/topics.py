@@ -133,7 +133,7 @@ class Topics:
             for record in reader.stream(topic_stream(topic), reverse=True, limit=AGAIN_EVENTS_MAX):
                 event = decode(record.type, record.schema_version, record.payload)
                 assert isinstance(event, e.EventPublished), "a topic's stream holds events of the topic"
-                if event.event_id is not None and event.event_id.rpartition(":")[0] == origin:
+                if event.event_id.rpartition(":")[0] == origin:
                     found.append(int(record.position) * 4096)
         return found[::-1]
 
