@@ -135,8 +135,8 @@ async def start_engine(
     engine = Engine(store, clock=clock, settings=settings, bodies=Bodies(find))
     try:
         _record_start(engine, clean=clean)
-        guards(engine, data_dir)
-        await engine.start()
+        # Not before the store is ours: the marks of an engine that is refused would replace the owner's.
+        await engine.start(lambda: guards(engine, data_dir))
     except BaseException:
         engine.close_marks()
         store.close()

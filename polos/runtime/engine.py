@@ -118,9 +118,12 @@ class Engine:
 
     # ------------------------------------------------------------------------------ start and stop
 
-    async def start(self) -> None:
+    async def start(self, owned: Callable[[], None] | None = None) -> None:
         """
         Take the store and go on with everything that is owed.
+
+        Args:
+            owned: called when the store is ours and before any code is run.
 
         Raises:
             StoreInUse: another engine owns it.
@@ -129,6 +132,8 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         epoch = self.store.acquire_ownership()
         reach("owned_before_recovery")
+        if owned is not None:
+            owned()
         with self.store.log.reader() as reader:
             self._last_us = reader.head().time_us
         self._writer = self._make_appender(
