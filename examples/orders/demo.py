@@ -39,7 +39,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=None, help="a folder that gets, and keeps, a new folder of data")
     parser.add_argument("--timeout", type=float, default=240, help="seconds after which the demo gives up")
     parser.add_argument("--sabotage", choices=SABOTAGES, default=None, help="have the provider cheat")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.orders is not None and options.orders < 4 * (options.kills + 1):
+        parser.error(
+            f"{options.kills} kills need {4 * (options.kills + 1)} orders, so that each comes in the middle of work"
+        )
+    return options
 
 
 async def play(scene: Scene, display: Display, timeout: float) -> int:
@@ -57,8 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.data is not None:
         options.data.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="polos orders ", dir=options.data))
-    console.print(f"{len(orders)} orders, {options.kills} kills, seed {options.seed}, data in {folder}", soft_wrap=True)
+    console.print(
+        f"{len(orders)} orders, {options.kills} kills, seed {options.seed}, data in {folder}",
+        soft_wrap=True,
+        markup=False,
+    )
 
+    kept = f"Data, books and the worker's log are in {folder}"
     good = False
     try:
         with Display(console, orders=len(orders), kills=options.kills) as display:
@@ -71,16 +81,17 @@ def main(arguments: list[str] | None = None) -> int:
         audit = Audit(folder, orders, scene.board.kills, kills_wanted=options.kills)
         good = print_report(console, audit) and status == 0
     except DemoFailed as failure:
-        console.print(f"[bold red]{failure}[/]")
+        console.print(str(failure), style="bold red", markup=False, soft_wrap=True)
     except KeyboardInterrupt:
-        console.print(f"Interrupted. Data, books and the worker's log are in {folder}", soft_wrap=True)
+        console.print(f"Interrupted. {kept}", soft_wrap=True, markup=False)
         return 130
+    console.print(
+        "Everything holds." if good else "Something does not hold.", style="bold green" if good else "bold red"
+    )
     if good and options.data is None:
         shutil.rmtree(folder)
-        console.print("[bold green]Everything holds.[/]")
     else:
-        verdict = "[bold green]Everything holds.[/]" if good else "[bold red]Something does not hold.[/]"
-        console.print(f"{verdict} Data, books and the worker's log are in {folder}", soft_wrap=True)
+        console.print(kept, soft_wrap=True, markup=False)
     return 0 if good else 1
 
 

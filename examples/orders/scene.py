@@ -220,6 +220,8 @@ class Scene:
         for number in range(1, self._kills + 1):
             await asyncio.sleep(self._pause * self._random.uniform(0.4, 1.6))
             while not await self._is_busy():  # killed idle, it would show nothing
+                if self.board.ended == len(self._orders):
+                    raise DemoFailed(f"every order has ended before kill {number}; a shorter --pause would help")
                 self._release(self._released + 1)
                 await asyncio.sleep(0.1)
             kill = Kill(self._worker.kill(), self._position())
