@@ -12,7 +12,7 @@ from polos.store.directory import open_store
 
 
 def test_an_idle_engine_records_that_it_was_there(tmp_path: Path):
-    """An engine that finds nothing to do is recorded as an owner all the same, and has nothing to wait for at the end."""
+    """An engine that finds nothing to do is recorded as an owner all the same, and ends at once."""
 
     async def main() -> None:
         async with Polos(data_dir=tmp_path / "data", stop_grace_seconds=0.001):

@@ -111,8 +111,7 @@ def _is_busy(op: Op) -> bool:
 def _move(state: RunState, name: str, kind: OpKind, event: Any, *, to: OpStatus | None = None) -> Op:
     """Move an open request along its table; a closed one leaves memory."""
     op = state.ops.get(name)
-    event_type: type[Any] = type(event)
-    after = OP_TRANSITIONS[kind][op.status].get(event_type) if op is not None and op.kind is kind else None
+    after = OP_TRANSITIONS[kind][op.status].get(event.__class__) if op is not None and op.kind is kind else None
     if op is None or after is None:
         found = f"{op.kind} {op.status}" if op is not None else "nothing"
         message = f"run {state.run}: {type(event).__name__} of {name!r} at version {state.version}, found {found}"
