@@ -92,6 +92,10 @@ _OP_EVENTS: frozenset[type[Any]] = frozenset(
 )  # fmt: skip
 
 
+# Those of them that also have rows of their own.
+_WAIT_EVENTS: frozenset[type[Any]] = frozenset({e.WaitStarted, e.WaitSatisfied, e.WaitExpired, e.WaitCancelled})
+
+
 def run_stream(run: str) -> str:
     """Name the stream of a run."""
     return RUN_PREFIX + run
@@ -228,10 +232,13 @@ def advance(state: RunState, event: e.Event, *, time_us: int, rows: Changes) -> 
             _change(rows, waits, _all_wait_rows(state))
     elif kind in _OP_EVENTS:
         shown = _shown(state)
-        name = str(getattr(event, "name", ""))
-        waits = wait_rows(state, name)
-        evolve(state, event, time_us=time_us)
-        _change(rows, waits, wait_rows(state, name))
+        if kind in _WAIT_EVENTS:
+            name = str(getattr(event, "name", ""))
+            waits = wait_rows(state, name)
+            evolve(state, event, time_us=time_us)
+            _change(rows, waits, wait_rows(state, name))
+        else:
+            evolve(state, event, time_us=time_us)
         now_shown = _shown(state)
         if now_shown != shown:
             # Of a run's rows its requests change only these.
