@@ -1,4 +1,8 @@
-"""What every command takes, and how a command gets at the data directory."""
+"""
+What every command takes, and how a command gets at the data directory.
+
+The parser needs this module to print help, so the store is imported where a command opens it.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,16 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 from cyclopts import Parameter
 
 from polos.cli.outcomes import BadCommandLine
 from polos.clock import SystemClock
-from polos.runtime import reads
-from polos.runtime.connection import resolve_data_dir
-from polos.store.directory import Store, open_store
-from polos.views import find_run
+
+if TYPE_CHECKING:
+    from polos.store.directory import Store
 
 __all__ = ["Options", "parse_value"]
 
@@ -33,6 +36,8 @@ class Options:
     @property
     def directory(self) -> Path:
         """The data directory that is meant."""
+        from polos.runtime.connection import resolve_data_dir
+
         return resolve_data_dir(self.data_dir)
 
     def command(self, text: str) -> str:
@@ -48,6 +53,8 @@ class Options:
             NotAPolosStore: there is none, or it holds something else.
             StoreDamaged: it wasn't closed cleanly, nobody owns it, and it is damaged.
         """
+        from polos.store.directory import open_store
+
         with open_store(self.directory, read_only=True) as store:
             yield store
 
@@ -59,6 +66,9 @@ class Options:
             UnknownRun: there is no such run.
             PolosUsageError: several runs could be meant.
         """
+        from polos.runtime import reads
+        from polos.views import find_run
+
         pending = reads.pending_runs(store.inbox)  # first: what leaves the inbox meanwhile is in the log by then
         with store.log.reader() as reader:
             return find_run(reader, text, pending)

@@ -1,0 +1,74 @@
+"""The page on the command line has every command, every option, every reason and every exit code, and no others."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import polos.reasons
+from polos.cli.app import app
+from polos.cli.outcomes import Exit
+
+from tests.tidy import ROOT
+
+PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^### `polos (\w+)[^\n]*\n(.*?)(?=^##|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
+HEADS = dict(re.findall(r"^### `polos (\w+)([^`\n]*)`", PAGE, flags=re.MULTILINE))
+
+
+def commands() -> dict[str, inspect.Signature]:
+    """Give the commands with what they take, the options that all of them take left out."""
+    found: dict[str, inspect.Signature] = {}
+    for name in app:
+        if name.startswith("-"):
+            continue
+        function: Any = app[name].default_command
+        signature = inspect.signature(function)
+        kept = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
+        found[name] = signature.replace(parameters=kept)
+    return found
+
+
+def test_every_command_has_its_section():
+    """Each command has a section of its own, and each section a command."""
+    assert set(commands()) == set(SECTIONS)
+
+
+def test_every_option_is_explained():
+    """Each command's section names each of its options and no other, and its heading each argument."""
+    for name, signature in commands().items():
+        options = {
+            "--" + parameter.name.replace("_", "-")
+            for parameter in signature.parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+        arguments = [
+            parameter for parameter in signature.parameters.values() if parameter.kind is parameter.POSITIONAL_ONLY
+        ]
+
+        assert (name, options) == (name, set(re.findall(r"--[a-z][a-z-]*", SECTIONS[name])))
+        assert (name, len(arguments)) == (name, len(HEADS[name].split()))
+
+
+def test_every_exit_code_is_explained():
+    """The table of exit codes is the enumeration."""
+    table = PAGE.split("## Exit codes")[1]
+
+    assert {int(code) for code in Exit} == {
+        int(code) for code in re.findall(r"^\| (\d+) \|", table, flags=re.MULTILINE)
+    }
+
+
+def test_every_kind_of_reason_is_explained():
+    """The table of reasons has each kind that `why` can give."""
+    documented = {
+        kind
+        for cell in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", SECTIONS["why"], flags=re.MULTILINE)
+        for kind in re.findall(r"`(\w+)`", cell)
+    }
+    source = Path(str(polos.reasons.__file__)).read_text(encoding="utf-8")
+    given = set(re.findall(r'kind="(\w+)"', source)) | {"suspend", "signal", "topic", "diverged", "no_code", "poisoned"}
+
+    assert given == documented
