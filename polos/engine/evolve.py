@@ -55,7 +55,7 @@ def evolve(state: RunState, event: e.Event, *, time_us: int) -> RunState:
     if after is None:
         message = f"run {state.run}: {type(event).__name__} in phase {state.phase} at version {state.version + 1}"
         raise IllegalHistory(message)
-    before = state.phase
+    before = state.phase, state.fact_version, state.seen_version
     state.version += 1
     state.phase = after
     if type(event) in e.FACTS:
@@ -70,7 +70,7 @@ def evolve(state: RunState, event: e.Event, *, time_us: int) -> RunState:
         except IllegalHistory:
             # It is found before anything else was changed.
             state.version -= 1
-            state.phase = before
+            state.phase, state.fact_version, state.seen_version = before
             raise
     state.last_time_us = time_us
     if after in ENDED and state.ended_us is None:
