@@ -21,7 +21,7 @@ def send(state: RunState, kind: str, key: str, number: int) -> None:
 
 @pytest.mark.parametrize("kind", ["signal", "resume"])
 def test_answers_that_nobody_waits_for_are_kept_up_to_a_limit(kind):
-    """A run keeps a hundred answers of a key; the next is refused, one that it has already and one of another key aren't."""
+    """A run keeps a hundred answers of a key and refuses the next, but not one that it has, nor one of another key."""
     created = e.RunCreated(workflow="w", root="r", root_workflow="w")
     state = fold("r", [(created, 0), (e.RunStarted(attempt=1), 1)])
     for number in range(SIGNALS_KEPT_MAX):
