@@ -160,7 +160,7 @@ def steps_complete_once(found: Found) -> None:
         if not (isinstance(event, e.StepResolved) and event.outcome == "not_done")
     )
 
-    assert {} == {step: count for step, count in ends.items() if count > 1}
+    assert {} == {step: count for step, count in ends.items() if count > 1}, "a step ended twice"
 
 
 def called_before_recorded(found: Found) -> None:
@@ -184,22 +184,25 @@ def recorded_came_from_a_call(found: Found) -> None:
     """Each recorded result is what a call of that very step gave: at least once, and nothing made up."""
     done = {(line.key, line.more) for line in found.ledger.lines("done")}
 
-    assert [] == [key for key, (value, _) in _completions(found).items() if (key, value) not in done]
+    made_up = [key for key, (value, _) in _completions(found).items() if (key, value) not in done]
+    assert [] == made_up, f"recorded, and given by no call: {made_up}"
 
 
 def at_most_once(found: Found) -> None:
     """A step that may be called at most once was."""
     calls = Counter(line.key for line in found.ledger.lines("call"))
 
-    assert {} == {key: calls[key] for key in _once_keys(found) if calls[key] > 1}
+    twice = {key: calls[key] for key in _once_keys(found) if calls[key] > 1}
+    assert {} == twice, f"called more than once: {twice}"
 
 
 def every_run_ended(found: Found) -> None:
     """Every run ended, and well; nothing is left in the inbox."""
     ends = ended(found)
 
-    assert [] == [run for run in found.runs if not isinstance(ends.get(run), e.RunCompleted)]
-    assert () == found.pending
+    others = {run: ends.get(run) for run in found.runs if not isinstance(ends.get(run), e.RunCompleted)}
+    assert {} == others, f"runs that didn't complete: {others}"
+    assert () == found.pending, "commands are left in the inbox"
 
 
 def answers_stand(found: Found) -> None:
@@ -225,7 +228,7 @@ def answers_stand(found: Found) -> None:
         if not stands:
             lost.append((line.kind, line.key))
 
-    assert [] == lost
+    assert [] == lost, f"callers were told what isn't in the log: {lost}"
 
 
 def results_add_up(found: Found) -> None:
@@ -246,14 +249,16 @@ def commands_decided_once(found: Found) -> None:
     """A command from the inbox is decided once."""
     decided = Counter(command_id for command_id, _ in found.inbox)
 
-    assert {} == {command_id: count for command_id, count in decided.items() if count > 1}
+    twice = {command_id: count for command_id, count in decided.items() if count > 1}
+    assert {} == twice, f"commands decided more than once: {twice}"
 
 
 def rows_are_the_fold(found: Found) -> None:
     """L6: the rows are those that the events fold to."""
     missing = {key for key, value in found.folded.items() if found.rows.get(key) != value}
 
-    assert set() == missing | (found.rows.keys() - found.folded.keys())
+    wrong = missing | (found.rows.keys() - found.folded.keys())
+    assert set() == wrong, f"L6: rows that aren't the fold: {wrong}"
 
 
 def time_never_goes_back(found: Found) -> None:
@@ -262,14 +267,15 @@ def time_never_goes_back(found: Found) -> None:
 
     In the log as a whole it may: a unit whose payload is written as a blob first is overtaken by others.
     """
-    assert [] == [stream for stream, times in found.times.items() if sorted(times) != times]
+    back = [stream for stream, times in found.times.items() if sorted(times) != times]
+    assert [] == back, f"time goes back in {back}"
 
 
 def store_is_sound(found: Found) -> None:
     """Chain, versions, index, blobs and rows are as they were written and as they should be, says `verify`."""
     report = verify(found.directory / "data", fold="tests.crash.engine_checks:fold")
 
-    assert None is report.damage
+    assert None is report.damage, f"damaged: {report.damage}"
 
 
 Check = Callable[[Found], None]
