@@ -60,7 +60,8 @@ class TimelineEntry:
             "cancel", "aside", "engine" (another engine took over).
         name: of the request; empty for what has none.
         text: what it is.
-        outcome: "open", "completed", "failed", "retried", "abandoned", "unknown", "expired", "cancelled", "noted".
+        outcome: "open", "completed", "failed", "retried", "cut off", "reused", "abandoned", "unknown", "expired",
+            "cancelled", "noted"; of an engine that took over, "crash" or "stopped".
         asked: what a wait shows to whoever answers it, what an update brought.
         value: input, result or answer, as JSON.
         error: what went wrong.
@@ -104,11 +105,13 @@ class RunView:
 
     Attributes:
         execution: what `PolosClient.get_execution` gives.
+        state: `ctx.state` as of its last durable change, None if it has none.
         tree: the tree it belongs to, each parent before its children.
         timeline: what happened to it, successors included, in order.
     """
 
     execution: dict[str, Any]
+    state: Json
     tree: list[TreeNode]
     timeline: list[TimelineEntry]
 
@@ -116,6 +119,7 @@ class RunView:
         """Give it as one JSON object."""
         return {
             **self.execution,
+            "state": self.state,
             "tree": [asdict(node) for node in self.tree],
             "timeline": [asdict(entry) for entry in self.timeline],
         }
@@ -163,6 +167,7 @@ def run_view(reader: Reader, run: str) -> RunView:
     execution = reads.execution(reader, run)
     return RunView(
         execution=execution,
+        state=reads.run_state(reader, run),
         tree=_tree(reader, cast("str", execution["root_execution_id"])),
         timeline=timeline(reader, run),
     )

@@ -352,7 +352,8 @@ def test_lists(say, dead):
     assert [RUN] == ids("--status", "suspend") == ids("--tag", "vip") == ids("--until", "2027-01-15T08:00:01Z")
     assert ["0191-bbbb"] == ids("--workflow", "ship") == ids("--status", "failed")
     assert ["0192-cccc"] == ids("--since", "2027-01-15T08:00:06Z")
-    assert [] == ids("--parent", RUN)
+    assert [] == ids("--parent", "aaaa")
+    assert Exit.REFUSED == say("ls", "--parent", "zzz").code
     page = say("ls", "--limit", "2")
     more = next(line for line in page.out.splitlines() if line.startswith("more: "))
     assert RUN not in page.out

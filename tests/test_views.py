@@ -268,6 +268,17 @@ def test_crash_between_two_records(begun):
     assert ["cut off: the engine was killed"] == [note.text for note in step.notes]
 
 
+def test_a_body_that_begins_anew_after_a_crash():
+    """A body that may do I/O itself isn't replayed: the attempt that was cut off shows, and the one that follows."""
+    story = Story().tell(RUN, (0, created(RUN)), (1, e.RunStarted(attempt=1, direct=True)))
+    story.tell("", (5, e.EngineStarted(epoch=2, pid=77, host="box", clean=False)))
+    story.tell(RUN, (6, e.RunStarted(attempt=2, direct=True)))
+
+    assert [("attempt", "cut off", 5.0), ("engine", "crash", 4.0), ("attempt", "open", None)] == [
+        (entry.kind, entry.outcome, entry.seconds) for entry in entries(story)[1:]
+    ]
+
+
 def test_engines_before_and_after_a_run_are_not_its_business(begun):
     """An engine that started before the run was there, or after it ended, is no part of its story."""
     story = Story().tell("", (0, e.EngineStarted(epoch=1, pid=1, host="box")))
@@ -361,6 +372,7 @@ def test_tree_depth_first(begun):
 
 def test_view_is_json(begun):
     """A view is one JSON object: what a client gets of a run, its tree and its timeline."""
+    begun.tell(RUN, (2, e.StateChanged(cause=2, changed={"n": 2})))
     with begun.log.reader() as reader:
         view = run_view(reader, RUN)
         execution = reads.execution(reader, RUN)
@@ -368,7 +380,8 @@ def test_view_is_json(begun):
 
     assert execution == {name: found[name] for name in execution}
     assert [RUN] == [node["id"] for node in found["tree"]]
-    assert ["run", "attempt"] == [entry["kind"] for entry in found["timeline"]]
+    assert ["run", "attempt", "state"] == [entry["kind"] for entry in found["timeline"]]
+    assert {"n": 2} == found["state"]
 
 
 def test_a_run_by_its_beginning_or_end():

@@ -124,7 +124,7 @@ def check_store(options: Options) -> int:
             where = f" at record {damage.position}" if damage.position else ""
             printer.line(("damaged", "bold red"), f", first in {damage.place}{where}: {damage.message}")
             printer.line(f"before that, {whole} are what was written")
-            printer.line("next: restore a backup; `polos show RUN` still reads what is whole")
+            printer.line("next: restore a backup")
     return 0 if damage is None else _DAMAGED
 
 

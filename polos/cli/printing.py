@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["CUT_AT", "Printer", "ago", "coloured", "count", "cut", "duration", "plain", "value_text"]
 
@@ -86,10 +86,7 @@ class Printer:
             json: one JSON object a line.
         """
         self.json = json
-        stream = sys.stdout
-        self._console = Console(
-            file=stream, markup=False, emoji=False, highlight=False, width=None if stream.isatty() else _WIDE
-        )
+        self._console = None if json else _console()
 
     def object(self, found: dict[str, Any]) -> None:
         """Print an object on a line of its own."""
@@ -98,6 +95,9 @@ class Printer:
 
     def line(self, *parts: str | tuple[str, str]) -> None:
         """Print a line: texts, and texts with a style."""
+        from rich.text import Text
+
+        assert self._console is not None, "programs get objects"
         shown = Text()
         for part in parts:
             text, style = (part, "") if isinstance(part, str) else part
@@ -106,6 +106,10 @@ class Printer:
 
     def table(self, heads: Iterable[str], rows: Iterable[Iterable[str | tuple[str, str]]]) -> None:
         """Print rows in columns."""
+        from rich.table import Table
+        from rich.text import Text
+
+        assert self._console is not None, "programs get objects"
         table = Table(box=None, pad_edge=False, header_style="dim", show_header=True)
         for head in heads:
             table.add_column(head, no_wrap=head in {"run", "at"}, overflow="fold")
@@ -113,6 +117,14 @@ class Printer:
             cells = [(part, "") if isinstance(part, str) else part for part in row]
             table.add_row(*(Text(plain(text), style=style) for text, style in cells))
         self._console.print(table)
+
+
+def _console() -> Console:
+    """Make what prints for people; programs don't wait for it to be imported."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _WIDE
+    return Console(file=sys.stdout, markup=False, emoji=False, highlight=False, width=width)
 
 
 def coloured(word: str, text: str | None = None) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from polos.cli.options import Options
@@ -75,6 +75,8 @@ def list_runs(options: Options, wanted: reads.RunFilter, *, limit: int, cursor: 
     """Print runs, the newest first."""
     printer = Printer(json=options.json)
     with options.store() as store:
+        if wanted.parent is not None:
+            wanted = replace(wanted, parent=options.find(store, wanted.parent))
         pending = reads.pending_runs(store.inbox)
         with store.log.reader() as reader:
             page = reads.list_runs(reader, wanted, pending, limit=limit, cursor=cursor)
@@ -115,7 +117,7 @@ def show_run(options: Options, text: str, *, full: bool) -> None:
         with store.log.reader() as reader:
             if reads.run_row(reader, run) is None:
                 execution = next(reads.pending_execution(found) for found in pending if found.row.run == run)
-                view = RunView(execution=execution, tree=[], timeline=[])
+                view = RunView(execution=execution, state=None, tree=[], timeline=[])
             else:
                 view = run_view(reader, run)
     if printer.json:
@@ -152,6 +154,8 @@ class _Shown:
             facts.append("tags " + ", ".join(found["tags"]))
         say("  " + ", ".join(facts))
         say("  input   ", value_text(found["payload"], self._cut))
+        if self._view.state is not None:
+            say("  state   ", value_text(self._view.state, self._cut))
         if found["status"] == "completed":
             say("  result  ", value_text(found["result"], self._cut))
         if found["error"]:

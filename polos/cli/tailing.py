@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from polos.cli.printing import CUT_AT, Printer, coloured, value_text
 from polos.runtime import reads
 from polos.runtime.connection import StoreConnection
 from polos.runtime.streams import follow_all, follow_workflow
+from polos.store.directory import Store
 from polos.types.events import StreamEvent
 
 __all__ = ["tail"]
@@ -30,7 +32,16 @@ def tail(options: Options, text: str | None, *, after: int | None, full: bool) -
     """
     with options.store() as store:
         run = None if text is None else options.find(store, text)
+        if store.owner() is None and not options.json and not _is_over(store, run):
+            sys.stderr.write("polos: no engine is running; what one does is shown when there is one\n")
         asyncio.run(_follow(StoreConnection(store), Printer(json=options.json), run, after=after, full=full))
+
+
+def _is_over(store: Store, run: str | None) -> bool:
+    """Tell whether nothing more will come."""
+    with store.log.reader() as reader:
+        row = None if run is None else reads.last_row(reader, run)
+    return row is not None and row.ended
 
 
 async def _follow(
