@@ -127,7 +127,7 @@ class Step:
                 each delay of which a random part is taken off), `retry_on` and `non_retryable` (exception types),
                 `timeout_seconds` (of each call), `effect` ("idempotent": may be called again after a crash in its
                 middle; "at_most_once": never is, and its outcome may become unknown; "pure": has none), `reconcile`
-                (asked about an unknown outcome: answers `Completed(value)`, `NotDone()` or `StillUnknown()`).
+                (asked, with its arguments, what happened: answers `Completed(value)`, `NotDone()` or `StillUnknown()`).
 
         Returns:
             What the function returned, read from its record.
@@ -561,8 +561,10 @@ class Step:
         """
         port = self._port()
         key = optional_text("step_key", step_key)
-        found = await port.record(key, "now", lambda: max(port.values.now_us(), port.fact_us) // 1_000)
-        return cast("int", found)  # what `make` gave, recorded
+        made = await port.record(key, "now", lambda: max(port.values.now_us(), port.fact_us) // 1_000)
+        found = cast("int", made)  # what `make` gave, recorded
+        port.fact_us = max(port.fact_us, found * 1_000)  # a wait that is asked for now doesn't end sooner by this clock
+        return found
 
     async def random(self, step_key: str | None = None) -> float:
         """
@@ -572,9 +574,8 @@ class Step:
             step_key: names the value in this run; may be left out.
         """
         port = self._port()
-        return cast(
-            "float", await port.record(optional_text("step_key", step_key), "random", port.values.random)
-        )  # as in `now`
+        found = await port.record(optional_text("step_key", step_key), "random", port.values.random)
+        return cast("float", found)  # as in `now`
 
     def trace(self, name: str, attributes: Mapping[str, Any] | None = None) -> AbstractContextManager[Any]:
         """

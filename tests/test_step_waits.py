@@ -71,6 +71,23 @@ def test_wait_for_adds_up():
     ]
 
 
+def test_wait_for_goes_on_from_now():
+    """A wait that is asked for behind `now` is reckoned from what it said: the body sees that time pass, at least."""
+    port = FakePort()
+    port.answer(e.TimerFired(name="nap"))
+
+    async def body(ctx: WorkflowContext) -> int:
+        begun = await ctx.step.now()
+        await ctx.step.wait_for("nap", seconds=1)
+        return begun
+
+    begun = play(context(port), body)
+    (timer,) = (event for event in port.asked if isinstance(event, e.TimerStarted))
+
+    assert begun * 1_000 > NOW_US
+    assert timer.due_us == begun * 1_000 + 1_000_000
+
+
 @pytest.mark.parametrize(
     "parts", [{}, {"seconds": 0}, {"seconds": -1}, {"seconds": 60, "minutes": -1}, {"seconds": 1e-9}, {"weeks": 1e12},
               {"seconds": float("nan")}, {"days": 4_000_000}]

@@ -15,7 +15,7 @@ async def reminder(ctx: WorkflowContext, payload: dict[str, Any]) -> dict[str, A
     begun = await ctx.step.now("begun")
     await ctx.step.wait_for("pause", seconds=payload["seconds"])
     waited_ms = await ctx.step.now("ended") - begun
-    return {"text": payload["text"], "waited": waited_ms > payload["seconds"] * 900}
+    return {"text": payload["text"], "waited": waited_ms >= payload["seconds"] * 1000}
 
 
 async def main() -> None:
