@@ -209,6 +209,24 @@ class WorkflowContext:
     """
     A run as its body sees it. The engine makes it; a body receives it as its first argument.
 
+    ```python run
+    import asyncio, tempfile
+    from polos import Polos, WorkflowContext, workflow
+
+    @workflow
+    async def count(ctx: WorkflowContext, payload: dict) -> int:
+        ctx.logger.info("counting in run %s of user %s", ctx.execution_id, ctx.user_id)
+        ctx.state["seen"] = await ctx.step.run("count", lambda: len(payload["items"]))
+        return ctx.state["seen"]
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(folder) as polos:
+                print(await count.run(polos, {"items": "abc"}, initial_state={"seen": 0}))
+
+    asyncio.run(main())
+    ```
+
     Attributes:
         workflow_id: id of the workflow.
         execution_id: id of the run.

@@ -62,6 +62,26 @@ class Workflow(Generic[ResultT_co]):
     """
     A definition that runs are made of. Made by the `workflow` decorator.
 
+    ```python run
+    import asyncio, tempfile
+    from polos import Polos, Workflow, workflow
+
+    @workflow(id="greet", tags=["demo"])
+    async def greet(ctx, payload: dict) -> str:
+        return f"Hello, {payload['name']}!"
+
+    definition: Workflow[str] = greet
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(folder) as polos:
+                print(await definition.run(polos, {"name": "Ada"}))
+                handle = await definition.invoke(polos, {"name": "Grace"})
+                print(handle.workflow_id, definition.tags)
+
+    asyncio.run(main())
+    ```
+
     Attributes:
         id: what the log and clients call it.
         func: the function.

@@ -229,6 +229,25 @@ class StepExecutionError(PolosError):
     """
     A step, a child run or a wait ended in failure.
 
+    ```python run
+    import asyncio, tempfile
+    from polos import Polos, StepExecutionError, workflow
+
+    @workflow
+    async def divide(ctx):
+        try:
+            return await ctx.step.run("divide", lambda: 1 / 0, max_retries=0)
+        except StepExecutionError as error:
+            return [error.error_type, error.reason]
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(folder) as polos:
+                print(await divide.run(polos))
+
+    asyncio.run(main())
+    ```
+
     Attributes:
         reason: what happened, as text; the same live and in replay.
         error_type: name of the original exception type, if there was one.
@@ -244,7 +263,33 @@ class StepExecutionError(PolosError):
 
 
 class WorkflowTimeoutError(PolosError):
-    """The run didn't end within the timeout."""
+    """
+    The run didn't end within the timeout.
+
+    ```python run
+    import asyncio, tempfile
+    from polos import Polos, WorkflowTimeoutError, workflow
+
+    @workflow
+    async def patient(ctx):
+        await ctx.step.wait_for_signal("go")
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(folder) as polos:
+                try:
+                    await patient.run(polos, timeout=0.05)
+                except WorkflowTimeoutError as error:
+                    print(error.timeout_seconds)
+
+    asyncio.run(main())
+    ```
+
+    Attributes:
+        execution_id: the run.
+        timeout_seconds: the timeout.
+        waiting_reason: what the run waits for, if it does.
+    """
 
     def __init__(
         self,

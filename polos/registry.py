@@ -47,5 +47,17 @@ def get_workflow(id: str) -> Workflow[Any] | None:
 
 
 def get_all_workflows() -> dict[str, Workflow[Any]]:
-    """Give a copy of the registry: ids and workflows, in the order in which the ids were first defined."""
+    """
+    Give a copy of the registry: ids and workflows, in the order in which the ids were first defined.
+
+    ```python run
+    import polos
+
+    @polos.workflow
+    async def greet(ctx):
+        return "hello"
+
+    print(list(polos.get_all_workflows()))
+    ```
+    """
     return dict(_workflows)

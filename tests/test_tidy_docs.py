@@ -8,8 +8,10 @@ the design once and in order, and fragments of the changelog have the form that 
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 
+import polos
 import pytest
 
 from tests import tidy
@@ -108,3 +110,19 @@ def test_changelog_fragments():
 
     assert [] == [str(path) for path in fragments if not named.fullmatch(path.name)]
     assert [] == [str(path) for path in fragments if not re.search(r"\w.*\.\s*\Z", read(str(path)), flags=re.DOTALL)]
+
+
+def test_public_names_are_shown():
+    """Each public name has a docstring with an example that runs, or one that says where there is one."""
+    silent: list[str] = []
+    for name in polos.__all__:
+        public = getattr(polos, name)
+        if name == "__version__" or inspect.ismodule(public):
+            continue
+        docstring = inspect.getdoc(public) or ""
+        pointed = re.search(r"stands at `(\w+)`", docstring)
+        shown = inspect.getdoc(getattr(polos, pointed[1])) if pointed else docstring
+        if "```python run" not in (shown or ""):
+            silent.append(name)
+
+    assert [] == silent

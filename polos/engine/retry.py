@@ -18,6 +18,18 @@ class RetryPolicy:
     """
     When to try again.
 
+    ```python run
+    from polos import RetryPolicy, workflow
+
+    patient = RetryPolicy(max_retries=5, base_delay_seconds=2, max_delay_seconds=60, jitter=0.2, retry_on=(OSError,))
+
+    @workflow(retries=patient)
+    async def fetch(ctx):
+        ...
+
+    print(fetch.retries.max_retries)
+    ```
+
     Attributes:
         max_retries: attempts after the first.
         base_delay_seconds: before the second attempt.

@@ -61,6 +61,33 @@ class Completed:
     """
     The answer of a `reconcile` function: the step's effect has happened.
 
+    ```python run
+    import asyncio, tempfile
+    from polos import Completed, NotDone, Polos, workflow
+
+    charges = {}
+
+    async def charge(cents: int) -> str:
+        charges["order 7"] = cents
+        await asyncio.Event().wait()  # the answer never comes
+
+    def look(cents: int) -> Completed | NotDone:
+        return Completed("charged") if charges.get("order 7") == cents else NotDone()
+
+    @workflow
+    async def pay(ctx):
+        return await ctx.step.run(
+            "charge", charge, 990, effect="at_most_once", timeout_seconds=0.01, reconcile=look
+        )
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(folder) as polos:
+                print(await pay.run(polos))
+
+    asyncio.run(main())
+    ```
+
     Attributes:
         value: what the step is to give back.
     """
@@ -70,12 +97,20 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class NotDone:
-    """The answer of a `reconcile` function: the step's effect has not happened, and it may be called again."""
+    """
+    The answer of a `reconcile` function: the step's effect has not happened, and it may be called again.
+
+    An example stands at `Completed`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class StillUnknown:
-    """The answer of a `reconcile` function: nobody can tell yet; a person will have to say."""
+    """
+    The answer of a `reconcile` function: nobody can tell yet; a person will have to say.
+
+    `polos.PolosClient.resolve` says it. An example of a `reconcile` function stands at `Completed`.
+    """
 
 
 Reconciled = Completed | NotDone | StillUnknown

@@ -31,6 +31,24 @@ class EventPayload(BaseModel):
     """
     A published event, as a workflow gets it.
 
+    ```python run
+    import asyncio, tempfile
+    from polos import EventPayload, Polos, events, workflow
+
+    @workflow
+    async def watch(ctx):
+        event: EventPayload = await ctx.step.wait_for_event("first", topic="prices", since=0)
+        return [event.topic, event.event_type, event.data["cents"]]
+
+    async def main():
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(folder) as polos:
+                await events.publish(polos, "prices", events.EventData(event_type="fell", data={"cents": 99}))
+                print(await watch.run(polos))
+
+    asyncio.run(main())
+    ```
+
     Attributes:
         id: the event's id.
         sequence_id: its place; a stream can begin behind it.
@@ -53,7 +71,20 @@ class EventItem(EventPayload):
 
 
 class BatchEventPayload(BaseModel):
-    """Events that one run is triggered by."""
+    """
+    Events that one run is triggered by.
+
+    ```python run
+    import datetime as dt
+    from polos import BatchEventPayload
+
+    one = {"id": "1", "sequence_id": 4096, "topic": "prices", "data": {"cents": 99}, "created_at": dt.datetime.min}
+    print([event.data["cents"] for event in BatchEventPayload(events=[one]).events])
+    ```
+
+    Attributes:
+        events: the events, in the order in which they were published.
+    """
 
     events: list[EventItem]
 

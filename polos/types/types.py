@@ -41,6 +41,16 @@ class BatchStepResult(BaseModel):
     """
     How one run of a batch ended.
 
+    ```python run
+    from polos import BatchStepResult
+
+    results = [
+        BatchStepResult(workflow_id="review", success=True, result="fine"),
+        BatchStepResult(workflow_id="review", success=False, error="too long"),
+    ]
+    print([one.result if one.success else one.error for one in results])
+    ```
+
     Attributes:
         workflow_id: id of the workflow.
         success: whether it completed.
