@@ -173,7 +173,7 @@ def _ended(reader: Reader, row: reads.RunRow) -> Reason:
     return Reason(
         kind="ended",
         text=f"it is over: {row.status}" + (f", {error}" if error else ""),
-        moves_on="never: it has ended",
+        moves_on="never",
         command=f"polos show {row.run}",
         since=reads.rfc3339(row.ended_us),
         detail=error,

@@ -37,7 +37,6 @@ from polos.runtime.client import PolosClient
 
 from tests.stories import created, story_on_disk
 
-pytestmark = pytest.mark.anyio
 RUN = "0190-aaaa"
 
 
@@ -436,8 +435,9 @@ def test_verify_finds_a_row_that_does_not_follow(say, tmp_path):
         epoch = store.acquire_ownership()
         ghost = AppendUnit(records=(), rows=((("status", "running", 1, "ghost"), b""),))
         store.log.append([ghost], epoch=epoch)
-    said = say("verify", "--json")
+    said, listed = say("verify", "--json"), say("ls", "--status", "running")
 
+    assert (Exit.DAMAGED, True) == (listed.code, listed.err.endswith("next: polos verify\n"))
     assert (Exit.DAMAGED, "rows") == (said.code, said.lines[0]["damage"]["place"])
     assert "L6" in said.lines[0]["damage"]["message"]
 
@@ -536,6 +536,7 @@ def test_other_errors_are_not_hidden():
         (["--nope"], "--nope"),
         (["tail"], "one run or --all"),
         (["tail", "x", "--all"], "one run or --all"),
+        (["tail", "x", "--from-start", "--after", "5"], "--from-start or --after"),
         (["resolve", "x", "step", "perhaps"], "perhaps"),
         (["signal", "x", "go", "\udcff"], "UTF-8"),
     ],

@@ -157,6 +157,8 @@ def tail(
 
     if all == (run is not None):
         raise BadCommandLine("tail follows one run or --all", "polos tail --help")
+    if from_start and after is not None:
+        raise BadCommandLine("tail begins --from-start or --after an event, not both", "polos tail --help")
     follow(options, run, after=0 if from_start else after, full=full)
 
 

@@ -260,7 +260,8 @@ def _print_reason(printer: Printer, options: Options, reason: Reason, indent: st
             say(inner, f"{word:<8}", f"{ago(at_us, now_us)}, {moment}")
     if reason.detail is not None and reason.kind not in ("ended", "retry", "run_retry"):
         say(inner, f"{'shows':<8}", value_text(reason.detail, None if reason.kind == "diverged" else 400))
-    say(inner, f"{'moves on':<8}", " when ", reason.moves_on)
+    if reason.kind != "ended":
+        say(inner, f"{'moves on':<8}", " when ", reason.moves_on)
     if reason.command is not None:
         say(inner, f"{'type':<8}", (options.command(reason.command), "bold"))
     for below in reason.because:

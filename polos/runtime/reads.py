@@ -27,7 +27,7 @@ from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.json import Json
 from polos.engine.projections import run_stream
-from polos.errors import PolosUsageError, UnknownRun
+from polos.errors import PolosUsageError, StoreDamaged, UnknownRun
 from polos.store.inbox import Inbox, InboxItem
 from polos.store.log import STREAM_START, Key, Reader, Record, Version
 
@@ -255,8 +255,9 @@ def run_state(reader: Reader, run: str) -> Json:
             case e.RunCreated():
                 initial = event.initial_state
                 value = dict(initial) if isinstance(initial, dict) else None
-            case e.RunStarted():  # an attempt begins with the initial state
-                value = dict(initial) if isinstance(initial, dict) else None
+            case e.RunStarted():  # an attempt begins anew
+                first = initial if event.state is None else event.state
+                value = dict(first) if isinstance(first, dict) else None
             case e.StateChanged():
                 value = {**(value or {}), **cast("dict[str, Any]", event.changed)}
                 for name in event.removed:
@@ -277,7 +278,8 @@ def open_suspends(reader: Reader, root: str) -> list[OpenSuspend]:
     for key, value in reader.rows(("suspend", root)):
         run, name = str(key[4]), value.decode()
         row = run_row(reader, run)
-        assert row is not None, "a run with an open wait has a row"
+        if row is None:
+            raise StoreDamaged(f"L6: row {key!r} names a run that has no row")
         for record, event in events_of(reader, run, reverse=True):
             if isinstance(event, e.WaitStarted) and event.name == name:
                 found.append(OpenSuspend(row=row, record=record, event=event))
@@ -483,7 +485,8 @@ def _newest(reader: Reader, prefix: Key, before: tuple[int, str] | None) -> Iter
     after = None if before is None else (*prefix, *before)
     for key, _ in reader.rows(prefix, after=after, reverse=True):
         row = run_row(reader, str(key[-1]))
-        assert row is not None, "L6: an index names a run that has no row"
+        if row is None:
+            raise StoreDamaged(f"L6: row {key!r} names a run that has no row")
         yield row
 
 
