@@ -51,7 +51,7 @@ __all__ = [
     "type_path",
 ]
 
-logger = logging.getLogger("polos.values")
+logger: Final = logging.getLogger("polos.values")
 
 # The recorded type of plain JSON that didn't fit its hint. No path looks like it: paths have a dot.
 PLAIN: Final = "json"

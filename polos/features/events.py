@@ -233,10 +233,10 @@ def stream_workflow(
 class Events:
     """The functions of this module, for programs that import the object instead of the module."""
 
-    publish = staticmethod(publish)
-    batch_publish = staticmethod(batch_publish)
-    stream_topic = staticmethod(stream_topic)
-    stream_workflow = staticmethod(stream_workflow)
+    publish: Final = staticmethod(publish)
+    batch_publish: Final = staticmethod(batch_publish)
+    stream_topic: Final = staticmethod(stream_topic)
+    stream_workflow: Final = staticmethod(stream_workflow)
 
 
 events: Final = Events()

@@ -227,7 +227,7 @@ class Polos(PolosClient):
         project_id, data_dir = _project_or_path(project_id, data_dir)
         super().__init__(api_url, api_key, project_id, deployment_id, data_dir=data_dir, clock=clock)
         self.port = port
-        self.channels = list(channels or [])
+        self.channels: list[Any] = list(channels or [])
         self._settings = settings_from(
             settings, deployment_id=deployment_id, max_concurrent_workflows=max_concurrent_workflows
         )

@@ -43,6 +43,8 @@ from polos.store.log import Log
 from polos.values import decode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from polos.types import BatchWorkflowInput
 
 __all__ = ["ExecutionHandle", "ExecutionPage", "PolosClient", "resolve_data_dir"]
@@ -128,11 +130,11 @@ class PolosClient:
             client_timeout_seconds: how long an engine in another process may take to answer.
             clock: where time and ids come from.
         """
-        self.api_url = api_url or os.environ.get("POLOS_API_URL") or DEFAULT_API_URL
-        self.api_key = api_key or os.environ.get("POLOS_API_KEY")
-        self.project_id = project_id or os.environ.get("POLOS_PROJECT_ID") or "default"
-        self.deployment_id = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID") or "default"
-        self.data_dir = resolve_data_dir(data_dir)
+        self.api_url: str = api_url or os.environ.get("POLOS_API_URL") or DEFAULT_API_URL
+        self.api_key: str | None = api_key or os.environ.get("POLOS_API_KEY")
+        self.project_id: str = project_id or os.environ.get("POLOS_PROJECT_ID") or "default"
+        self.deployment_id: str = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID") or "default"
+        self.data_dir: Path = resolve_data_dir(data_dir)
         self.client_timeout_seconds = client_timeout_seconds
         self._named = data_dir is not None or not api_url
         self._clock: Clock = clock or SystemClock()

@@ -9,7 +9,7 @@ came out of storage has none, and says so.
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol, cast, overload
+from typing import Any, ClassVar, Protocol, cast, overload
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
@@ -95,7 +95,7 @@ class ExecutionHandle(BaseModel):
         accepted: False if no engine was running: the run is kept and starts with the next engine.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
 
     id: str
     workflow_id: str | None = None

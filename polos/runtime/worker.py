@@ -95,8 +95,8 @@ class Worker:
             raise ValueError(message)
         self.client = client
         self.deployment_id = deployment
-        self.worker_server_url = worker_server_url or os.environ.get("POLOS_WORKER_SERVER_URL")
-        self.channels = list(channels or [])
+        self.worker_server_url: str | None = worker_server_url or os.environ.get("POLOS_WORKER_SERVER_URL")
+        self.channels: list[Any] = list(channels or [])
         definitions = [*(agents or ()), *(tools or ()), *(workflows or ())]
         self._definitions = {definition.id: definition for definition in definitions}
         self._settings = settings_from(
