@@ -27,7 +27,7 @@ import orjson
 import polos.errors
 from polos.clock import Clock, SystemClock, uuid7
 from polos.engine.json import Json
-from polos.errors import ClientTimeout, CommandRefused, EngineNotRunning, PolosUsageError
+from polos.errors import ClientTimeout, CommandRefused, EngineNotRunning, NotAPolosStore, PolosUsageError
 from polos.runtime.following import LogMoves
 from polos.store.inbox import Inbox
 from polos.store.log import Log, Reader
@@ -317,14 +317,15 @@ def connect(
         StoreFormatTooNew: a newer polos wrote it.
     """
     from polos.store.directory import open_store
-    from polos.store.format import FORMAT_FILE
 
-    if not Path(data_dir, FORMAT_FILE).exists():
-        open_store(data_dir, clock=clock).close()
     # A client never writes the log: an LMDB write transaction of a stopped client would hold up the owner.
-    return StoreConnection(
-        open_store(data_dir, read_only=True, clock=clock), clock=clock, timeout_seconds=timeout_seconds
-    )
+    try:
+        store = open_store(data_dir, read_only=True, clock=clock)
+    except NotAPolosStore:
+        # There is none, or one that is being made at this moment, or one whose maker was killed half way.
+        open_store(data_dir, clock=clock).close()
+        store = open_store(data_dir, read_only=True, clock=clock)
+    return StoreConnection(store, clock=clock, timeout_seconds=timeout_seconds)
 
 
 def _given(answer: Answer) -> Answer:
