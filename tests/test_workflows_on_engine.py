@@ -30,7 +30,7 @@ from polos import (
 )
 from polos.context import current_context
 from polos.errors import ExecutionCancelledError, PolosUsageError, UpdateRejected
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class Greeting(BaseModel):
@@ -371,3 +371,60 @@ def test_the_first_argument_may_be_the_directory(tmp_path: Path):
     assert ("shop", tmp_path) == ((polos := Polos("shop", data_dir=tmp_path)).project_id, polos.data_dir)
     with pytest.raises(PolosUsageError, match="given twice"):
         Polos("./data", data_dir=tmp_path)
+
+
+def test_state_is_there_from_the_start(play: Any):
+    """What `ctx.state` begins with, defaults included, is recorded before anything changed it."""
+
+    @workflow(state_schema=Counter)
+    async def waits(ctx: WorkflowContext) -> None:
+        await ctx.step.wait_for_signal("go")
+
+    async def program(polos: Polos) -> list[Any]:
+        plain, given = await waits.invoke(polos), await waits.invoke(polos, initial_state={"count": 7})
+        return [await plain.query(), await given.query()]
+
+    assert [{"count": 0}, {"count": 7}] == play(program)
+
+
+def test_defaults_are_taken_once(play: Any):
+    """A run begins with the same state in replay, also if a default gives something else by then."""
+    numbers = iter([1] * 8)
+
+    class Ticket(WorkflowState):
+        number: int = Field(default_factory=lambda: next(numbers))
+
+    @workflow(state_schema=Ticket)
+    async def draws(ctx: WorkflowContext) -> int:
+        await ctx.step.wait_for_signal("go")
+        return int(ctx.state.number)
+
+    async def begin(polos: Polos) -> str:
+        return (await draws.invoke(polos)).id
+
+    run = play(begin)
+    numbers = iter([2] * 8)
+
+    async def end(polos: Polos) -> Any:
+        await polos.signal(run, "go")
+        return [event.data async for event in events.stream_workflow(polos, "draws", run)][-1]["result"]
+
+    assert 1 == play(end)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_state_that_does_not_fit_fails_the_run(play: Any, deterministic: bool, caplog: pytest.LogCaptureFixture):
+    """A wrong initial state fails that run, once and with the reason; the engine and other runs go on."""
+
+    @workflow(state_schema=Counter, deterministic=deterministic)
+    async def counts(ctx: WorkflowContext) -> int:
+        return int(ctx.state.count)
+
+    async def program(polos: Polos) -> Any:
+        with pytest.raises(RuntimeError, match=r"is no Counter: 1 validation error"):
+            await counts.run(polos, initial_state={"count": "many"})
+        (run,) = await polos.list_executions(workflow_id="counts")
+        return run["retry_count"], await counts.run(polos, initial_state={"count": 3})
+
+    assert (0, 3) == play(program)
+    assert [] == [record.message for record in caplog.records if "bug in polos" in record.message]

@@ -52,6 +52,7 @@ class BeginRun:
     code: str | None = None
     python: str | None = None
     direct: bool = False
+    state: Json = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,7 +83,9 @@ def _begin(state: RunState, command: c.BeginRun, _now_us: int) -> Decision:
         attempt = state.attempt + 1
     else:
         return _nothing()
-    started = e.RunStarted(attempt=attempt, code=command.code, python=command.python, direct=command.direct)
+    started = e.RunStarted(
+        attempt=attempt, code=command.code, python=command.python, direct=command.direct, state=command.state
+    )
     return Decision([started])
 
 

@@ -76,6 +76,7 @@ class RunStarted:
     code: str | None = None  # digest under which `CodeRegistered` keeps the sources
     python: str | None = None
     direct: bool = False  # the body may do I/O itself; it isn't replayed but looks finished work up by name
+    state: Json = None  # what `ctx.state` begins with, where the workflow says more than the run was created with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

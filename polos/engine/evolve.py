@@ -183,7 +183,8 @@ def _run_started(state: RunState, event: e.RunStarted, time_us: int) -> None:
     state.code = event.code
     state.python = event.python
     state.patches.clear()
-    state.state_value = dict(state.initial_state) if isinstance(state.initial_state, dict) else None
+    state.attempt_state = state.initial_state if event.state is None else event.state
+    state.state_value = dict(state.attempt_state) if isinstance(state.attempt_state, dict) else None
     for op in state.ops.values():
         op.claimed = False
     if state.started_us is None:

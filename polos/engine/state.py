@@ -284,6 +284,7 @@ class RunState:
     seen_version: int = 0  # of the last fact on which the code asked for something: it has seen that one
     result_type: str | None = None
     initial_state: Json = None
+    attempt_state: Json = None  # what `ctx.state` began with in this attempt
     state_value: dict[str, Any] | None = None
     ops: dict[str, Op] = field(default_factory=dict[str, Op])
     busy: int = 0  # open requests that keep the run `running`

@@ -68,7 +68,8 @@ class Activations:
             self._engine.decide_on(unit, resident, c.Readmit(by="engine"))
         definition = self._engine.bodies.describe(state.workflow)
         self._engine.intake.register_code(unit, state.workflow, definition)
-        begun = c.BeginRun(code=definition.code, python=definition.python, direct=definition.direct)
+        first = self._engine.bodies.first_state(state)
+        begun = c.BeginRun(code=definition.code, python=definition.python, direct=definition.direct, state=first)
         if self._engine.decide_on(unit, resident, begun):
             if resident.code is not None:
                 resident.code.discard()

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from polos import values
 from polos.context import ContinueAsNew, WorkflowContext
 from polos.engine import events as e
@@ -21,7 +23,7 @@ from polos.engine.commands import Request
 from polos.engine.json import Json
 from polos.engine.retry import next_delay_us, retryable
 from polos.engine.state import Phase, RunState
-from polos.errors import PolosUsageError, StepExecutionError, WorkflowNeverWaits
+from polos.errors import PolosUsageError, StepExecutionError, ValueRefused, WorkflowNeverWaits
 from polos.replay.driver import Driver
 from polos.replay.facts import Earlier, Outcome
 from polos.runtime.code import describe_code
@@ -98,6 +100,23 @@ class Bodies:
             self._described[id(found)] = known
         return known
 
+    def first_state(self, state: RunState) -> Json:
+        """
+        Give what `ctx.state` of a run begins with; None if the workflow says nothing about it.
+
+        It is recorded, so that everybody sees it from the first moment, and replay begins with it whatever a default
+        gives by then.
+        """
+        workflow = self._get(state.workflow)
+        if workflow.state_schema is None:
+            return None
+        try:
+            first = _context(state, workflow.state_schema, state.initial_state, None).dump_state()
+            _context(state, workflow.state_schema, first, None)
+        except Exception:  # noqa: BLE001  # validators and defaults are the program's; the body fails by it, and says so
+            return None
+        return first
+
     def make(self, engine: Engine, resident: Resident, *, python: str | None) -> RunCode:
         """Make the code of a run's current attempt; nothing runs yet."""
         workflow = self._get(resident.state.workflow)
@@ -154,6 +173,27 @@ def _earlier(engine: Engine, resident: Resident) -> Earlier:
     )
 
 
+def _context(
+    state: RunState, schema: type[BaseModel] | None, first: Json, port: Driver | DirectCode | None
+) -> WorkflowContext:
+    return WorkflowContext(
+        state.workflow,
+        state.run,
+        state.deployment,
+        state.session,
+        state.user,
+        state.parent,
+        state.root,
+        state.root_workflow,
+        state.retries,
+        dt.datetime.fromtimestamp(state.created_us / 1e6, tz=dt.UTC),
+        state.kind,
+        state_schema=schema,
+        initial_state=first if isinstance(first, dict) else None,
+        port=port,
+    )
+
+
 class _Body:
     """One attempt's body: context, main coroutine, and what its end means."""
 
@@ -165,26 +205,19 @@ class _Body:
         self._resident = resident
         self._workflow = workflow
         self._port = port
-        state = resident.state
-        self.context = WorkflowContext(
-            state.workflow,
-            state.run,
-            state.deployment,
-            state.session,
-            state.user,
-            state.parent,
-            state.root,
-            state.root_workflow,
-            state.retries,
-            dt.datetime.fromtimestamp(state.created_us / 1e6, tz=dt.UTC),
-            state.kind,
-            state_schema=workflow.state_schema,
-            initial_state=state.initial_state if isinstance(state.initial_state, dict) else None,
-            port=port,
-        )
+        self._refused: ValueRefused | None = None
+        state, schema = resident.state, workflow.state_schema
+        try:
+            self.context = _context(state, schema, state.attempt_state, port)
+        except Exception as error:  # noqa: BLE001  # validators and defaults are the program's own code
+            name = getattr(schema, "__name__", schema)
+            self._refused = ValueRefused(f"the state that the run begins with is no {name}: {error}")
+            self.context = _context(state, None, None, port)
 
     async def main(self) -> Any:
         """Run the body."""
+        if self._refused is not None:
+            raise self._refused
         return await self._workflow.body(self.context, self._resident.input)
 
     def encode(self, value: Any) -> tuple[Json, str | None]:
