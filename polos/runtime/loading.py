@@ -18,7 +18,10 @@ from polos.engine.projections import run_stream
 from polos.engine.state import ENDED, Phase, RunState
 from polos.errors import PolosUsageError, UnknownRun
 from polos.replay.divergence import Divergence
+from polos.replay.driver import Driver
 from polos.replay.facts import Fact
+from polos.replay.requests import name_of
+from polos.runtime.ports import RunCode
 from polos.runtime.unit import Resident, Unit, Work
 from polos.store.log import Version
 
@@ -33,12 +36,12 @@ _log = logging.getLogger("polos")
 Stored = tuple[e.Event, int, int]
 
 
-def replay(code: object, events: list[Stored], *, attempt_version: int) -> list[Fact]:
+def replay(code: RunCode, events: list[Stored], *, attempt_version: int) -> list[Fact]:
     """
     Run code on the facts of an attempt that it had already seen.
 
     Args:
-        code: a `RunCode` that was just made.
+        code: was just made.
         events: the whole stream.
         attempt_version: version of the attempt's `RunStarted`.
 
@@ -48,6 +51,8 @@ def replay(code: object, events: list[Stored], *, attempt_version: int) -> list[
     Raises:
         Divergence: the code asks for something else than what is recorded.
     """
+    if not isinstance(code, Driver):
+        raise Divergence(cause=attempt_version, recorded="a deterministic body", asked="none any more", line=None)
     facts: list[Fact] = []
     by_cause: dict[int, list[e.Event]] = {}
     last_cause = 0
@@ -62,9 +67,10 @@ def replay(code: object, events: list[Stored], *, attempt_version: int) -> list[
                 fact.source, _, fact.source_position = events[event.version - 1]
             facts.append(fact)
     unseen: list[Fact] = []
+    code.foresee({name_of(fact.event): fact.version for fact in facts})
     for fact in facts:
         if fact.version <= last_cause:
-            code.activate(fact, recorded=by_cause.get(fact.version, ()))  # type: ignore[attr-defined]  # a RunCode
+            code.activate(fact, recorded=by_cause.get(fact.version, ()))
         else:
             unseen.append(fact)
     return unseen
