@@ -86,8 +86,7 @@ class Driver:
         self.run = run
         self.cause = 0
         self.fact_us = start_us
-        self.replaying = False
-        self.forced = False
+        self.replaying = self.forced = False
         self.pending: dict[str, Pending] = {}
         self.outcome: Outcome | None = None
         self.differences: list[Difference] = []
@@ -103,8 +102,7 @@ class Driver:
         self._expected: dict[tuple[str, str], list[e.Event]] = {}
         self._answers: Mapping[str, int] = {}
         self._reused: set[str] = set()  # requests that an earlier attempt's answers answer, until they are delivered
-        self._dead = False
-        self._ending = False
+        self._dead = self._ending = False
         self._cancel_by: str | None = None
         self._body: Callable[[], Coroutine[Any, Any, Any]] | None = None
         self._finish: Callable[[Outcome, int], Request] | None = None
