@@ -26,6 +26,9 @@ __all__ = ["SIGNALS_KEPT_MAX", "Decision", "created_to_json", "decide"]
 # How many resumes or signals of one key a run keeps while nobody waits for them (polos-api D30).
 SIGNALS_KEPT_MAX = 100
 
+# The cause of what wasn't asked for by code: no fact has this version.
+NOT_CODE = 0
+
 
 @dataclass(slots=True)
 class Decision:
@@ -189,10 +192,11 @@ def created_to_json(created: e.RunCreated) -> dict[str, Json]:
     return found
 
 
-def _cancelled(state: RunState, decision: Decision, *, by: str, cause: int) -> Decision:
-    ending = _Ending(state, decision, cause=cause)
+def _cancelled(state: RunState, decision: Decision, *, by: str) -> Decision:
+    """Close a run whose code isn't asked: nothing of it is caused by a fact that replay would have to deliver."""
+    ending = _Ending(state, decision, cause=NOT_CODE)
     ending.close_everything(set(), cancel_children=True)
-    ending.finish(e.RunCancelled(cause=cause, by=by))
+    ending.finish(e.RunCancelled(cause=NOT_CODE, by=by))
     return decision
 
 
@@ -205,10 +209,10 @@ def _request_cancel(state: RunState, command: c.RequestCancel, now_us: int) -> D
         e.CancelRequested(by=command.by, grace_due_us=now_us + command.grace_us, reason=command.reason)
     ])  # fmt: skip
     if state.phase in (Phase.QUEUED, Phase.BACKOFF):
-        return _cancelled(state, decision, by=command.by, cause=state.version + 1)
+        return _cancelled(state, decision, by=command.by)
     # Children that the code awaits are cancelled when it stops awaiting them; the others now.
     awaited = {op.child for op in state.ops.values() if op.kind is OpKind.CHILD}
-    ending = _Ending(state, decision, cause=state.version + 1)
+    ending = _Ending(state, decision, cause=NOT_CODE)
     for child in state.children:
         if child not in awaited:
             ending.message("cancel", child, {"by": "parent"})
@@ -219,7 +223,7 @@ def _force_cancel(state: RunState, command: c.ForceCancel, _now_us: int) -> Deci
     if state.phase is not Phase.CANCELLING:
         return _nothing()
     if command.close:
-        return _cancelled(state, Decision(), by=state.cancelled_by or command.by, cause=state.version)
+        return _cancelled(state, Decision(), by=state.cancelled_by or command.by)
     return _nothing() if state.cancel_forced else Decision([e.CancelForced(by=command.by)])
 
 
