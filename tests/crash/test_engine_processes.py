@@ -11,6 +11,7 @@ import asyncio
 import os
 import platform
 import signal
+import threading
 import traceback
 from typing import Any, Self
 
@@ -20,12 +21,13 @@ from polos import Polos, PolosClient, Worker, workflow
 from polos.clock import SystemClock
 from polos.engine import events as e
 from polos.errors import StoreInUse
+from polos.points import arm
 from polos.store.format import format_content
 
 from tests.crash import engine_checks as checks
 from tests.crash.children import fork, in_child
 from tests.crash.engine_lives import light
-from tests.crash.load import effect, quick, witness
+from tests.crash.load import effect, large, quick, witness
 from tests.crash.scenes import checked, engine_on, play, until
 
 
@@ -358,6 +360,49 @@ def test_clock_that_jumps(tmp_path, back):
         return [len(list(found.events(kind))) for kind in (e.TimerStarted, e.TimerFired, e.TimerCancelled)]
 
     assert [9, 9, 0] == in_child(fired)
+    checked(tmp_path, *checks.CHECKS)
+
+
+@workflow(id="heavy")
+async def heavy(ctx, payload: dict) -> int:
+    """Have a large result."""
+    return len(await ctx.step.run("large", large))
+
+
+@workflow(id="asks")
+async def asks(ctx, payload: dict) -> Any:
+    """Wait for an answer."""
+    return (await ctx.step.suspend("ask", {})).data
+
+
+def test_clock_set_back_behind_an_overtaken_record(tmp_path):
+    """The last record of a log need not be the newest: one that waited for its blob is older, and time still stands."""
+    may_go = threading.Event()
+
+    async def first() -> None:
+        async with engine_on(tmp_path, record_sources=False) as polos:
+            ledger = witness.use(tmp_path, "first", polos.engine.store.log)
+            arm(lambda point: may_go.wait() if point == "blob_before_append" else None)
+            run = await heavy.invoke(polos, {})
+            await until(lambda: ledger.lines("done") and polos.engine._in_flight)
+            other = await asks.invoke(polos, {})
+            ledger.note("created", other.id)
+            await until(lambda: len(polos.engine._in_flight) == 1)
+            may_go.set()
+            await polos._wait_ended(run.id)
+
+    async def second() -> None:
+        clock = Movable()
+        clock.by_us = -3_600_000_000
+        async with engine_on(tmp_path, clock=clock) as polos:
+            witness.use(tmp_path, "second", polos.engine.store.log)
+            (row,) = await polos.list_executions(workflow_id="asks")
+            await polos.resume("asks", row["id"], "ask", "yes")
+            await polos._wait_ended(row["id"])
+
+    play(first)
+    play(second)
+
     checked(tmp_path, *checks.CHECKS)
 
 
