@@ -129,7 +129,7 @@ sleeve: Step execution failed after 0 retries: sleeve.txt is no picture
 2 seats for Ada
 table for Ada now has 5 seats
 refused: no table has 12 seats
-5
+{'name': 'for Ada', 'seats': 5}
 5 came
 """),
     "patterns/continue_as_new.py": Said("ended in round 3\n3 runs, each with a short history"),

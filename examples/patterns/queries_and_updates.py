@@ -41,7 +41,7 @@ async def main() -> None:
             await handle.update("seats", 12)
         except UpdateRejected as refused:
             print(f"refused: {refused}")
-        print((await handle.query())["seats"])
+        print(await handle.query())
         await handle.signal("arrived")
         async for event in events.stream_workflow(polos, "reservation", handle.id):
             if event.event_type == "workflow_finish":
