@@ -144,10 +144,9 @@ class Unit:
         stream = run_stream(state.run)
         if stream not in self.expected:
             self.expected[stream] = Version(state.version)
-        if state.last_time_us > self.now_us:
-            # The last record of a log need not be its newest (one that waits for its blob is overtaken), so an engine
-            # that starts under a clock that was set back can be behind some runs.
-            self.now_us = state.last_time_us
+        # The last record of a log need not be its newest (one that waits for its blob is overtaken), so an engine that
+        # starts under a clock that was set back can be behind some runs.
+        self.now_us = max(self.now_us, state.last_time_us)
         self._record(stream, event)
         advance(state, event, time_us=self.now_us, rows=self.rows)
         self.residents[state.run] = resident

@@ -382,7 +382,12 @@ def test_clock_set_back_behind_an_overtaken_record(tmp_path):
     async def first() -> None:
         async with engine_on(tmp_path, record_sources=False) as polos:
             ledger = witness.use(tmp_path, "first", polos.engine.store.log)
-            arm(lambda point: may_go.wait() if point == "blob_before_append" else None)
+
+            def hold(point: str) -> None:
+                if point == "blob_before_append":
+                    may_go.wait()
+
+            arm(hold)
             run = await heavy.invoke(polos, {})
             await until(lambda: ledger.lines("done") and polos.engine._in_flight)
             other = await asks.invoke(polos, {})
