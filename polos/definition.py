@@ -103,7 +103,7 @@ class Workflow(Generic[ResultT_co]):
         is_schedulable: whether a schedule may start it.
         retries: when a failed attempt of a run is followed by another.
         run_timeout_seconds: after which a run is cancelled, if nothing else is said when it is started.
-        cancel_grace_seconds: how long a cancelled run may clean up.
+        cancel_grace_seconds: how long a cancelled run may clean up; None for the engine's setting.
         deterministic: whether an async body is replayed.
         direct: whether the body may do I/O itself and begins anew after a crash.
         tags: tags of every run.
@@ -130,7 +130,7 @@ class Workflow(Generic[ResultT_co]):
         *,
         retries: RetryPolicy | None = None,
         run_timeout_seconds: float | None = None,
-        cancel_grace_seconds: float = 120,
+        cancel_grace_seconds: float | None = None,
         deterministic: bool = True,
         tags: Sequence[str] = (),
         activation_callbacks_max: int | None = None,
@@ -154,7 +154,7 @@ class Workflow(Generic[ResultT_co]):
         self.state_schema = state_schema
         self.retries: RetryPolicy = RETRIES if retries is None else retries
         self.run_timeout_seconds = run_timeout_seconds
-        self.cancel_grace_seconds = cancel_grace_seconds
+        self.cancel_grace_seconds: float | None = cancel_grace_seconds
         self.deterministic = deterministic
         self.tags: tuple[str, ...] = _tags(tags)
         self.activation_callbacks_max = activation_callbacks_max
@@ -167,7 +167,7 @@ class Workflow(Generic[ResultT_co]):
             raise ValueError(f"batch_size must be at least 1, it is {self.batch_size!r}")
         positive("batch_timeout_seconds", self.batch_timeout_seconds)
         positive("run_timeout_seconds", self.run_timeout_seconds)
-        if not 0 <= self.cancel_grace_seconds <= SECONDS_MAX:
+        if self.cancel_grace_seconds is not None and not 0 <= self.cancel_grace_seconds <= SECONDS_MAX:
             raise ValueError(f"cancel_grace_seconds must not be negative, it is {self.cancel_grace_seconds!r}")
         if self.activation_callbacks_max is not None and self.activation_callbacks_max < 1:
             raise ValueError(f"activation_callbacks_max must be at least 1, it is {self.activation_callbacks_max!r}")
@@ -404,7 +404,7 @@ def workflow(  # the order that programs use
     output_schema: object = None,
     retries: RetryPolicy | None = None,
     run_timeout_seconds: float | None = None,
-    cancel_grace_seconds: float = 120,
+    cancel_grace_seconds: float | None = None,
     deterministic: bool = True,
     tags: Sequence[str] = (),
     activation_callbacks_max: int | None = None,
@@ -437,8 +437,9 @@ def workflow(id: Any = None, description: Any = None, queue: object = None, *res
             such events), `schedule` (cron text, dict, True for "later", False for "never"), `on_start` and `on_end`
             (hooks), `state_schema` (model of `ctx.state`), `output_schema` (type of the result, instead of the return
             annotation), `retries` (policy for attempts of a run; two more at once by default),
-            `run_timeout_seconds`, `cancel_grace_seconds` (time for cleaning up, 120), `deterministic` (False for a
-            body that does I/O itself and begins anew after a crash), `tags`, `activation_callbacks_max`.
+            `run_timeout_seconds`, `cancel_grace_seconds` (time for cleaning up; the engine's setting, 120, by default),
+            `deterministic` (False for a body that does I/O itself and begins anew after a crash), `tags`,
+            `activation_callbacks_max`.
 
     Returns:
         A `Workflow`, not a function.

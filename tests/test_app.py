@@ -6,7 +6,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from polos import Polos
+from polos import Polos, WorkflowContext, registry, workflow
+from polos.engine import events as e
 from polos.errors import StoreInUse
 from polos.store.directory import open_store
 
@@ -41,3 +42,25 @@ def test_a_refused_engine_leaves_the_marks_of_the_owner(tmp_path: Path):
     before, after = asyncio.run(main())
 
     assert before == after
+
+
+@pytest.mark.parametrize(("own", "grace_seconds"), [(None, 7), (3, 3), (0, 0)])
+def test_the_grace_of_a_cancellation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: float | None, grace_seconds: int
+):
+    """A workflow without a grace of its own has that of the engine."""
+    monkeypatch.setattr(registry, "_workflows", {})
+
+    @workflow(cancel_grace_seconds=own)
+    async def stays(ctx: WorkflowContext) -> None:
+        await ctx.step.wait_for_signal("never")
+
+    async def main() -> list[tuple[e.Event, int, int]]:
+        async with Polos(data_dir=tmp_path / "data", cancel_grace_seconds=7) as polos:
+            handle = await stays.invoke(polos)
+            await handle.cancel()
+            return polos.engine.loader.events(handle.id)
+
+    (asked,) = [(event, time_us) for event, time_us, _ in asyncio.run(main()) if isinstance(event, e.CancelRequested)]
+
+    assert asked[0].grace_due_us - asked[1] == grace_seconds * 1_000_000

@@ -255,13 +255,13 @@ def test_subclasses_of_the_context_are_contexts():
 
 
 def test_settings_have_the_defaults_of_polos():
-    """Nothing said: a queue of its own, no schedule, no hooks, two retries at once, two minutes for cleaning up."""
+    """Nothing said: a queue of its own, no schedule, no hooks, two retries at once, the engine's grace."""
     made: Workflow = workflow(lambda ctx: None)
 
     assert (made.queue_name, made.queue_concurrency_limit, made.trigger_on_event) == (None, None, None)
     assert (made.batch_size, made.batch_timeout_seconds, made.schedule, made.is_schedulable) == (1, None, None, False)
     assert (made.on_start, made.on_end, made.state_schema, made.output_schema) == ([], [], None, None)
-    assert (made.run_timeout_seconds, made.cancel_grace_seconds, made.tags) == (None, 120, ())
+    assert (made.run_timeout_seconds, made.cancel_grace_seconds, made.tags) == (None, None, ())
     assert made.retries == RETRIES
     assert (RETRIES.max_retries, RETRIES.base_delay_seconds) == (2, 0)
     assert RETRIES.non_retryable == (StepExecutionError, PolosUsageError)
