@@ -10,9 +10,17 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from dataclasses import fields
 
 import polos
 import pytest
+from polos.children import INITIAL_STATE_BYTES_MAX
+from polos.engine.decide import SIGNALS_KEPT_MAX
+from polos.runtime.performer import TRACEBACK_CHARACTERS_MAX
+from polos.runtime.reads import LIMIT_MAX
+from polos.runtime.settings import Settings
+from polos.store.inbox_dir import COMMAND_BYTES_MAX
+from polos.value_checks import DEPTH_MAX
 
 from tests import tidy
 from tests.tidy import ROOT
@@ -126,3 +134,32 @@ def test_public_names_are_shown():
             silent.append(name)
 
     assert [] == silent
+
+
+def test_settings_are_documented():
+    """Each setting of an engine stands on its page with its default, and each variable that polos reads."""
+    page = read("docs/settings.md")
+    settings = dict(re.findall(r"^\| `([a-z_]+)` \| `([^`]+)` \|", page, flags=re.MULTILINE))
+    source = "".join(read(str(path)) for path in tidy.python_files("polos"))
+    variables = set(re.findall(r"\bPOLOS_[A-Z_]+[A-Z]\b", source))
+
+    assert {spec.name: repr(spec.default).replace("'", '"') for spec in fields(Settings)} == settings
+    assert variables == set(re.findall(r"`(POLOS_\w+)`", page))
+
+
+@pytest.mark.parametrize(
+    ("shown", "limit"),
+    [
+        ("for them | 100 |", SIGNALS_KEPT_MAX),
+        ("as JSON", INITIAL_STATE_BYTES_MAX >> 20),
+        ("| 64 MiB |", COMMAND_BYTES_MAX >> 20),
+        ("| 128 |", DEPTH_MAX),
+        ("| 10,000 |", LIMIT_MAX),
+        ("| 20,000 characters |", TRACEBACK_CHARACTERS_MAX),
+    ],
+)
+def test_limits_are_documented(shown, limit):
+    """The limits on the page are those of the code."""
+    (line,) = [line for line in read("docs/settings.md").splitlines() if shown in line]
+
+    assert str(limit) in line.replace(",", "")
