@@ -23,7 +23,7 @@ from polos.engine.commands import Request
 from polos.engine.json import Json
 from polos.engine.retry import next_delay_us, retryable
 from polos.engine.state import Phase, RunState
-from polos.errors import PolosUsageError, StepExecutionError, ValueRefused, WorkflowNeverWaits
+from polos.errors import ExecutionCancelledError, PolosUsageError, StepExecutionError, ValueRefused, WorkflowNeverWaits
 from polos.replay.driver import Driver
 from polos.replay.facts import Earlier, Outcome
 from polos.runtime.code import describe_code
@@ -234,7 +234,8 @@ class _Body:
             return self._completed(outcome.result, cause)
         if isinstance(error, ContinueAsNew):
             return self._continued(error, cause)
-        if isinstance(error, asyncio.CancelledError):
+        # ExecutionCancelledError ends a body only when the engine closes the run: that is a cancellation, too.
+        if isinstance(error, asyncio.CancelledError | ExecutionCancelledError):
             return Request(event=e.RunCancelled(cause=cause, by=self._port.cancel_by or "body"))
         return Request(event=self._failed(error, cause))
 
