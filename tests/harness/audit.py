@@ -1,0 +1,170 @@
+"""
+Reads over the engine's shoulder, commit by commit.
+
+What a commit adds is folded at once, and every invariant that can be seen from the log is looked at when it could
+first be broken. An `Audit` knows nothing of the engine's memory. It is told of commits by the log itself, so it also
+sees the ones whose outcome the engine never learned.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from typing import final
+
+from polos.engine import events as e
+from polos.engine.codec import decode
+from polos.engine.evolve import evolve
+from polos.engine.projections import RUN_PREFIX, Changes, Rows, advance, system_rows
+from polos.engine.state import ENDED, DebtKind, RunState
+from polos.store.log import Log, Position
+
+__all__ = ["Audit", "Stored"]
+
+Stored = tuple[e.Event, int, int]  # event, time in microseconds, position: as `polos.runtime.loading` has it
+
+
+@final
+class Audit:
+    """
+    What a log says, folded record by record.
+
+    Attributes:
+        histories: each run's stream.
+        states: each run, folded.
+        cuts: each run's versions at which a commit ended: where a crash may have cut it off.
+        rows: the rows that the log must have.
+        diverged: reports of runs whose code didn't fit.
+        violations: what was seen that must not be.
+    """
+
+    def __init__(self, log: Log) -> None:
+        """Read a log from its beginning, and on with each commit."""
+        self._log = log
+        self._head = Position(0)
+        self._time_us = 0
+        self.histories: dict[str, list[Stored]] = {}
+        self.states: dict[str, RunState] = {}
+        self.cuts: dict[str, list[int]] = {}
+        self.rows: Rows = {}
+        self.diverged: list[e.RunDiverged] = []
+        self.violations: list[str] = []
+        self._requests: dict[tuple[str, str], e.StepScheduled] = {}
+        self._ended: set[tuple[str, str]] = set()
+        self._begun: Counter[tuple[str, str]] = Counter()
+        self._heard: set[str] = set()
+        self.catch_up(self._head)
+        log.subscribe(self.catch_up)
+
+    def catch_up(self, _position: Position) -> None:
+        """Fold what is new."""
+        grown: set[str] = set()
+        with self._log.reader() as reader:
+            for record in reader.records(after=self._head):
+                self._head = record.position
+                event = decode(record.type, record.schema_version, record.payload)
+                self._take(record.stream, event, record.time_us, record.position)
+                if record.stream.startswith(RUN_PREFIX):
+                    grown.add(record.stream.removeprefix(RUN_PREFIX))
+        for run in grown:
+            self.cuts.setdefault(run, []).append(self.states[run].version)
+
+    def _take(self, stream: str, event: e.Event, time_us: int, position: int) -> None:
+        assert time_us >= self._time_us, "recorded time never goes back"
+        self._time_us = time_us
+        changes: Changes = {}
+        if stream.startswith(RUN_PREFIX):
+            run = stream.removeprefix(RUN_PREFIX)
+            self.histories.setdefault(run, []).append((event, time_us, position))
+            state = self.states.setdefault(run, RunState(run=run))
+            advance(state, event, time_us=time_us, rows=changes)
+            self._look(state, event)
+        else:
+            changes.update(system_rows(event))
+        for key, value in changes.items():
+            if value is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = value
+
+    def _look(self, state: RunState, event: e.Event) -> None:
+        match event:
+            case e.StepScheduled():
+                self._requests[state.run, event.name] = event
+            case e.StepAttemptStarted():
+                self._begun[state.run, event.name] += 1
+            case e.StepCompleted() | e.StepFailed() | e.StepResolved():
+                if isinstance(event, e.StepResolved) and event.outcome == "not_done":
+                    return
+                step = (state.run, event.name)
+                assert step not in self._ended, f"E3: {step} ended twice"
+                self._ended.add(step)
+            case e.RunDiverged():
+                self.diverged.append(event)
+            case e.SignalReceived():
+                self._heard.add(event.signal_id)
+            case e.WaitSatisfied():
+                self._heard.add(event.event_id or "")
+            case e.UpdateReceived():
+                self._heard.add(event.update_id)
+            case _:
+                pass
+        if state.phase in ENDED:
+            kinds = {debt.kind for debt in state.owed.values()}
+            assert kinds <= {DebtKind.DELIVER}, f"E4: run {state.run} ended and owes {kinds}"
+
+    # ---------------------------------------------------------------------------------- what tests ask
+
+    def may_call(self, run: str, name: str, number: int, *, pure: bool = False) -> None:
+        """
+        Look whether a step's function may be called now; what is wrong is kept, for it is no failure of the step.
+
+        Args:
+            run: its run.
+            name: its name.
+            number: which call of this step it is, from 1.
+            pure: whether it has no effect on the world, so that its intent needn't be durable.
+        """
+        asked = self._requests.get((run, name))
+        what = f"call {number} of step {name} of run {run}"
+        if asked is None and not pure:
+            self.violations.append(f"{what} comes before its intent is durable")
+        if (run, name) in self._ended:
+            self.violations.append(f"E8: {what} comes after it has ended")
+        if run in self.states and self.states[run].phase in ENDED:
+            self.violations.append(f"E4: {what} comes after the run has ended")
+        if asked is not None and asked.effect == "at_most_once" and number > self._begun[run, name]:
+            self.violations.append(f"{what}: only {self._begun[run, name]} attempts are recorded")
+
+    def heard(self, message: str) -> bool:
+        """Tell whether a signal, a resume or an update is recorded, by its id."""
+        return message in self._heard
+
+    def living(self) -> list[str]:
+        """Give the runs that haven't ended, in order of creation."""
+        return [run for run, state in self.states.items() if state.phase not in ENDED]
+
+    def end_of(self, run: str) -> e.Event | None:
+        """Give the event that ended a run."""
+        last = [event for event, _, _ in self.histories[run] if isinstance(event, _ENDS)]
+        assert len(last) <= 1, f"run {run} ended {len(last)} times"
+        return last[0] if last else None
+
+    def check_rows(self) -> None:
+        """Check that the log's rows are those of the fold (L6)."""
+        with self._log.reader() as reader:
+            found = dict(reader.rows())
+        assert self.rows == found, "L6: rows differ from the fold"
+
+    def check_folding(self, run: str) -> None:
+        """Check that folding a run in any way gives the same state (E5), on copies all the way (E1)."""
+        state = RunState(run=run)
+        for event, time_us, _ in self.histories[run]:
+            kept = copy.deepcopy(state)
+            after = evolve(copy.deepcopy(state), event, time_us=time_us)
+            assert kept == state, "evolve changed what it wasn't given"
+            state = after
+        assert self.states[run] == state, "E5"
+
+
+_ENDS = (e.RunCompleted, e.RunFailed, e.RunCancelled, e.RunContinued)

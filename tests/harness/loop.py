@@ -1,0 +1,109 @@
+"""
+The program's event loop, on virtual time and on one thread.
+
+asyncio's own selector loop, with three things replaced. Its clock is a `VirtualClock`. Where it would wait for the
+operating system it has found out that nothing is ready; that is the moment to let time pass up to whatever comes
+next, or to stop if nothing does. And what would go to a thread is done at once, because a thread ends when it likes.
+
+So a run of the loop is a function of the program and the seed, however long it lasts on the virtual clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable
+from typing import Any, TypeVarTuple, Unpack, final
+
+from tests.harness.clock import VirtualClock
+
+__all__ = ["SimulatedLoop"]
+
+_Ts = TypeVarTuple("_Ts")
+
+
+@final
+class _Waiting(selectors.DefaultSelector):
+    """A selector that never waits: it asks the loop what to do instead."""
+
+    idle: Callable[[float | None], None]
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or timeout > 0:
+            self.idle(timeout)
+        return []
+
+
+@final
+class SimulatedLoop(asyncio.SelectorEventLoop):
+    """
+    A loop that runs until nothing can happen any more.
+
+    Attributes:
+        world: whatever the code that runs on the loop may want to reach; see `tests.harness.world`.
+    """
+
+    def __init__(self, clock: VirtualClock, *, world: object = None) -> None:
+        """Run by a clock."""
+        selector = _Waiting()
+        selector.idle = self._idle
+        super().__init__(selector)
+        self.world = world
+        self._clock_of_world = clock
+        self._until_us: int | None = 0
+
+    def run_ready(self) -> None:
+        """Run what can happen now; no time passes."""
+        self.run_for(0)
+
+    def run_for(self, length_us: int | None) -> None:
+        """
+        Run, and let time pass when nothing else can happen.
+
+        Args:
+            length_us: for so long, 0 for no time at all; None until nothing happens any more.
+        """
+        now_us = self._clock_of_world.monotonic_us()
+        self._until_us = None if length_us is None else now_us + length_us
+        self.run_forever()
+
+    # --------------------------------------------------------------------------------- what asyncio calls
+
+    def time(self) -> float:
+        """Give the virtual monotonic time, in seconds."""
+        return self._clock_of_world.monotonic_us() / 1e6
+
+    def run_in_executor(self, executor: Any, func: Callable[[Unpack[_Ts]], Any], *args: *_Ts) -> asyncio.Future[Any]:
+        """Do at once what a thread would do."""
+        future: asyncio.Future[Any] = self.create_future()
+        try:
+            result = func(*args)
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+        return future
+
+    def _idle(self, timeout: float | None) -> None:
+        """Nothing is ready: let time pass up to the next moment at which something is, or stop."""
+        clock = self._clock_of_world
+        waits = [] if timeout is None else [max(1, round(timeout * 1e6))]
+        alarm_us = clock.next_us()
+        if alarm_us is not None:
+            waits.append(alarm_us)
+        now_us = clock.monotonic_us()
+        left_us = None if self._until_us is None else self._until_us - now_us
+        if not waits or (left_us is not None and min(waits) > left_us):
+            if left_us is not None:
+                clock.advance(left_us)
+            self.stop()
+            return
+        clock.advance(min(waits))
+        for alarm in clock.take_due():
+            if not alarm.cancelled:
+                self.call_soon(self._ring, alarm)
+
+    @staticmethod
+    def _ring(alarm: Any) -> None:
+        if not alarm.cancelled:
+            alarm.callback()

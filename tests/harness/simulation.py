@@ -1,0 +1,297 @@
+"""
+One engine after another on one store, in one thread, on virtual time.
+
+A `Simulation` is driven from plain code: each method lets the loop run as far as it says and returns. So a test, or
+Hypothesis, sits outside of the loop and orders what happens next: a command, an eviction, a crash, a failing disk.
+
+A crash drops the engine as a SIGKILL would: code, tasks, alarms and whatever was on its way are gone, the log keeps
+what is durable. It can come from outside, between two moments, or at a tick of the world (`World.crash_at`), inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Any, final
+
+from polos.clock import new_run_id
+from polos.definition import Workflow
+from polos.engine import events as e
+from polos.engine.decide import created_to_json
+from polos.engine.json import Json
+from polos.engine.projections import run_stream
+from polos.errors import PolosError, PolosInternalError
+from polos.runtime.bodies import Bodies
+from polos.runtime.engine import Engine
+from polos.runtime.settings import Settings
+from polos.runtime.starting import root_run
+from polos.store.faults import FaultPlan, FaultyLog
+
+from tests.harness.appender import SimulatedAppender
+from tests.harness.audit import Audit
+from tests.harness.clock import VirtualClock
+from tests.harness.loop import SimulatedLoop
+from tests.harness.store import MemoryStore
+from tests.harness.world import Crashed, World
+
+__all__ = ["Call", "Simulation"]
+
+QUIET = Settings(inbox_poll_seconds=0)  # an inbox that is looked at again and again would keep time from standing still
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """
+    A command on its way, and what became of it.
+
+    Attributes:
+        id: of the command.
+        command: what is asked.
+        reply: the outcome; None while there is none.
+        error: the refusal.
+    """
+
+    id: str
+    command: dict[str, Json]
+    reply: dict[str, Json] | None = None
+    error: BaseException | None = None
+    run: str = ""
+
+    @property
+    def answered(self) -> bool:
+        """Whether its outcome is known."""
+        return self.reply is not None or self.error is not None
+
+
+@dataclass(slots=True)
+class _Life:
+    engine: Engine
+    loop: SimulatedLoop
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+
+@final
+class Simulation:
+    """
+    An engine's world, held in one hand.
+
+    Attributes:
+        clock: its time.
+        world: what steps act upon.
+        audit: what the log says.
+        plan: when appends fail.
+        store: what the engines run on.
+    """
+
+    def __init__(
+        self,
+        workflows: Iterable[Workflow[Any]],
+        *,
+        seed: int = 0,
+        settings: Settings = QUIET,
+        store: MemoryStore | None = None,
+        latency_us_max: int = 0,
+        queue_units_max: int = 10_000,
+    ) -> None:
+        """
+        Make a world without an engine; `start` begins the first life.
+
+        Args:
+            workflows: what the engines know.
+            seed: from which all chance is drawn.
+            settings: of the engines.
+            store: to go on with; a new one otherwise.
+            latency_us_max: how long an append takes at most.
+            queue_units_max: how many units may wait to be appended.
+        """
+        self.clock = VirtualClock(seed=seed)
+        self.plan = FaultPlan()
+        self.store = MemoryStore() if store is None else store
+        if not isinstance(self.store.log, FaultyLog):
+            self.store.log = FaultyLog(self.store.log, self.plan)
+        self.audit = Audit(self.store.log)
+        self.world = World(clock=self.clock, chance=Random(seed), audit=self.audit)
+        self.workflows = {workflow.id: workflow for workflow in workflows}
+        self._settings = settings
+        self._appender = partial(
+            SimulatedAppender, world=self.world, latency_us_max=latency_us_max, queue_units_max=queue_units_max
+        )
+        self._life: _Life | None = None
+        self._numbers = 0
+        self.calls: list[Call] = []
+
+    def __enter__(self) -> Simulation:
+        """Begin the first life."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing behind."""
+        self.crash()
+
+    # --------------------------------------------------------------------------------------- lives
+
+    @property
+    def alive(self) -> bool:
+        """Whether an engine is running."""
+        return self._life is not None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that is running."""
+        assert self._life is not None, "an engine is running"
+        return self._life.engine
+
+    def start(self) -> None:
+        """Begin a life: a new engine goes on with what is in the store."""
+        assert self._life is None, "one engine at a time"
+        self.world.life += 1
+        loop = SimulatedLoop(self.clock, world=self.world)
+        bodies = Bodies(self.workflows.get)
+        engine = Engine(self.store, clock=self.clock, settings=self._settings, bodies=bodies, appender=self._appender)
+        life = self._life = _Life(engine, loop)
+        loop.set_exception_handler(lambda _loop, context: life.errors.append(context))
+        started = loop.create_task(engine.start())
+        self._run(0)
+        if self._life is life and started.done():
+            started.result()
+
+    def crash(self) -> None:
+        """End the life, as a SIGKILL does. Fine without one."""
+        life, self._life = self._life, None
+        if life is None:
+            return
+        engine, loop = life.engine, life.loop
+        loop.set_exception_handler(lambda _loop, _context: None)
+        tasks = asyncio.all_tasks(loop)
+        loop._ready.clear()  # type: ignore[attr-defined]  # a dead process calls nothing back
+        self.clock.drop_alarms()
+        self.store.owner_engine = None
+        engine.stopping = True
+        engine.broken = RuntimeError("this process is dead")
+        for task in tasks:
+            task.cancel()
+        for resident in list(engine.residents.values()):
+            engine.discard(resident)
+        self.world.crash_at, ordered = set(), self.world.crash_at
+        loop.run_ready()
+        for task in tasks:
+            coroutine: Any = task.get_coro()
+            coroutine.close()  # one that never began would complain
+        self.clock.drop_alarms()
+        self.world.crash_at = ordered
+        self.world.held.clear()
+        loop.close()
+
+    def recover(self) -> None:
+        """Crash, and begin the next life."""
+        self.crash()
+        self.start()
+
+    def stop(self) -> None:
+        """End the life gracefully."""
+        life = self._life
+        assert life is not None, "an engine is running"
+        stopping = life.loop.create_task(life.engine.stop())
+        for _ in range(100):
+            if self._life is not life or stopping.done():
+                break
+            self._run(1_000_000)
+        if self._life is life:
+            stopping.result()
+            self.crash()
+
+    # --------------------------------------------------------------------------------------- time
+
+    def run_ready(self) -> None:
+        """Let happen what can happen without time."""
+        self._run(0)
+
+    def run_for(self, seconds: float) -> None:
+        """Let time pass, and everything happen that happens in it."""
+        self._run(round(seconds * 1e6))
+
+    def settle(self) -> None:
+        """Let time pass until nothing happens by itself any more."""
+        self._run(None)
+
+    def _run(self, length_us: int | None) -> None:
+        life = self._life
+        if life is None:
+            return
+        try:
+            life.loop.run_for(length_us)
+        except Crashed:
+            self.crash()
+        assert [] == self.audit.violations
+        broken = life.engine.broken if self._life is life else None
+        if isinstance(broken, PolosInternalError) or (broken and not isinstance(broken, PolosError)):
+            raise AssertionError(f"a bug in the engine: {broken!r}") from broken
+        if life.errors:
+            context = life.errors[0]
+            error = context.get("exception")
+            raise AssertionError(f"in the engine's loop: {context.get('message')}: {error!r}") from error
+
+    # ------------------------------------------------------------------------------------- commands
+
+    def send(self, kind: str, **fields: Json) -> Call:
+        """Hand a command to the engine; its outcome comes as the loop runs."""
+        self._numbers += 1
+        call = Call(f"command-{self._numbers}", {"kind": kind, **fields}, run=str(fields.get("run") or ""))
+        self.calls.append(call)
+        self.send_again(call)
+        return call
+
+    def send_again(self, call: Call) -> None:
+        """Send the very same command once more, as a client does that got no answer."""
+        life = self._life
+        if life is None:
+            return
+        task = life.loop.create_task(life.engine.execute(call.id, call.command))
+        task.add_done_callback(lambda done: self._answered(life, call, done))
+
+    def _answered(self, life: _Life, call: Call, task: asyncio.Task[dict[str, Json]]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if self._life is not life or task.cancelled():
+            return
+        call.reply, call.error = None, error
+        if call.error is not None:
+            return
+        call.reply = task.result()
+        # The output rule: whoever is told has to find it in the log.
+        if call.command["kind"] == "create":
+            if call.run not in self.audit.states:
+                self.audit.violations.append(f"run {call.run} was acknowledged before it is durable")
+        elif call.command["kind"] in ("signal", "resume", "update"):
+            state = self.audit.states.get(call.run)
+            if not (state is None or state.ended_us or self.audit.heard(call.id)):
+                self.audit.violations.append(f"{call.command} was acknowledged before it is durable")
+
+    def create(self, workflow: Workflow[Any], payload: Any, **options: Any) -> Call:
+        """Ask for a run; gives the call, whose `run` is the run's id."""
+        created = root_run(workflow.id, payload, clock=self.clock, deployment="test", **options)
+        return self.send("create", run=created.root, runs=[{"run": created.root, "created": created_to_json(created)}])
+
+    def new_run_id(self) -> str:
+        """Make a run's id."""
+        return new_run_id(self.clock, self.clock.now_us())
+
+    def evict(self) -> int:
+        """Take every idle run out of memory; tells how many went."""
+        return sum(self.engine.evict(run) for run in list(self.engine.residents))
+
+    # --------------------------------------------------------------------------------------- looking
+
+    def result(self, run: str) -> Any:
+        """Give what a run returned; it must have completed."""
+        end = self.audit.end_of(run)
+        assert isinstance(end, e.RunCompleted), f"run {run} ended with {end!r}"
+        return end.result
+
+    def stream(self, run: str) -> list[str]:
+        """Give the types of a run's events, for messages."""
+        with self.store.log.reader() as reader:
+            return [record.type for record in reader.stream(run_stream(run))]

@@ -1,0 +1,55 @@
+"""A data directory that isn't one: everything in memory, with the shape of `polos.store.directory.Store`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+
+from polos.store.blobs import MemoryBlobs
+from polos.store.inbox_dir import MemoryInbox
+from polos.store.log import Epoch, Log
+from polos.store.memory import MemoryLog
+
+__all__ = ["MemoryStore"]
+
+
+@final
+class MemoryStore:
+    """
+    What an engine runs on.
+
+    It outlives the engines that run on it, as a directory does; a crash needs nothing of it, because the next
+    owner's epoch fences the last one off.
+    """
+
+    read_only = False
+
+    def __init__(self, log: Log | None = None) -> None:
+        """
+        Make an empty store.
+
+        Args:
+            log: to be used instead of a new `MemoryLog`, as it stands.
+        """
+        self.path = Path("memory")
+        self.blobs = MemoryBlobs()
+        self.log: Log = MemoryLog(blobs=self.blobs) if log is None else log
+        self.inbox = MemoryInbox()
+        self.owner_engine: object | None = None
+        self.owned = False
+
+    def acquire_ownership(self) -> Epoch:
+        """Become the owner; whoever owned it before is fenced off."""
+        self.owned = True
+        return self.log.acquire()
+
+    def release_ownership(self, *, clean: bool = True) -> None:
+        """Give ownership up."""
+        self.owned = False
+
+    def owner(self) -> object | None:
+        """Give what owns it, if anything does."""
+        return self.owner_engine if self.owned else None
+
+    def close(self) -> None:
+        """Close nothing: the next engine finds it as it is."""

@@ -1,0 +1,161 @@
+"""
+Histories, replayed: from the log alone, as a whole and from every prefix.
+
+`continues` is E6 in its strong form. The code is brought to a prefix of the history, and from there on it isn't handed
+what is recorded: it is run live on the recorded facts, and `decide` has to make of its requests the very events that
+stand in the log, with all their fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, cast, final
+
+from polos.engine import commands as c
+from polos.engine import events as e
+from polos.engine.decide import decide
+from polos.engine.evolve import evolve
+from polos.engine.state import ENDED, RunState
+from polos.replay.driver import Driver
+from polos.replay.facts import Fact
+from polos.runtime.loading import replay
+from polos.runtime.unit import Resident
+
+from tests.harness import Simulation
+from tests.harness.audit import Stored
+
+__all__ = ["attempts", "check_replay", "continues"]
+
+
+@final
+class _Recorded:
+    """Gives code that is run live once more the values that it got the first time."""
+
+    def __init__(self, events: list[Stored], known: Collection[str]) -> None:
+        self._values: dict[str, list[Any]] = {}
+        for event, _, _ in events:
+            if isinstance(event, e.ValueRecorded) and event.name not in known:
+                self._values.setdefault(event.kind, []).append(event.value)
+
+    def now_us(self) -> int:
+        return int(self._values["now"].pop(0)) * 1_000
+
+    def random(self) -> float:
+        return float(self._values["random"].pop(0))
+
+    def uuid4(self) -> str:
+        return str(self._values["uuid"].pop(0))
+
+    def new_run_id(self) -> str:
+        return ""
+
+
+def attempts(history: list[Stored]) -> Iterator[tuple[int, list[Stored]]]:
+    """Give each attempt of a run: the version of its start, and the stream up to its end."""
+    starts = [version for version, (event, _, _) in enumerate(history, 1) if isinstance(event, e.RunStarted)]
+    for start, following in zip(starts, [*starts[1:], len(history) + 1], strict=True):
+        yield start, history[: following - 1]
+
+
+def _code(sim: Simulation, run: str, start: int, history: list[Stored], values: Any = None) -> tuple[Driver, Resident]:
+    """Make the code of an attempt, nothing run yet."""
+    state = _fold(run, history[:start])
+    created = history[0][0]
+    assert isinstance(created, e.RunCreated)
+    resident = Resident(state, durable=start)
+    resident.input = created.input
+    code = sim.engine.bodies.make(sim.engine, resident, python=None)
+    assert isinstance(code, Driver)
+    if values is not None:
+        code._values = values
+        code._new_run_id = values.new_run_id
+    return code, resident
+
+
+def _fold(run: str, history: Iterable[Stored]) -> RunState:
+    state = RunState(run=run)
+    for event, time_us, _ in history:
+        evolve(state, event, time_us=time_us)
+    return state
+
+
+def check_replay(sim: Simulation, run: str) -> None:
+    """Check that replay asks for nothing new and nothing else, in every attempt of a run (E6)."""
+    for start, history in attempts(sim.audit.histories[run]):
+        code, _ = _code(sim, run, start, history)
+        try:
+            replay(code, history, attempt_version=start)
+            assert [] == code.differences
+        finally:
+            code.discard()
+
+
+def continues(sim: Simulation, run: str, *, every: int = 1) -> int:
+    """
+    Check that code brought to a prefix of its history goes on from there as recorded (E6).
+
+    Args:
+        sim: the world.
+        run: a run.
+        every: try every so many prefixes.
+
+    Returns:
+        How many prefixes were tried.
+    """
+    tried = 0
+    for start, history in attempts(sim.audit.histories[run]):
+        for cut in [cut for cut in sim.audit.cuts[run] if start <= cut <= len(history)][::every]:
+            _continue(sim, run, start, history, cut)
+            tried += 1
+    return tried
+
+
+def _continue(sim: Simulation, run: str, start: int, history: list[Stored], cut: int) -> None:
+    prefix = history[:cut]
+    values = _Recorded(history[max(cut, start) :], _fold(run, history[:start]).finished)
+    code, resident = _code(sim, run, start, prefix, values)
+    caused: dict[int, list[tuple[int, e.Event]]] = {}
+    for version, (event, _, _) in enumerate(history, 1):
+        cause = getattr(event, "cause", None)
+        if cause:
+            caused.setdefault(cause, []).append((version, event))
+    try:
+        facts = replay(code, prefix, attempt_version=start)
+        for version, (event, time_us, position) in enumerate(history[cut:], cut + 1):
+            if type(event) in e.FACTS:
+                source = history[event.version - 1][0] if isinstance(event, e.ResultReused) else None
+                facts.append(Fact(version=version, event=event, time_us=time_us, position=position, source=source))
+        last = max(caused, default=0)
+        for fact in facts:
+            if fact.version > last:
+                break  # nobody knows whether the code has seen it
+            _activate(code, resident, fact, history, caused.get(fact.version, []))
+    finally:
+        code.discard()
+
+
+def _activate(
+    code: Driver, resident: Resident, fact: Fact, history: list[Stored], recorded: list[tuple[int, e.Event]]
+) -> None:
+    at = recorded[0][0] - 1 if recorded else fact.version
+    state = resident.state = _fold(resident.run, history[:at])
+    assert state.phase not in ENDED
+    requests = code.activate(fact)
+    decision = decide(state, c.Activate(cause=fact.version, requests=tuple(requests)), now_us=history[at - 1][1])
+    made = [_comparable(event) for event in decision.events if getattr(event, "cause", None)]
+    assert [_comparable(event) for _, event in recorded] == made, f"after {fact.version} ({fact.event})"
+
+
+def _comparable(event: e.Event) -> e.Event:
+    """Give an event without what isn't repeatable: ids that were made for it, and where in a file it was raised."""
+    failure = getattr(event, "error", None)
+    if isinstance(failure, e.Failure):
+        event = cast("Any", dataclasses.replace)(event, error=dataclasses.replace(failure, traceback=None))
+    if isinstance(event, e.ChildStarted):
+        event = dataclasses.replace(event, child="")
+    if isinstance(event, e.RunContinued):
+        event = dataclasses.replace(event, successor="")
+    if isinstance(event, e.RunRetried):
+        event = dataclasses.replace(event, due_us=0)
+    return event
