@@ -93,6 +93,28 @@ STORY = [
 ]
 
 
+@pytest.mark.parametrize("batch", [2, 512])
+async def test_everything(history: History, client: PolosClient, monkeypatch: pytest.MonkeyPatch, batch: int):
+    """Following everything shows every run and every topic, in order, from any place, as the single streams do."""
+    monkeypatch.setattr(streams, "BATCH_RECORDS", batch)
+    long_story(history)
+    follow = client._connection()
+
+    found = await take(streams.follow_all(follow, after=0), 13)
+    later = streams.follow_all(follow, after=None)
+    history.begin(run_id(4))
+    (begun,) = await take(later, 1)
+
+    assert ["elsewhere"] == [event.topic for event in found if event.event_type is None]
+    of_tree = [event for event in found if event.topic == TREE]
+    alone = await everything(features.stream_workflow(client, "order", A, last_sequence_id=0))
+    assert [(event.id, event.event_type) for event in alone] == [(event.id, event.event_type) for event in of_tree[:-1]]
+    assert ["workflow_start", "workflow_finish"] == kinds([event for event in found if "other" in event.topic])
+    assert found[6:] == await take(streams.follow_all(follow, after=found[5].sequence_id), 7)
+    assert ("workflow_start", run_id(4)) == (begun.event_type, begun.data["_metadata"]["execution_id"])
+    await later.aclose()  # type: ignore[attr-defined]  # an async generator
+
+
 @pytest.mark.usefixtures("both_ways")
 async def test_a_tree_from_the_beginning(history: History, client: PolosClient):
     """From sequence 0 everything of the tree comes in order, nothing of others, and the end ends it."""
