@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import mmap
 import shlex
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -412,6 +413,19 @@ def test_verify_finds_a_damaged_record(say, dead):
     assert ("log", 6) == (said.lines[0]["damage"]["place"], said.lines[0]["damage"]["position"])
     assert Exit.DAMAGED == told.code
     assert "first in log at record 6" in told.out
+
+
+def test_a_store_whose_pages_are_no_pages(say, dead):
+    """A damaged page at the root of everything is damage for every command, and no traceback."""
+    path = dead / "log" / "data.mdb"
+    content = bytearray(path.read_bytes())
+    for start in range(2 * mmap.PAGESIZE, len(content), mmap.PAGESIZE):
+        content[start + 10 : start + 12] = bytes(2)  # what kind of page it is
+    path.write_bytes(content)
+    said = say("verify", "--json")
+
+    assert (Exit.DAMAGED, "environment") == (said.code, said.lines[0]["damage"]["place"])
+    assert [Exit.DAMAGED] * 4 == [say(*command).code for command in ((), ("ls",), ("show", RUN), ("signal", RUN, "x"))]
 
 
 def test_verify_finds_a_row_that_does_not_follow(say, tmp_path):

@@ -30,7 +30,7 @@ from polos.errors import (
         (EngineNotRunning("no"), 4, "polos running"),
         (ClientTimeout("no"), 4, "polos running"),
         (StoreFull("no"), 5, "polos --help"),
-        (PolosInternalError("no"), 70, "polos --help"),
+        (PolosInternalError("no"), 70, "polos verify"),
     ],
 )
 def test_exit_codes_of_errors(capsys, error, code, following):

@@ -61,6 +61,7 @@ _NEXT: tuple[tuple[type[BaseException], str], ...] = (
     (ClientTimeout, "polos running"),
     (StoreDamaged, "polos verify"),
     (BlobMissing, "polos verify"),
+    (PolosInternalError, "polos verify"),  # tells a bug from damage that nobody noticed
     (PolosError, "polos --help"),
 )
 

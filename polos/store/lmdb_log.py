@@ -89,6 +89,9 @@ class _Raw:
         self.env = _open_env(path, settings)
         try:
             self.dbs = self._open_databases(path, settings)
+        except lmdb.Error as error:
+            self.env.close()
+            raise _translated(error, path) from error
         except BaseException:
             self.env.close()
             raise
