@@ -281,6 +281,7 @@ def test_tail_of_a_run(say, play):
         shown = await typed(say, "tail", handle.id, "--from-start")
         assert len(said.lines) == len(shown.out.splitlines())
         assert f"order {handle.id}  suspend_ok" in shown.out
+        assert "" == shown.err
 
     play(day)
 

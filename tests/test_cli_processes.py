@@ -126,6 +126,23 @@ def test_following_everything_until_interrupted(tmp_path):
     process.stderr.close()
 
 
+def test_following_where_nobody_runs(tmp_path):
+    """Who follows a run that no engine will move is told so, and not by the stream itself."""
+    directory = tmp_path / "data"
+    with story_on_disk(directory) as story:
+        story.tell(RUN, (0, created(RUN)))
+    process = subprocess.Popen(
+        [*POLOS, "tail", RUN], env=environment(directory), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    )
+    assert process.stderr is not None
+    told = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=PATIENCE_SECONDS)
+
+    assert b"polos: no engine is running; what one does is shown when there is one\n" == told
+    assert (130, b"") == (process.returncode, printed)
+
+
 LOADED = """
 import sys
 from polos.cli import run
