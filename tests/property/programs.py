@@ -60,6 +60,12 @@ async def act(key: str, fails: int, takes_us: int) -> str:
     return f"ok {key}"
 
 
+async def wait_held() -> str:
+    """Have an effect that ends when the test says so."""
+    await world().perform(held=True)
+    return "let go"
+
+
 async def what_became(key: str, fails: int, takes_us: int) -> Completed | NotDone:
     """Find out whether `act` had its effect."""
     from polos.context import current_step
@@ -111,6 +117,11 @@ async def _step(ctx: WorkflowContext, base: str, fails: int, retries: int, takes
         "str",
         await ctx.step.run(key, act, key, fails, takes_us, max_retries=retries, base_delay=0.5, jitter=0.5, **options),
     )
+
+
+async def _held(ctx: WorkflowContext, key: str) -> str:
+    """A step that ends when the test says so."""
+    return cast("str", await ctx.step.run(f"held-{key}", wait_held, max_retries=1, base_delay=0.5))
 
 
 async def _seq(ctx: WorkflowContext, nodes: list[Node]) -> list[Any]:
@@ -344,6 +355,7 @@ async def _patched(ctx: WorkflowContext, name: str) -> bool:
 
 _KINDS: dict[str, Callable[..., Awaitable[Any]]] = {
     "step": _step,
+    "held": _held,
     "seq": _seq,
     "gather": _gather,
     "group": _group,

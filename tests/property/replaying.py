@@ -80,9 +80,16 @@ def _fold(run: str, history: Iterable[Stored]) -> RunState:
     return state
 
 
-def check_replay(sim: Simulation, run: str) -> None:
-    """Check that replay asks for nothing new and nothing else, in every attempt of a run (E6)."""
-    for start, history in attempts(sim.audit.histories[run]):
+def check_replay(sim: Simulation, run: str, whole: list[Stored] | None = None) -> None:
+    """
+    Check that replay asks for nothing new and nothing else, in every attempt of a run (E6).
+
+    Args:
+        sim: its engine has the code.
+        run: the run.
+        whole: its history, if it isn't that world's own.
+    """
+    for start, history in attempts(sim.audit.histories[run] if whole is None else whole):
         code, _ = _code(sim, run, start, history)
         try:
             replay(code, history, attempt_version=start)

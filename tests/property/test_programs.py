@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polos.engine import events as e
+from polos.store.faults import Fault
 
 from tests.campaign import scaled
 from tests.harness import Simulation
@@ -42,6 +43,17 @@ def meaning(node: Node) -> Any:
         return expected(node)
     except Raised as raised:
         return f"raised {raised.name}"
+
+
+def called_too_often(sim: Simulation) -> dict[tuple[str, str], int]:
+    """Give the steps that were called more often than they fail, for an engine that didn't crash."""
+    found: dict[tuple[str, str], int] = {}
+    for (run, name), calls in sim.world.calls.items():
+        _, fails, retries, *_ = [*name.partition("#")[0].split("-"), "0", "0"]
+        # A run that is tried again calls what the attempt before gave up.
+        if sim.audit.states[run].retries == 0 and calls > min(int(fails), int(retries)) + 1:
+            found[run, name] = calls
+    return found
 
 
 def look(sim: Simulation) -> None:
@@ -75,3 +87,37 @@ def test_e6_whatever_happened_replays(node: Node, what: list[Node], seed: int) -
         play(sim, node, what)
 
         look(sim)
+
+
+@settings(max_examples=scaled(8, 1_000))
+@given(steady, SEEDS)
+def test_e8_a_crash_at_every_moment(node: Node, seed: int) -> None:
+    """E8: a crash at any moment that can make a difference, and recovery, change no result and repeat no step."""
+    with Simulation([program], seed=seed) as sim:
+        play(sim, node, [])
+        ticks = sim.world.ticks
+    for tick in range(1, ticks + 1):
+        with Simulation([program], seed=seed) as sim:
+            sim.world.crash_at.add(tick)
+            call = play(sim, node, [])
+
+            assert 2 == sim.world.life
+            assert meaning(node) == outcome(sim, call.run)
+            look(sim)
+
+
+@settings(max_examples=scaled(4, 1_000))
+@given(steady, SEEDS, st.sampled_from(list(Fault)))
+def test_e8_a_failure_of_every_append(node: Node, seed: int, fault: Fault) -> None:
+    """E8: whichever append fails, and however, no result changes and no step is repeated, the call itself included."""
+    with Simulation([program], seed=seed) as sim:
+        play(sim, node, [])
+        appends = sim.plan.appends
+    for number in range(1, appends + 1):
+        with Simulation([program], seed=seed) as sim:
+            sim.plan.at(number, fault)
+            call = play(sim, node, [])
+
+            assert meaning(node) == outcome(sim, call.run)
+            assert {} == called_too_often(sim)
+            look(sim)
