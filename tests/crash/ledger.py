@@ -3,8 +3,9 @@ What really happened, told by somebody whom the engine doesn't know.
 
 The log says what the engine believes. Whether a step was called twice, or an answer given that nothing stands for,
 only an outside witness can say: a file that each effect, and each caller that got an answer, appends one line to. A
-line is one `write` to a descriptor opened with O_APPEND, so a killed process leaves whole lines, in the order in
-which things happened, from however many processes and threads.
+line is one short `write` to a descriptor opened with O_APPEND, so a killed process leaves whole lines, in the order
+in which things happened, from however many processes and threads. What is long is noted by its digest: the kernel
+may break off a write of several pages when the process is killed in it.
 
 A line of a step's call holds how far the log was just then. With that, "never called after its completion is
 recorded" needs no guess about time: the completion stands at a position, and no call may have seen that far.
@@ -12,13 +13,16 @@ recorded" needs no guess about time: the completion stands at a position, and no
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-__all__ = ["Ledger", "Line"]
+__all__ = ["LINE_BYTES_MAX", "Ledger", "Line", "short"]
+
+LINE_BYTES_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,12 @@ class Line:
     kind: str
     key: str
     more: Any
+
+
+def short(value: Any) -> Any:
+    """Give a value, or its digest if it is long."""
+    text = json.dumps(value, sort_keys=True)
+    return value if len(text) < LINE_BYTES_MAX // 2 else hashlib.sha256(text.encode()).hexdigest()
 
 
 @final
@@ -41,13 +51,14 @@ class Ledger:
 
     def note(self, kind: str, key: str, more: Any = None) -> None:
         """Append a line."""
-        line = json.dumps([kind, key, more]).encode() + b"\n"
+        line = json.dumps([kind, key, short(more)]).encode() + b"\n"
+        assert len(line) <= LINE_BYTES_MAX, "a long line may be cut short"
         written = os.write(self._descriptor, line)
         assert len(line) == written, "a line is written whole, or it is no witness"
 
     def lines(self, *kinds: str) -> list[Line]:
         """Give the lines of these kinds, or all, in the order in which they were written."""
-        found = [Line(*json.loads(line)) for line in self.path.read_bytes().splitlines()]
+        found = [Line(*json.loads(line)) for line in self.path.read_bytes().split(b"\n")[:-1]]
         return [line for line in found if not kinds or line.kind in kinds]
 
     def calls(self, key: str) -> list[Line]:
