@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import resource
 import signal
 from collections import Counter
@@ -22,8 +23,10 @@ from polos.errors import EngineNotRunning, PolosError, PolosStoreError, StoreFai
 from polos.features.events import EventData, publish
 from polos.store.faults import Fault, FaultPlan
 
+from tests.campaign import SEED, scaled
 from tests.crash import engine_checks as checks
-from tests.crash.load import effect, threaded, witness
+from tests.crash.ledger import Ledger
+from tests.crash.load import answer_to, effect, mixed, threaded, witness
 from tests.crash.scenes import checked, engine_on, faulty, play, until
 
 RUNS = 12
@@ -223,6 +226,43 @@ def test_full_for_good(tmp_path):
     play(lambda: next_life(tmp_path))
 
     checked(tmp_path, *PROMISES)
+
+
+@pytest.mark.parametrize("number", range(scaled(12, 500)))
+def test_faults_at_random(tmp_path, number):
+    """Commits fail at random, in every way, under a load that does a little of everything: every promise holds."""
+    chance = random.Random(f"{SEED}-{number}")
+
+    async def scene() -> int:
+        plan = FaultPlan()
+        for at in chance.sample(range(1, 60), 12):
+            plan.at(at, chance.choice(list(Fault)))
+        plan.fail_reopening(chance.randrange(3))
+        faulty(plan)
+        async with engine_on(tmp_path) as polos:
+            ledger = witness.use(tmp_path, "life", polos.engine.store.log)
+            answering = asyncio.ensure_future(answer(polos, ledger))
+            handles = await asyncio.gather(*(mixed.invoke(polos, {"number": index}) for index in range(6)))
+            for handle in handles:
+                ledger.note("created", handle.id)
+            await finish(polos, handles)
+            answering.cancel()
+        return plan.failed
+
+    assert 0 < play(scene)
+
+    checked(tmp_path, *checks.CHECKS)
+
+
+async def answer(polos: Any, ledger: Ledger) -> None:
+    """Answer whatever is suspended."""
+    moves = polos._connection().moves()
+    while True:
+        head = moves.head()
+        for row in await polos.list_executions(status="suspend"):
+            await polos.resume("mixed", row["id"], "ask", answer_to(row["id"]))
+            ledger.note("answered", row["id"], answer_to(row["id"]))
+        await moves.behind(head)
 
 
 async def next_life(directory: Path) -> None:
