@@ -74,12 +74,12 @@ class WorkflowTask(asyncio.Task[Any]):
         **options: Any,
     ) -> None:
         # Before the base class, which (up to Python 3.13) puts the task into a set.
-        self.number = loop.next_number()
-        self.path = path
-        self.context = context
+        self.number: int = loop.next_number()
+        self.path: str = path
+        self.context: Context = context
         self.first_step: Callable[[], object] | None = None
-        self.children = 0
-        self.timers = 0
+        self.children: int = 0
+        self.timers: int = 0
         # asyncio numbers nameless tasks over all loops of the process; a path is the same everywhere.
         super().__init__(coro, loop=loop, name=path if name is None else name, context=context, **options)
 
@@ -143,8 +143,8 @@ class LoopTimer(asyncio.TimerHandle):
         self._when = due
         self._scheduled = True
         self.scope = scope
-        self.name = name
-        self.fired = False
+        self.name: str = name
+        self.fired: bool = False
 
     @property
     def due(self) -> float:

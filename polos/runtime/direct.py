@@ -47,10 +47,10 @@ class DirectCode:
 
     def __init__(self, engine: Engine, resident: Resident) -> None:
         """Take the engine and the run; nothing runs yet."""
-        self.run = resident.run
-        self.cause = 0
-        self.seen = 0  # version of the last fact that was handed over
-        self.fact_us = resident.state.last_time_us
+        self.run: str = resident.run
+        self.cause: int = 0
+        self.seen: int = 0  # version of the last fact that was handed over
+        self.fact_us: int = resident.state.last_time_us
         self.pending: dict[str, Pending] = {}
         self.outcome: Outcome | None = None
         self._engine = engine

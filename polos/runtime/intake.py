@@ -76,7 +76,7 @@ class Intake:
     def __init__(self, engine: Engine) -> None:
         """Take the engine."""
         self._engine = engine
-        self.topics = Topics(engine)
+        self.topics: Topics = Topics(engine)
         self._registered: dict[str, str] = {}
         self._consuming: set[str] = set()
         self._alarm: Any = None

@@ -45,6 +45,7 @@ class Work:
             changed anything, which is the refusal.
         done: gets what `apply` returned, when it is durable.
         fail: gets the refusal.
+        run: the run that it is about, if it is about one.
         outside: somebody outside waits for it; such work isn't taken any more once the engine stops.
     """
 
@@ -52,6 +53,7 @@ class Work:
     done: Callable[[Reply], None] | None = None
     fail: Callable[[BaseException], None] | None = None
     outside: bool = False
+    run: str | None = None
 
 
 @dataclass(slots=True)
@@ -107,6 +109,7 @@ class Unit:
         look_back: topic waits that accept earlier events.
         work: what was decided into it, with the replies.
         actions: log lines and the like, held until it is durable.
+        refused: what was refused on the strength of it, with the refusals.
         on_durable: called with its first record's position.
         failed: its outcome is known, and it isn't in the log.
     """
@@ -114,13 +117,13 @@ class Unit:
     # Made for every step, so that what it costs to make counts.
     __slots__ = (
         "abandoned", "actions", "begun", "created", "expected", "failed", "look_back", "now_us", "on_durable",
-        "placed", "pure", "ready", "records", "residents", "rows", "timers_gone", "versions", "work",
+        "placed", "pure", "ready", "records", "refused", "residents", "rows", "timers_gone", "versions", "work",
     )  # fmt: skip
 
     def __init__(self, now_us: int) -> None:
         """Start empty."""
-        self.now_us = now_us
-        self.failed = False
+        self.now_us: int = now_us
+        self.failed: bool = False
         self.records: list[NewRecord] = []
         self.rows: Changes = {}
         self.expected: dict[str, Version] = {}
@@ -135,6 +138,7 @@ class Unit:
         self.pure: list[tuple[str, str]] = []
         self.look_back: list[tuple[str, e.WaitStarted]] = []
         self.work: list[tuple[Work, Reply]] = []
+        self.refused: list[tuple[Work, Exception]] = []
         self.actions: list[Callable[[], None]] = []
         self.on_durable: list[Callable[[int], None]] = []
 

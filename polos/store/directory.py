@@ -65,7 +65,7 @@ class Store:
         self.log = log
         self.blobs = blobs
         self.inbox = inbox
-        self.read_only = log.read_only
+        self.read_only: bool = log.read_only
         self._ownership = Ownership(path, log.environment, clock=clock)
 
     def __enter__(self) -> Store:

@@ -179,10 +179,10 @@ class Environment(Generic[Raw]):
     def __init__(self, path: str, opener: Callable[[str, Settings], Raw], settings: Settings, clock: Clock) -> None:
         """Open it; only `share_environment` does that."""
         self.path = path
-        self.gate = Gate(clock)
+        self.gate: Gate = Gate(clock)
         self.writing = threading.RLock()
-        self.settings = settings
-        self.shares = 1
+        self.settings: Settings = settings
+        self.shares: int = 1
         self.owner: OwnerInfo | None = None  # who in this process owns the log; kept by `polos.store.ownership`
         self.engine: object | None = None  # the engine of this process that runs on it; kept by the engine
         self._opener = opener
