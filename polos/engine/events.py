@@ -152,7 +152,7 @@ class RunDiverged:
 class RunSetAside:
     """The run isn't run for now: its workflow is unknown here, or its code kept killing the process."""
 
-    reason: str  # "no_code" or "poisoned"
+    reason: str  # "no_code", "poisoned" or "internal_error"
     message: str
 
 

@@ -33,6 +33,7 @@ class Activations:
     def __init__(self, engine: Engine) -> None:
         """Take the engine."""
         self._engine = engine
+        self.running: str | None = None  # whose code is being run, or was when something went wrong
 
     def run_code(self, unit: Unit) -> None:
         """Run the code of all runs that got facts, until nothing more follows within this unit."""
@@ -83,6 +84,7 @@ class Activations:
 
     def _deliver(self, unit: Unit, resident: Resident) -> None:
         """Run a run's code on the facts it may see now."""
+        self.running = resident.run
         while resident.facts and self.may_deliver(resident):
             fact = resident.facts.popleft()
             code = resident.code
@@ -104,6 +106,7 @@ class Activations:
                 self._engine.decide_on(unit, resident, c.ForceCancel(by="engine", close=True))
             if resident.ended or resident.state.phase is Phase.BACKOFF:
                 self._close_code(resident)
+        self.running = None
         self._settle_slot(resident)
 
     def _activate(self, resident: Resident, code: RunCode, fact: Fact) -> list[c.Request]:

@@ -24,17 +24,17 @@ from polos.engine.decide import decide
 from polos.engine.json import Json
 from polos.engine.messages import Message
 from polos.engine.state import DebtKind
-from polos.errors import EngineNotRunning, PolosError, PolosStoreError, PolosUsageError, StoreFailed
+from polos.errors import EngineNotRunning, PolosError, PolosUsageError, StoreFailed
 from polos.points import reach
 from polos.runtime.activations import Activations
 from polos.runtime.admission import Slots
 from polos.runtime.bodies import Bodies
 from polos.runtime.debts import Debts
-from polos.runtime.direct import DirectCode
 from polos.runtime.intake import Intake
 from polos.runtime.loading import Loader
 from polos.runtime.performer import Performer
 from polos.runtime.ports import Appender, MakesAppender, OwnedStore
+from polos.runtime.recovery import Recovery
 from polos.runtime.settings import Settings
 from polos.runtime.timers import Timers
 from polos.runtime.unit import Reply, Resident, Unit, Work, settle
@@ -98,6 +98,7 @@ class Engine:
         self.timers: Timers = Timers(clock, self._due)
         self.debts: Debts = Debts(self)
         self.activations: Activations = Activations(self)
+        self.recovery = Recovery(self)
         self.intake: Intake = Intake(self)
         self.broken: Exception | None = None
         self.marks: list[Mark] = []
@@ -105,16 +106,15 @@ class Engine:
         # Where runs live: all of them here, unless the log is one of several.
         self.is_local: Callable[[str], bool] = lambda _run: True
         self.carry: Callable[[Message, Callable[[], None]], None] | None = None
-        self._work: deque[Work] = deque()
-        self._backlog: deque[Unit] = deque()  # built, and refused by a full queue
-        self._in_flight: dict[int, Unit] = {}
+        self.work: deque[Work] = deque()
+        self.backlog: deque[Unit] = deque()  # built, and refused by a full queue
+        self.in_flight: dict[int, Unit] = {}
         self._scheduled = False
         self._last_us = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: Appender | None = None
         self._performer: Performer | None = None
         self._flushed: asyncio.Future[None] | None = None
-        self._recovering = False
 
     # ------------------------------------------------------------------------------ start and stop
 
@@ -144,7 +144,7 @@ class Engine:
         reach("recovered")
         self.intake.start()
         self.store.owner_engine = self
-        self._schedule()  # what was posted before there was a loop to decide it on
+        self.schedule()  # what was posted before there was a loop to decide it on
 
     def close_marks(self) -> None:
         """Let go of what watches over activations."""
@@ -198,7 +198,7 @@ class Engine:
 
     async def _flush(self, due_us: int) -> None:
         """Wait until what is decided is durable; a log that refuses writes is given up on at `due_us`."""
-        if not (self._work or self._in_flight or self._backlog):
+        if not (self.work or self.in_flight or self.backlog):
             return
         self._flushed = self.loop.create_future()
         flushed = self._flushed
@@ -210,15 +210,15 @@ class Engine:
 
     def _refuse_rest(self) -> None:
         lost = StoreFailed("the engine was stopped while the log refused this", maybe_happened=True)
-        for unit in self._in_flight.values():
+        for unit in self.in_flight.values():
             for work, _ in unit.work:
                 if work.fail is not None:
                     work.fail(lost)
         error = EngineNotRunning("the engine was stopped before this could be recorded")
-        for work in self._work:
+        for work in self.work:
             if work.fail is not None:
                 work.fail(error)
-        self._work.clear()
+        self.work.clear()
 
     # -------------------------------------------------------------------------------------- work
 
@@ -229,20 +229,21 @@ class Engine:
             if work.fail is not None:
                 work.fail(refusal)
             return
-        self._work.append(work)
-        self._schedule()
+        self.work.append(work)
+        self.schedule()
 
     def _refusal(self) -> PolosError | None:
         """Say why nothing is taken from outside now, None if it is."""
         if self.stopping:
             return EngineNotRunning("the engine is stopping")
-        if len(self._work) >= self.settings.work_queue_max:
+        if len(self.work) >= self.settings.work_queue_max:
             state = f"the log refuses writes ({self.broken})" if self.broken is not None else "the engine is busy"
-            text = f"{len(self._work)} commands wait (work_queue_max) and {state}; try again later"
+            text = f"{len(self.work)} commands wait (work_queue_max) and {state}; try again later"
             return StoreFailed(text, maybe_happened=False)
         return None
 
-    def _schedule(self) -> None:
+    def schedule(self) -> None:
+        """Have what waits decided soon."""
         if not self._scheduled and self.broken is None and self._loop is not None and not self._loop.is_closed():
             self._scheduled = True
             self._loop.call_soon(self._drain)
@@ -251,11 +252,11 @@ class Engine:
         """Decide what waits; then the program's own callbacks get their turn."""
         self._scheduled = False
         for _ in range(self.settings.drain_work_max):
-            if not self._work or self._backlog or self.broken is not None:
+            if not self.work or self.backlog or self.broken is not None:
                 break
-            self._decide(self._work.popleft())
-        if self._work and not self._backlog:
-            self._schedule()
+            self._decide(self.work.popleft())
+        if self.work and not self.backlog:
+            self.schedule()
         self._maybe_flushed()
 
     def _decide(self, work: Work) -> None:
@@ -264,28 +265,24 @@ class Engine:
             reply = work.apply(unit) or {}
             self.activations.run_code(unit)
         except Exception as error:  # noqa: BLE001  # either a refusal, or a bug of ours that must not go on
-            if not isinstance(error, PolosUsageError) or unit.records:
-                self._undo(unit, error)
-            elif work.fail is None:
-                _log.exception("something was refused that nobody waits for")
-            if work.fail is not None:
-                work.fail(error)
+            if isinstance(error, PolosUsageError) and not unit.records:
+                self._refuse(unit, work, error)
+            else:
+                self.recovery.undo(unit, work, error)
             return
         unit.work.append((work, reply))
         self._submit(unit)
 
-    def _undo(self, unit: Unit, error: Exception) -> None:
-        """
-        Go back to what the log says after a bug of ours.
-
-        The runs of this unit are ahead of the log by events that will never be there, so they are read
-        again, like after a failed commit; what brought us here isn't decided again.
-        """
-        _log.error("this is a bug in polos; the runs %s are read again", list(unit.residents), exc_info=error)
-        unit.failed = True
-        self._in_flight[id(unit)] = unit
-        self.broken = self.broken or error
-        self._start_recovery()
+    def _refuse(self, unit: Unit, work: Work, error: Exception) -> None:
+        """Refuse work; not before what the refusal rests on is durable."""
+        for resident in unit.residents.values():
+            if resident.in_flight and resident.last_unit is not None:
+                resident.last_unit.refused.append((work, error))
+                return
+        if work.fail is not None:
+            work.fail(error)
+        else:
+            _log.info("something was refused that nobody waits for: %s", error)
 
     def now_us(self) -> int:
         """Give the time for records: it never goes back, whatever the clock does."""
@@ -299,12 +296,12 @@ class Engine:
         for resident in unit.residents.values():
             resident.in_flight += 1
             resident.last_unit = unit
-        self._in_flight[id(unit)] = unit
+        self.in_flight[id(unit)] = unit
         self.intake.note(unit)
         for run, name in unit.pure:
             self.debts.start_pure(run, name)
-        if self._backlog:
-            self._backlog.append(unit)
+        if self.backlog:
+            self.backlog.append(unit)
             return
         self._hand_over(unit)
 
@@ -313,7 +310,7 @@ class Engine:
         try:
             self.writer.submit(unit.sealed(), unit)
         except WriterFull:
-            self._backlog.append(unit)
+            self.backlog.append(unit)
             return False
         except WriterFailed:
             # A group failed while we decided; its outcome brings us to `_recover`, which takes up this one too.
@@ -335,6 +332,9 @@ class Engine:
         for work, reply in unit.work:
             if work.done is not None:
                 work.done(reply)
+        for work, error in unit.refused:
+            if work.fail is not None:
+                work.fail(error)
 
     # ---------------------------------------------------------------------------------- deciding
 
@@ -350,8 +350,8 @@ class Engine:
 
     def decide_on(self, unit: Unit, resident: Resident, command: c.Command) -> bool:
         """Decide a command of a run into a unit, and what follows in others; tells whether anything did."""
+        unit.residents.setdefault(resident.run, resident)  # what is refused rests on this run, too
         decision = decide(resident.state, command, now_us=unit.now_us)
-        unit.residents.setdefault(resident.run, resident)
         self.intake.take(unit, resident, decision)
         return bool(decision.events)
 
@@ -362,7 +362,7 @@ class Engine:
             resident = self.loader.get(run)
             self.decide_on(unit, resident, command)
 
-        self.post(Work(apply, done=lambda _reply: done(), fail=lambda _error: done()))
+        self.post(Work(apply, done=lambda _reply: done(), fail=lambda _error: done(), run=run))
 
     def pass_slot(self, run: str | None) -> None:
         """A slot is free: it is this run's turn."""
@@ -401,12 +401,12 @@ class Engine:
             _log.debug("room came after the loop was closed")
 
     def _room(self) -> None:
-        while self._backlog:
-            if not self._hand_over(self._backlog.popleft()):
+        while self.backlog:
+            if not self._hand_over(self.backlog.popleft()):
                 # It was put back at the end: one unit alone is refused only while others wait.
-                self._backlog.rotate(1)
+                self.backlog.rotate(1)
                 return
-        self._schedule()
+        self.schedule()
 
     def _committed(self, outcomes: list[tuple[Unit, Outcome]]) -> None:
         reach("committed_before_answer")
@@ -414,7 +414,7 @@ class Engine:
         done: list[Unit] = []
         for unit, outcome in outcomes:
             if isinstance(outcome, Committed):
-                self._in_flight.pop(id(unit), None)
+                self.in_flight.pop(id(unit), None)
                 for fact, index in unit.placed:
                     fact.position = outcome.receipt.first + index
                 for run, resident in unit.residents.items():
@@ -441,7 +441,7 @@ class Engine:
             if self.residents.get(run) is resident:
                 self._after(resident)
         if self.broken is not None:
-            self._start_recovery()
+            self.recovery.start()
         self._maybe_flushed()
 
     def _after(self, resident: Resident) -> None:
@@ -460,34 +460,8 @@ class Engine:
 
     def _maybe_flushed(self) -> None:
         waiting = self._flushed
-        if waiting is not None and not waiting.done() and not (self._work or self._in_flight or self._backlog):
+        if waiting is not None and not waiting.done() and not (self.work or self.in_flight or self.backlog):
             waiting.set_result(None)
-
-    # ------------------------------------------------------------------------------------ failure
-
-    def _start_recovery(self) -> None:
-        """Throw away what ran ahead of the disk, keep what happened, and try again later."""
-        if self._recovering:
-            return
-        self._recovering = True
-        if isinstance(self.broken, PolosStoreError):
-            _log.error("the log refuses writes: %s; nothing new starts until it takes them", self.broken)
-        task = self.loop.create_task(self._recover())
-        self.background.add(task)
-        task.add_done_callback(self.background.discard)
-
-    async def _recover(self) -> None:
-        while True:
-            await self.pause(self.settings.retry_append_seconds)
-            try:
-                await asyncio.to_thread(self.writer.reset)
-            except PolosStoreError as error:
-                self.broken = error
-                continue
-            # A unit that stood in front of the failure may still be on its way to success.
-            if all(unit.failed for unit in self._in_flight.values() if unit not in self._backlog):
-                break
-        await self.in_callback(self._rebuild)
 
     async def in_callback(self, work: Callable[[], None]) -> None:
         """Do something in a plain callback of the loop: workflow code can't be entered from a task."""
@@ -513,34 +487,6 @@ class Engine:
         waited = self.loop.create_future()
         self.clock.call_at(self.clock.now_us() + round(seconds * 1e6), lambda: settle(waited))
         await waited
-
-    def _rebuild(self) -> None:
-        """Read every run again that had a unit on its way, and decide the work of those units anew."""
-        units = list(self._in_flight.values())
-        for unit in units:
-            for resident in unit.residents.values():
-                if self.residents.get(resident.run) is resident:
-                    if isinstance(resident.code, DirectCode) and resident.code.outcome is None:
-                        # It isn't ahead of the disk: it lives on while its run is read again.
-                        self.bodies.keep(resident.code)
-                        resident.code = None
-                    self.discard(resident)
-        again = [work for unit in units for work, _ in unit.work]
-        self._in_flight.clear()
-        self._backlog.clear()
-        self.intake.forget_undurable()
-        self.broken = None
-        self._recovering = False
-        lost = {run for unit in units for run in unit.residents}
-        for work in reversed(again):
-            self._work.appendleft(work)
-        for unit in units:
-            self.debts.begun.update(unit.begun)
-        for run in lost:
-            self.wake(run)
-            # Its end may be in a commit of unknown outcome that turned out well; who waits looks for itself.
-            self.watchers.ended(run)
-        self._schedule()
 
     # ------------------------------------------------------------------------------------- memory
 

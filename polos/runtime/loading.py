@@ -180,6 +180,10 @@ class Loader:
         engine = self._engine
         if state.aside == "poisoned" or resident.run in engine.poisoned:
             return
+        stuck = engine.recovery.stuck.get(resident.run)
+        if stuck is not None:
+            self._later(resident, c.SetAside(reason="internal_error", message=stuck))
+            return
         if not engine.bodies.knows(state.workflow):
             message = f"no workflow {state.workflow!r} is registered in this program"
             self._later(resident, c.SetAside(reason="no_code", message=message))
@@ -249,7 +253,7 @@ class Loader:
         engine = self._engine
         runs: dict[str, None] = {}
         with engine.store.log.reader() as reader:
-            for wanted in ("running", "pending_cancel", "queued", "no_code", "diverged", "poisoned"):
+            for wanted in ("running", "pending_cancel", "queued", "no_code", "diverged", "poisoned", "internal_error"):
                 for key, _ in reader.rows(("status", wanted)):
                     runs[str(key[-1])] = None
             outbox = dict.fromkeys(str(key[1]) for key, _ in reader.rows(("outbox",)))

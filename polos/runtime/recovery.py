@@ -1,0 +1,123 @@
+"""
+When the log refuses writes, or polos has a bug: back to what is on disk, with what happened kept.
+
+Code that ran ahead of the disk is thrown away and every run it concerns is read again; facts are not:
+outcomes of steps, fired timers, signals and commands stay in memory and are decided anew. No effect
+starts in between.
+
+A bug of ours is handled the same way, with one difference: deciding the same again would fail the same
+way again, for ever, and hold up everybody. So the run whose code led to it is set aside
+(`internal_error`), its facts are recorded, and it is tried again by the next engine or when somebody
+readmits it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from polos.errors import PolosStoreError
+from polos.runtime.direct import DirectCode
+from polos.runtime.unit import Unit, Work
+
+if TYPE_CHECKING:
+    from polos.runtime.engine import Engine
+
+__all__ = ["Recovery"]
+
+_log = logging.getLogger("polos")
+
+
+class Recovery:
+    """Brings an engine back to what its log says."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the engine."""
+        self._engine = engine
+        self._under_way = False
+        self.stuck: dict[str, str] = {}  # runs that meet a bug of ours, with what it said
+
+    def start(self) -> None:
+        """Throw away what ran ahead of the disk, keep what happened, and try again later."""
+        if self._under_way:
+            return
+        self._under_way = True
+        engine = self._engine
+        if isinstance(engine.broken, PolosStoreError):
+            _log.error("the log refuses writes: %s; nothing new starts until it takes them", engine.broken)
+        task = engine.loop.create_task(self._recover())
+        engine.background.add(task)
+        task.add_done_callback(engine.background.discard)
+
+    def undo(self, unit: Unit, work: Work, error: Exception) -> None:
+        """
+        Go back to what the log says after a bug of ours.
+
+        The runs of this unit are ahead of the log by events that will never be there, so they are read again.
+        """
+        engine = self._engine
+        culprit = engine.activations.running or work.run
+        engine.activations.running = None
+        _log.error(
+            "this is a bug in polos, please report it; run %s is set aside, the runs %s are read again",
+            culprit,
+            list(unit.residents),
+            exc_info=error,
+        )
+        known = culprit is None or culprit in self.stuck
+        if culprit is not None:
+            self.stuck[culprit] = f"a bug in polos kept it from going on: {type(error).__name__}: {error!a}"
+        unit.failed = True
+        if known:
+            # Deciding it fails without the run's code, too: it can't be recorded at all.
+            if work.fail is not None:
+                work.fail(error)
+        else:
+            unit.work.append((work, {}))
+        engine.in_flight[id(unit)] = unit
+        engine.broken = engine.broken or error
+        self.start()
+
+    async def _recover(self) -> None:
+        engine = self._engine
+        while True:
+            await engine.pause(engine.settings.retry_append_seconds)
+            try:
+                await asyncio.to_thread(engine.writer.reset)
+            except PolosStoreError as error:
+                engine.broken = error
+                continue
+            # A unit that stood in front of the failure may still be on its way to success.
+            if all(unit.failed for unit in engine.in_flight.values() if unit not in engine.backlog):
+                break
+        await engine.in_callback(self._rebuild)
+
+    def _rebuild(self) -> None:
+        """Read every run again that had a unit on its way, and decide the work of those units anew."""
+        engine = self._engine
+        units = list(engine.in_flight.values())
+        for unit in units:
+            for resident in unit.residents.values():
+                if engine.residents.get(resident.run) is resident:
+                    if isinstance(resident.code, DirectCode) and resident.code.outcome is None:
+                        # It isn't ahead of the disk: it lives on while its run is read again.
+                        engine.bodies.keep(resident.code)
+                        resident.code = None
+                    engine.discard(resident)
+        again = [work for unit in units for work, _ in [*unit.work, *unit.refused]]
+        engine.in_flight.clear()
+        engine.backlog.clear()
+        engine.intake.forget_undurable()
+        engine.broken = None
+        self._under_way = False
+        lost = {run for unit in units for run in unit.residents}
+        for work in reversed(again):
+            engine.work.appendleft(work)
+        for unit in units:
+            engine.debts.begun.update(unit.begun)
+        for run in lost:
+            engine.wake(run)
+            # Its end may be in a commit of unknown outcome that turned out well; who waits looks for itself.
+            engine.watchers.ended(run)
+        engine.schedule()
