@@ -42,6 +42,10 @@ class Activations:
             resident = unit.ready.popleft()
             self._deliver(unit, resident)
             self._begin_ready(unit)
+        # What a body that isn't replayed asks for comes by itself, and no fact is delivered with it.
+        for resident in unit.residents.values():
+            if resident.has_slot:
+                self._settle_slot(resident)
 
     def _begin_ready(self, unit: Unit) -> None:
         """Start runs that were created in this unit and find a slot."""
@@ -106,6 +110,7 @@ class Activations:
                 self._engine.decide_on(unit, resident, c.ForceCancel(by="engine", close=True))
             if resident.ended or resident.state.phase is Phase.BACKOFF:
                 self._close_code(resident)
+        self._settle_slot(resident)
         self.running = None
         self._settle_slot(resident)
 
