@@ -6,8 +6,12 @@ other: decided, appended, kept in memory while the log refuses writes. An attemp
 until its outcome is durable, so that a run that is read again in between doesn't start it twice.
 
 Asynchronous functions are tasks of the program's own loop, others run in threads; both with the
-context variables of the place that asked. A cancellation that the engine didn't ask for is no outcome:
-somebody is taking the program down, and the step stays owed.
+context variables of the place that asked. A cancellation that comes from outside is no outcome:
+somebody is taking the program down, and the step stays owed. One that the function brought on itself is
+one, like any exception: it would do the same whenever it is called.
+
+What an `at_most_once` function raises after its time was up says nothing of its effect, nor does a
+cancellation, so the outcome is unknown then; a value that comes late is still its result.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import functools
 import inspect
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +67,34 @@ def _is_async(func: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004 — a callable object's method is looked at
 
 
+class StepTask(asyncio.Task[None]):
+    """A task that knows whether it was cancelled by nobody but itself."""
+
+    def __init__(self, coro: Coroutine[Any, Any, None], **kwargs: Any) -> None:
+        """Take what a task takes."""
+        self._by_itself: list[bool] = []  # for each request that stands; `uncancel` takes back the last
+        super().__init__(coro, **kwargs)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Ask the task to stop, and note who asks."""
+        asked = super().cancel(msg)
+        if asked:
+            # The loop is named: `asyncio.run` asks when it runs no more.
+            self._by_itself.append(asyncio.current_task(self.get_loop()) is self)
+        return asked
+
+    def uncancel(self) -> int:
+        """Take back a request."""
+        if self._by_itself:
+            self._by_itself.pop()
+        return super().uncancel()
+
+    @property
+    def cancelled_from_outside(self) -> bool:
+        """Whether somebody else asked, and it stands."""
+        return not all(self._by_itself)
+
+
 @dataclass(slots=True, eq=False)
 class Attempt:
     """One call of a step's function, in flight."""
@@ -71,7 +103,7 @@ class Attempt:
     name: str
     number: int
     call: StepCall
-    task: asyncio.Task[Any] | None = None
+    task: StepTask | None = None
     alarm: Any = None
     timed_out: bool = False
     ignored: bool = False  # the code stopped waiting, or the engine took the attempt away
@@ -112,8 +144,7 @@ class Performer:
         context = call.context.copy() if call.context is not None else contextvars.copy_context()
         context.run(current_step.set, f"{run}/{name}")
         if _is_async(call.func):
-            attempt.task = self._loop.create_task(self._as_task(attempt, args, kwargs), context=context)
-            attempt.task.add_done_callback(lambda task: self._task_done(attempt, task))
+            self._spawn(attempt, self._as_task(attempt, args, kwargs), context)
         else:
             self._threads.submit(lambda: self._in_thread(attempt, context, args, kwargs))
         if call.timeout_seconds is not None:
@@ -132,6 +163,10 @@ class Performer:
                 if attempt.task is not None:
                     attempt.task.cancel()
                 self._forget(attempt)
+
+    def _spawn(self, attempt: Attempt, coro: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
+        task = attempt.task = StepTask(coro, loop=self._loop, context=context)
+        task.add_done_callback(lambda _: self._task_done(attempt, task))
 
     async def _as_task(self, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Call an asynchronous function and report its outcome at once, not when the loop comes round to it."""
@@ -171,23 +206,25 @@ class Performer:
     ) -> None:
         if error is None and inspect.isawaitable(outcome):
             # A plain function that gave back a coroutine: its result is what the step gives.
-            attempt.task = self._loop.create_task(self._as_awaitable(attempt, outcome), context=context)
-            attempt.task.add_done_callback(lambda task: self._task_done(attempt, task))
+            self._spawn(attempt, self._as_awaitable(attempt, outcome), context)
             return
         self._outcome(attempt, outcome, error)
 
-    def _task_done(self, attempt: Attempt, task: asyncio.Task[Any]) -> None:
+    def _task_done(self, attempt: Attempt, task: StepTask) -> None:
         if not task.cancelled():
-            if task.exception() is not None:
-                # SystemExit and the like go through the program's loop: it ends, and the step stays owed.
+            error = task.exception()
+            if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                # They go through the program's loop: it ends, and the step stays owed.
                 self._forget(attempt)
+            elif error is not None:
+                self._outcome(attempt, None, error)  # what isn't an Exception comes here, not through the task's code
             return
         if attempt.timed_out and not attempt.ignored:
             self._timed_out(attempt)
-        elif not attempt.ignored and not task.cancelling() and not self._engine.stopping:
-            self._outcome(attempt, None, asyncio.CancelledError("the step cancelled itself"))
-        else:
+        elif attempt.ignored or self._engine.stopping or task.cancelled_from_outside:
             self._taken_away(attempt)
+        else:
+            self._outcome(attempt, None, asyncio.CancelledError("the step cancelled itself"))
 
     def _taken_away(self, attempt: Attempt) -> None:
         """An attempt ended by a cancellation from outside: no outcome, the step stays owed."""
@@ -231,11 +268,20 @@ class Performer:
 
     def _failed(self, attempt: Attempt, error: BaseException) -> c.Command:
         call = attempt.call
+        if call.effect == "at_most_once" and (attempt.timed_out or isinstance(error, asyncio.CancelledError)):
+            return self._unknown(attempt, error)
         delay_us = None
         named = call.policy.retry_on is not None
         if (call.effect != "at_most_once" or named) and retryable(call.policy, error):
             delay_us = next_delay_us(call.policy, failed_attempts=attempt.number, chance=self._engine.clock.random())
         return c.FailStep(name=attempt.name, attempt=attempt.number, error=failure_of(error), delay_us=delay_us)
+
+    def _unknown(self, attempt: Attempt, error: BaseException) -> c.Command:
+        reason = f"no outcome within {attempt.call.timeout_seconds} s" if attempt.timed_out else "it was cancelled"
+        if not isinstance(error, (asyncio.CancelledError, TimeoutError)):
+            late = failure_of(error)
+            reason = f"{reason}, then {late.type}: {late.message}"
+        return c.MarkUnknown(name=attempt.name, attempt=attempt.number, reason=reason)
 
     def _time_out(self, attempt: Attempt) -> None:
         if attempt.ended or attempt.ignored or attempt.timed_out:
@@ -248,13 +294,8 @@ class Performer:
 
     def _timed_out(self, attempt: Attempt) -> None:
         """Report a timeout; an attempt in a thread isn't over, its late result may still count."""
-        seconds = attempt.call.timeout_seconds
-        command: c.Command
-        if attempt.call.effect == "at_most_once":
-            command = c.MarkUnknown(name=attempt.name, attempt=attempt.number, reason=f"no outcome within {seconds} s")
-        else:
-            late = TimeoutError(f"step {attempt.name!r} took longer than {seconds} s")
-            command = self._failed(attempt, late)
+        late = TimeoutError(f"step {attempt.name!r} took longer than {attempt.call.timeout_seconds} s")
+        command = self._failed(attempt, late)
         over = attempt.task is not None
         if over:
             attempt.ended = True
