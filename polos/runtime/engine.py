@@ -319,9 +319,13 @@ class Engine:
 
     def _reply_when_durable(self, unit: Unit) -> None:
         """Answer work that changed nothing: not before what it was decided on is durable."""
-        for resident in unit.residents.values():
+        for run, resident in list(unit.residents.items()):
             if resident.in_flight and resident.last_unit is not None:
-                resident.last_unit.work.extend(unit.work)
+                # Should that unit fail, the work is decided anew; else the other runs are looked at.
+                del unit.residents[run]
+                for work, reply in unit.work:
+                    again = Work(work.apply, lambda _reply: self._reply_when_durable(unit), work.fail, work.outside)
+                    resident.last_unit.work.append((again, reply))
                 return
         self._done(unit)
 

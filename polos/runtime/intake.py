@@ -124,6 +124,7 @@ class Intake:
 
     def _start(self, unit: Unit, run: str, created: e.RunCreated) -> bool:
         if self._engine.loader.exists(run):
+            unit.rests_on(self._engine.residents.get(run))
             return False
         resident = self._engine.loader.create(run)
         resident.input = created.input
@@ -269,6 +270,7 @@ class Intake:
         engine = self._engine
         resident = engine.loader.get(_text(command, "run"))
         if resident.ended:
+            unit.rests_on(resident)
             return {"outcome": "accepted", "detail": {"cancelled": False}}
         by, reason = str(command.get("by") or "user"), command.get("reason")
         text = None if reason is None else str(reason)

@@ -171,6 +171,11 @@ class Unit:
         elif isinstance(event, e.StepAttemptStarted):
             self.begun.append((state.run, event.name, event.attempt))
 
+    def rests_on(self, resident: Resident | None) -> None:
+        """Note a run that is only looked at: an answer waits until what was seen there is durable."""
+        if resident is not None:
+            self.residents.setdefault(resident.run, resident)
+
     def append_system(self, stream: str, event: e.Event) -> int:
         """Add an event of a stream that is no run's; gives its index in the unit."""
         self._record(stream, event)
