@@ -188,7 +188,7 @@ def failure_to_json(error: e.Failure) -> Json:
 def created_to_json(created: e.RunCreated) -> dict[str, Json]:
     """Give what a run is created with as a JSON object."""
     found: dict[str, Json] = {spec.name: getattr(created, spec.name) for spec in fields(created)}
-    found["tags"] = list(created.tags)
+    found["tags"], found["adopts"] = list(created.tags), list(created.adopts)
     return found
 
 
@@ -294,6 +294,8 @@ class _Activation:
         self.closed.update(signal.id for _, _, signal in kept)
         self._end(cancel_children=False)
         self.decision.events.append(event)
+        # Children that were started and not awaited belong to the successor: they are cancelled with it.
+        spec = replace(spec, adopts=(*spec.adopts, *self.started))
         self.ending.message("start", event.successor, created_to_json(spec))
         for kind, key, signal in kept:
             message = Message(

@@ -66,6 +66,7 @@ class RunCreated:
     continues: str | None = None  # the run this one goes on from (continue_as_new)
     chain: str | None = None  # the first run of that chain: the one that callers and the parent know
     kind: str = "workflow"  # "workflow", "agent" or "tool"
+    adopts: tuple[str, ...] = ()  # children of the run it goes on from: cancelled with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

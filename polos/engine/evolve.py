@@ -169,6 +169,7 @@ def _run_created(state: RunState, event: e.RunCreated, time_us: int) -> None:
     ):  # fmt: skip
         setattr(state, name, getattr(event, name))
     state.created_us = time_us
+    state.children.update(dict.fromkeys(event.adopts, ""))
     if isinstance(event.initial_state, dict):
         state.state_value = dict(event.initial_state)
     _owe(state, DebtKind.START, due_us=event.start_after_us, attempt=1)

@@ -274,10 +274,11 @@ class _Body:
         except PolosUsageError as error:
             return Request(event=e.RunFailed(cause=cause, error=failure_of(error)))
         event = e.RunContinued(cause=cause, successor=successor, workflow=state.workflow, input=encoded.value)
-        return Request(event=event, spec=_successor_spec(state, encoded.value))
+        alive = tuple(child for child in state.children if self._engine.loader.is_alive(child))
+        return Request(event=event, spec=_successor_spec(state, encoded.value, alive))
 
 
-def _successor_spec(state: RunState, payload: Json) -> e.RunCreated:
+def _successor_spec(state: RunState, payload: Json, children: tuple[str, ...]) -> e.RunCreated:
     chain = state.chain or state.run
     return e.RunCreated(
         workflow=state.workflow,
@@ -300,4 +301,5 @@ def _successor_spec(state: RunState, payload: Json) -> e.RunCreated:
         continues=state.run,
         chain=chain,
         kind=state.kind,
+        adopts=children,
     )

@@ -20,11 +20,11 @@ from polos import errors
 from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.decide import Decision
-from polos.engine.json import Json
+from polos.engine.json import Json, printable
 from polos.engine.messages import Message, message_from_json, message_to_json
 from polos.engine.projections import CODE_PREFIX, INBOX_STREAM
 from polos.engine.state import Debt, Phase
-from polos.errors import CommandRefused, PolosError, PolosUsageError, UnknownRun, UpdateRejected
+from polos.errors import CommandRefused, PolosError, PolosInternalError, PolosUsageError, UnknownRun, UpdateRejected
 from polos.points import reach
 from polos.runtime.topics import Topics
 from polos.runtime.unit import Reply, Resident, Unit, Work
@@ -54,7 +54,8 @@ def created_from_json(body: dict[str, Json]) -> e.RunCreated:
         message = f"a run can't be created with {sorted(unknown)}; was the command written by a newer polos?"
         raise CommandRefused(message)
     values: dict[str, Any] = dict(body)
-    values["tags"] = tuple(values.get("tags") or ())
+    for name in ("tags", "adopts"):
+        values[name] = tuple(values.get(name) or ())
     try:
         return e.RunCreated(**values)
     except TypeError as error:
@@ -79,6 +80,7 @@ class Intake:
         self.topics: Topics = Topics(engine)
         self._registered: dict[str, str] = {}
         self._consuming: set[str] = set()
+        self._unfit: set[str] = set()  # commands that met a bug of ours in the middle
         self._alarm: Any = None
         self._kinds: dict[str, Callable[[Unit, str, dict[str, Json]], Reply]] = {
             "create": self._create,
@@ -360,6 +362,7 @@ class Intake:
         if resident.ended or resident.state.aside is None:
             message = f"run {resident.run} isn't set aside"
             raise CommandRefused(message)
+        engine.recovery.stuck.pop(resident.run, None)
         engine.decide_on(unit, resident, c.Readmit(by=str(command.get("by") or "user")))
         if resident.code is None and resident.state.phase in (Phase.ACTIVE, Phase.CANCELLING):
             # Read it again once this is durable: its code is made and run on its history.
@@ -395,10 +398,15 @@ class Intake:
                 if reader.row(("command", command_id)) is not None:
                     return {}  # its outcome is recorded: only the file is left
             try:
-                command = _parse(item.payload)
-                reply = self._apply(unit, command_id, command)
-            except (PolosError, LookupError, AssertionError) as error:
-                detail: Json = {"error": type(error).__name__, "message": str(error)}
+                if command_id in self._unfit:
+                    raise PolosInternalError("deciding this command met a bug in polos; its log says more")
+                reply = self._apply(unit, command_id, _parse(item.payload))
+            except Exception as error:
+                if unit.records and not isinstance(error, PolosError):
+                    raise  # what it began is undone, and the next time it is refused at once
+                if not isinstance(error, PolosUsageError):
+                    _log.exception("the command %s couldn't be decided", command_id)
+                detail: Json = {"error": type(error).__name__, "message": printable(str(error))}
                 reply = {"outcome": "refused", "detail": detail}
             consumed = e.InboxConsumed(command_id=command_id, outcome=str(reply["outcome"]), detail=reply.get("detail"))
             unit.append_system(INBOX_STREAM, consumed)
@@ -409,8 +417,13 @@ class Intake:
             self._engine.store.inbox.remove(command_id)
             reach("inbox_after_remove")
             self._consuming.discard(command_id)
+            self._unfit.discard(command_id)
 
-        self._engine.post(Work(apply, done=done))
+        def fail(_error: BaseException) -> None:
+            self._unfit.add(command_id)
+            self._consuming.discard(command_id)
+
+        self._engine.post(Work(apply, done=done, fail=fail))
 
     async def stop(self) -> None:
         """Look no more."""

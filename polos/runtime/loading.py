@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import orjson
+
 from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.codec import decode
@@ -112,6 +114,15 @@ class Loader:
             return True
         with self._engine.store.log.reader() as reader:
             return reader.version(run_stream(run)) > 0
+
+    def is_alive(self, run: str) -> bool:
+        """Tell whether a run exists and hasn't ended, without reading it."""
+        resident = self._engine.residents.get(run)
+        if resident is not None:
+            return not resident.ended
+        with self._engine.store.log.reader() as reader:
+            row = reader.row(("run", run))
+        return row is not None and orjson.loads(row)["ended_us"] is None
 
     def create(self, run: str) -> Resident:
         """Give the place for a run that is about to be created."""
