@@ -14,7 +14,8 @@ A record is JSON, so something else must say what it was. Two things can, and th
 
 The program's own file is called ``__main__`` while it runs and by its name elsewhere. Paths hold the name (the stem
 of the file), and a stem is looked for in the running ``__main__`` first: importing it again would run the program
-twice and give a second class of the same name that is equal to nothing.
+twice and give a second class of the same name that is equal to nothing. So that file isn't imported either when the
+class isn't found in it, which is so for classes that a function made.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import collections.abc
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import inspect
 import re
 import sys
@@ -31,7 +33,7 @@ import typing
 import weakref
 from collections.abc import Callable
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Final, cast
 
 import typing_extensions
@@ -374,6 +376,8 @@ def _parametrised(found: object, arguments: list[object]) -> object:
 
 
 def _find_class(name: str) -> type | None:
+    if "<locals>" in name:  # no namespace holds what a function made
+        return None
     splits = _splits(name)
     # Loaded modules come first, so that none is imported in vain.
     for module_name, names in splits:
@@ -404,9 +408,20 @@ def _mains_called(stem: str) -> list[str]:
 
 def _imported(name: str) -> types.ModuleType | None:
     try:
+        if any(_is_file_of(main, name) for main in _mains_called(name)):
+            return None  # a program without a main guard would start once more, inside itself
         return importlib.import_module(name)
     except Exception:  # noqa: BLE001  # a module is a program: without its settings it may raise whatever it likes
         return None
+
+
+def _is_file_of(main: str, name: str) -> bool:
+    """Tell whether importing a name would run the program's own file; another may have the same stem."""
+    found = importlib.util.find_spec(name)
+    file = getattr(sys.modules[main], "__file__", None)  # an interactive session has none
+    if found is None or found.origin is None or file is None:
+        return False
+    return Path(found.origin).resolve() == Path(file).resolve()
 
 
 def _member(module: types.ModuleType, names: tuple[str, ...]) -> type | None:

@@ -213,6 +213,41 @@ def test_file_of_a_name_that_a_path_can_not_hold(tmp_path: Path, root: Path, ste
     assert "loaded __main__\n__main__.Order True False\nhelper.Part True\n" == run(tmp_path, root, f"{stem}.py")
 
 
+UNGUARDED = """
+    from pydantic import BaseModel
+    from polos.value_types import resolve_path, type_path
+
+    print("loaded", __name__)
+
+    def make():
+        class Local(BaseModel):
+            n: int
+        return Local
+
+    print(type_path(make()), resolve_path(type_path(make())), resolve_path("shop.Gone"), resolve_path("other.Gone"))
+"""
+
+
+def test_main_without_a_guard_runs_once(tmp_path: Path, root: Path):
+    """A class that the running program doesn't have, or has inside a function only, is no reason to import it."""
+    (tmp_path / "shop.py").write_text(textwrap.dedent(UNGUARDED))
+    (tmp_path / "other.py").write_text("")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "shop.py").symlink_to(tmp_path / "shop.py")
+    expected = "loaded __main__\nshop.make.<locals>.Local None None None\n"
+
+    for arguments in (["shop.py"], ["-m", "shop"], ["linked/shop.py"]):
+        assert expected == run(tmp_path, root, *arguments)
+
+
+def test_a_class_in_a_function_is_no_reason_to_import(tmp_path: Path, root: Path):
+    """No module holds what a function made, so none is imported to look for it."""
+    (tmp_path / "shop.py").write_text(textwrap.dedent(UNGUARDED))
+    look = "from polos.value_types import resolve_path; print(resolve_path('shop.make.<locals>.Local'))"
+
+    assert "None\n" == run(tmp_path, root, "-c", look)
+
+
 def test_main_of_another_program_is_imported(tmp_path: Path, root: Path):
     """What a program recorded of its own file, another program finds by importing that file."""
     (tmp_path / "shop.py").write_text(textwrap.dedent(SHOP))
