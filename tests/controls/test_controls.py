@@ -200,18 +200,18 @@ def test_delivers_out_of_order(tmp_path, broke):
         await polos.start()
         ledger = witness.use(tmp_path, "life", polos.engine.store.log)
         run = await hears.invoke(polos, {})
-        await until(lambda: not polos.engine._in_flight)
+        await until(lambda: not polos.engine.in_flight)
         plan.hold()
         begun = plan.appends
         told: list[Any] = [asyncio.ensure_future(quick.invoke(polos, {}))]
         await until(lambda: plan.appends > begun)
         # The writer is busy with that, so what comes now goes into one commit.
         told += [asyncio.ensure_future(run.signal(polos, name, None)) for name in ("left", "right")]
-        await until(lambda: len(polos.engine._in_flight) == 3)
+        await until(lambda: len(polos.engine.in_flight) == 3)
         plan.let_go()
         await asyncio.gather(*told)
         await until(lambda: sum(line.key.startswith(run.id) for line in ledger.lines("done")) == 2)
-        await until(lambda: not (polos.engine._in_flight or polos.engine.performer.in_flight))
+        await until(lambda: not (polos.engine.in_flight or polos.engine.performer.in_flight))
         die()
 
     async def second() -> None:
@@ -237,7 +237,7 @@ def test_takes_recorded_for_delivered(tmp_path, broke):
         await polos.start()
         witness.use(tmp_path, "life", polos.engine.store.log)
         run = await asks.invoke(polos, {})
-        await until(lambda: not polos.engine._in_flight)
+        await until(lambda: not polos.engine.in_flight)
         arm(die_at("after_append_before_handback", 1))
         await polos.resume("asks", run.id, "ask", answer_to(run.id))
 
@@ -308,7 +308,7 @@ def test_loses_a_resume(tmp_path, broke):
         async with engine_on(tmp_path) as polos:
             ledger = witness.use(tmp_path, "life", polos.engine.store.log)
             run = await asks.invoke(polos, {})
-            await until(lambda: not polos.engine._in_flight)
+            await until(lambda: not polos.engine.in_flight)
             await polos.resume("asks", run.id, "ask", answer_to(run.id))
             ledger.note("answered", run.id, answer_to(run.id))
 
@@ -373,7 +373,7 @@ def test_commits_before_the_blob(tmp_path, broke):
         await polos.start()
         ledger = witness.use(tmp_path, "life", polos.engine.store.log)
         await heavy.invoke(polos, {})
-        await until(lambda: ledger.lines("done") and not (polos.engine._in_flight or polos.engine.performer.in_flight))
+        await until(lambda: ledger.lines("done") and not (polos.engine.in_flight or polos.engine.performer.in_flight))
         die()
 
     assert KILLED == dying(scene)

@@ -164,7 +164,7 @@ def test_commands_are_done_once(tmp_path, fault):
         async with engine_on(tmp_path) as polos:
             witness.use(tmp_path, "life", polos.engine.store.log)
             runs = [await workflow.invoke(polos, {}) for workflow in (careful, careful, doubtful)]
-            await until(lambda: not polos.engine._in_flight)
+            await until(lambda: not polos.engine.in_flight)
             plan.next(fault)
             published = await publish(polos, "news", EventData(data={"n": 1}))
             plan.next(fault)

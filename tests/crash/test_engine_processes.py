@@ -340,7 +340,7 @@ def test_clock_that_jumps(tmp_path, back):
         async with engine_on(tmp_path, clock=clock) as polos:
             witness.use(tmp_path, "life", polos.engine.store.log)
             runs = [await sleeper.invoke(polos, {}) for _ in range(3)]
-            await until(lambda: not polos.engine._in_flight)
+            await until(lambda: not polos.engine.in_flight)
             day_us = 86_400_000_000
             if back:
                 clock.jump(-2 * day_us)
@@ -389,10 +389,10 @@ def test_clock_set_back_behind_an_overtaken_record(tmp_path):
 
             arm(hold)
             run = await heavy.invoke(polos, {})
-            await until(lambda: ledger.lines("done") and polos.engine._in_flight)
+            await until(lambda: ledger.lines("done") and polos.engine.in_flight)
             other = await asks.invoke(polos, {})
             ledger.note("created", other.id)
-            await until(lambda: len(polos.engine._in_flight) == 1)
+            await until(lambda: len(polos.engine.in_flight) == 1)
             may_go.set()
             await polos._wait_ended(run.id)
 
