@@ -47,7 +47,8 @@ class Reason:
 
     Attributes:
         kind: "timer", "suspend", "signal", "topic", "child", "step", "retry", "step_outcome_unknown", "run_retry",
-            "start", "slot", "inbox", "code", "cancel", "diverged", "no_code", "poisoned", "no_engine" or "ended".
+            "start", "slot", "inbox", "code", "cancel", "diverged", "no_code", "poisoned", "internal_error",
+            "no_engine" or "ended".
         text: what it waits for.
         moves_on: what would move it on; goes on from "it moves on when".
         command: what to type for that, if it is somebody's turn.

@@ -22,7 +22,7 @@ This page is generated from `RUN_TRANSITIONS` and `OP_TRANSITIONS` in `polos/eng
 
 Two things the tables don't show. The *status* that callers see follows from the phase and from what is open
 (`polos.engine.state.status`): an active run with nothing but long waits shows `waiting`. And a run that was set aside
-(diverged, poisoned, without code) stays in its phase.
+(diverged, poisoned, without code, or by a bug of ours) stays in its phase.
 
 """
 
