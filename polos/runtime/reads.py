@@ -438,7 +438,8 @@ def _promised(item: InboxItem) -> list[PendingRun]:
     found: list[PendingRun] = []
     for entry in command["runs"] if command["kind"] == "create" else ():
         wanted: dict[str, Any] = {**entry["created"]}
-        wanted["tags"] = tuple(wanted.get("tags", ()))
+        for name in ("tags", "adopts"):
+            wanted[name] = tuple(wanted.get(name, ()))
         created = e.RunCreated(**wanted)
         found.append(PendingRun(command_id=item.command_id, created=created, row=_queued(entry["run"], created)))
     return found
