@@ -42,6 +42,10 @@ class Clock(Protocol):
         """Call back on the running loop once `now_us() >= due_us`; gives a handle with `cancel()`."""
         ...
 
+    def call_after(self, delay_us: int, callback: Callable[[], object]) -> Alarm:
+        """Call back on the running loop once so much time has passed, wherever the wall clock is set meanwhile."""
+        ...
+
     def random(self) -> float:
         """A float in [0, 1)."""
         ...
@@ -100,6 +104,12 @@ class SystemClock:
     def call_at(self, due_us: int, callback: Callable[[], object]) -> Alarm:
         """Call back on the running loop at `due_us`; a jump of the clock is noticed within a second."""
         return _Alarm(self, due_us, callback)
+
+    def call_after(self, delay_us: int, callback: Callable[[], object]) -> Alarm:
+        """Call back on the running loop once so much time has passed."""
+        import asyncio
+
+        return asyncio.get_running_loop().call_later(max(delay_us, 0) / 1e6, callback)
 
     def random(self) -> float:
         """A float in [0, 1)."""

@@ -487,9 +487,9 @@ class Engine:
             self.discard(resident)
 
     async def pause(self, seconds: float) -> None:
-        """Wait by the engine's clock."""
+        """Wait by the engine's clock; how it is set makes no difference."""
         waited = self.loop.create_future()
-        self.clock.call_at(self.clock.now_us() + round(seconds * 1e6), lambda: settle(waited))
+        self.clock.call_after(round(seconds * 1e6), lambda: settle(waited))
         await waited
 
     # ------------------------------------------------------------------------------------- memory

@@ -385,8 +385,7 @@ class Intake:
                 if item.command_id not in self._consuming:
                     self._consuming.add(item.command_id)
                     self._consume(item)
-        due_us = engine.clock.now_us() + round(engine.settings.inbox_poll_seconds * 1e6)
-        self._alarm = engine.clock.call_at(due_us, self._poll)
+        self._alarm = engine.clock.call_after(round(engine.settings.inbox_poll_seconds * 1e6), self._poll)
 
     def _consume(self, item: InboxItem) -> None:
         command_id = item.command_id

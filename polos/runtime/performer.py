@@ -148,8 +148,8 @@ class Performer:
         else:
             self._threads.submit(lambda: self._in_thread(attempt, context, args, kwargs))
         if call.timeout_seconds is not None:
-            due_us = self._engine.clock.now_us() + round(call.timeout_seconds * 1e6)
-            attempt.alarm = self._engine.clock.call_at(due_us, lambda: self._time_out(attempt))
+            allowed_us = round(call.timeout_seconds * 1e6)
+            attempt.alarm = self._engine.clock.call_after(allowed_us, lambda: self._time_out(attempt))
 
     def running(self, run: str) -> int:
         """Count the attempts of a run that are in flight."""
@@ -233,13 +233,12 @@ class Performer:
             return
         # Either the program goes down right now, or somebody cancelled a task that isn't theirs.
         # In the second case the engine lives on and calls the step again, after a moment.
-        retry_at = self._engine.clock.now_us() + 1_000_000
 
         def again() -> None:
             self._forget(attempt)
             self._engine.perform_again(attempt.run)
 
-        self._engine.clock.call_at(retry_at, again)
+        self._engine.clock.call_after(1_000_000, again)
 
     # ----------------------------------------------------------------------------------- outcomes
 
