@@ -175,6 +175,15 @@ def text(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a text, it is {value!r}")
     if not value:
         raise ValueError(f"{name} must not be empty")
+    writable(name, value)
+
+
+def writable(name: str, value: str | None) -> None:
+    """Refuse a text that can't be written, and what is none; it may be empty, or missing."""
+    if value is None:
+        return
+    if not isinstance(cast("object", value), str):
+        raise TypeError(f"{name} must be a text, it is {value!r}")
     if not value.isascii():
         try:
             value.encode()

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol, cast, final
 
+from polos.calls import optional_text, text, writable
 from polos.clock import uuid7
 from polos.engine import events as e
 from polos.engine.codec import decode
@@ -115,6 +116,11 @@ async def batch_publish(
     """
     if not topic:
         raise PolosUsageError("a topic is a text that isn't empty")
+    text("topic", topic)
+    writable("execution_id", execution_id)
+    writable("root_execution_id", root_execution_id)
+    for event in events:
+        writable("event_type", event.event_type)
     if not events:
         return []
     connection = _connection(client)
@@ -171,6 +177,7 @@ def stream_topic(
     Returns:
         The events. It begins at the call, not at the first step of the iteration, and doesn't end.
     """
+    optional_text("topic", topic)
     connection = _connection(client)
     after = _cursor(connection, last_sequence_id, last_timestamp, from_sequence)
     return follow_topic(connection, topic, after=after, api_url=client.api_url)

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 from urllib.parse import urlsplit
 
+from polos.calls import text, writable
 from polos.clock import Clock, SystemClock
 from polos.engine import events as e
 from polos.engine.decide import created_to_json
@@ -230,8 +231,8 @@ class PolosClient:
             The handle; with `accepted=False` if no engine is running: the run starts with the next one.
 
         Raises:
-            ValueRefused: the payload or the state can't be recorded.
-            ValueError: the state is over the limit.
+            TypeError: the payload or the state can't be recorded, or a name is no text.
+            ValueError: the state is over the limit, a name is empty or can't be written, a number isn't positive.
         """
         run = self._root_run(
             workflow_id,
@@ -243,7 +244,7 @@ class PolosClient:
             user=user_id,
             initial_state=initial_state,
             seconds=run_timeout_seconds,
-            tags=tuple(tags),
+            tags=tags,
         )
         return (await self._create([run], session_id))[0]
 
@@ -381,6 +382,7 @@ class PolosClient:
             UnknownRun: there is no such run.
             CommandRefused: the run has ended, or keeps too many answers that nobody waits for.
         """
+        text("suspend_step_key", suspend_step_key)
         value = recorded(data, "answer")
         command: Command = {"kind": "resume", "key": suspend_step_key, "data": value, "all": all}
         await tell(
@@ -397,6 +399,7 @@ class PolosClient:
             UnknownRun: there is no such run.
             CommandRefused: the run has ended, or keeps too many signals of that name already.
         """
+        text("name", name)
         await self._tell(execution_id, {"kind": "signal", "name": name, "data": recorded(data, "signal")})
 
     async def cancel_execution(self, execution_id: str, *, by: str = "client", reason: str | None = None) -> bool:
@@ -406,6 +409,8 @@ class PolosClient:
         Returns:
             True if it will stop, also when that is kept for the next engine; False if the run is unknown or over.
         """
+        writable("by", by)
+        writable("reason", reason)
         try:
             told = await self._tell(execution_id, {"kind": "cancel", "by": by, "reason": reason})
         except UnknownRun:
@@ -433,6 +438,7 @@ class PolosClient:
             run = address(store, execution_id)
             with store.log.reader() as reader:
                 return reads.run_state(reader, run)
+        text("name", name)
         wanted: list[Json] = [recorded(arg, "argument") for arg in args]
         told = await self._tell(execution_id, {"kind": "query", "name": name, "args": wanted})
         return cast("dict[str, Any]", told.answer["detail"])["value"]
@@ -454,6 +460,7 @@ class PolosClient:
             EngineNotRunning: no engine; the update is kept.
             ClientTimeout: the handler took longer; the update goes on.
         """
+        text("name", name)
         command: Command = {"kind": "update", "name": name, "data": recorded(data, "update")}
         told = await tell(
             self._connection(),
@@ -493,6 +500,9 @@ class PolosClient:
         """
         if outcome not in ("completed", "failed", "not_done"):
             raise PolosUsageError(f"outcome is 'completed', 'failed' or 'not_done', not {outcome!r}")
+        text("step", step)
+        writable("message", message)
+        writable("by", by)
         settled = recorded(value, "value")
         command: Command = {"kind": "resolve", "step": step, "outcome": outcome, "value": settled}
         await self._tell(execution_id, {**command, "message": message, "by": by})
@@ -504,6 +514,7 @@ class PolosClient:
         Raises:
             UnknownRun: there is no such run.
         """
+        writable("by", by)
         await self._tell(execution_id, {"kind": "readmit", "by": by})
 
     async def take_back(self, command_id: str) -> bool:

@@ -8,8 +8,10 @@ an engine in another process knows it fills in itself.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
+from polos.calls import optional_text, positive, text
 from polos.children import encode_initial_state
 from polos.clock import Clock, new_run_id
 from polos.context import current_context
@@ -48,15 +50,24 @@ def root_run(
     queue: str | None = None,
     queue_limit: int | None = None,
     concurrency_key: str | None = None,
-    tags: tuple[str, ...] = (),
+    tags: Sequence[str] = (),
 ) -> e.RunCreated:
     """
     Give what a root run is created with; its id is that of its root.
 
     Raises:
-        TypeError: the payload or the state isn't JSON.
-        ValueError: the state is over its limit.
+        TypeError: the payload or the state isn't JSON, or a name is no text.
+        ValueError: the state is over its limit, a name is empty or can't be written, a number isn't positive.
     """
+    positive("run_timeout_seconds", seconds)
+    text("workflow_id", workflow_id)
+    for name, given in {"queue_name": queue, "concurrency_key": concurrency_key, "deployment_id": deployment}.items():
+        optional_text(name, given)
+    for name, given in {"session_id": session, "user_id": user}.items():
+        optional_text(name, given or None)  # programs that have none pass an empty one
+    if queue_limit is not None and (not isinstance(cast("object", queue_limit), int) or queue_limit < 1):
+        raise ValueError(f"queue_concurrency_limit must be a number from 1, it is {queue_limit!r}")
+    tags = _tags(tags)
     around = current_context()
     if around is not None:
         session = session or around.session_id
@@ -83,3 +94,11 @@ def root_run(
         deployment=deployment,
         kind="workflow" if workflow is None else workflow.workflow_type,
     )
+
+
+def _tags(tags: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(tags, str):
+        raise TypeError(f"tags must be a sequence of texts, they are {tags!r}")
+    for tag in tags:
+        text("each of tags", tag)
+    return tuple(tags)
