@@ -47,6 +47,10 @@ class HandClock:
         self.alarms.append((due_us, callback, alarm))
         return alarm
 
+    def call_after(self, delay_us: int, callback: Callable[[], object]) -> Alarm:
+        """Note a wake-up; this clock is only turned, never set."""
+        return self.call_at(self.time_us + delay_us, callback)
+
     def turn(self, time_us: int) -> None:
         """Move the time, and wake whoever is due."""
         self.time_us = time_us

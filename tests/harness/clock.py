@@ -3,7 +3,8 @@ Time that stands still until somebody moves it.
 
 A `VirtualClock` has the shape of `polos.clock.Clock`. It moves in two ways: `advance` lets time pass, for the wall
 clock and the monotonic clock alike; `jump` sets the wall clock alone, forwards or backwards, as an administrator or a
-laptop's lid does. Alarms stand on the wall clock, so a jump brings them nearer or moves them away.
+laptop's lid does. What was asked for by `call_at` stands on the wall clock, so a jump brings it nearer or moves it
+away; what was asked for by `call_after` comes when it comes.
 
 Whoever runs the program's loop decides when time passes. `SimulatedLoop` lets it pass when nothing is ready and
 nothing is on its way: that is the only moment at which moving time can't change the order of anything else.
@@ -24,7 +25,7 @@ START_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 
 @final
 class Alarm:
-    """A wake-up at a moment of the wall clock."""
+    """A wake-up at a moment, of the wall clock or of the monotonic one."""
 
     __slots__ = ("callback", "cancelled", "due_us")
 
@@ -54,6 +55,7 @@ class VirtualClock:
         self._wall_us = start_us
         self._monotonic_us = 0
         self._alarms: list[tuple[int, int, Alarm]] = []
+        self._intervals: list[tuple[int, int, Alarm]] = []
         self._count = 0
         self._chance = random.Random(seed)
 
@@ -74,6 +76,13 @@ class VirtualClock:
         heappush(self._alarms, (due_us, self._count, alarm))
         return alarm
 
+    def call_after(self, delay_us: int, callback: object) -> Alarm:
+        """Call back once so much time has passed."""
+        alarm = Alarm(self._monotonic_us + delay_us, cast("Callable[[], object]", callback))
+        self._count += 1
+        heappush(self._intervals, (alarm.due_us, self._count, alarm))
+        return alarm
+
     def random(self) -> float:
         """A float in [0, 1)."""
         return self._chance.random()
@@ -86,9 +95,13 @@ class VirtualClock:
 
     def next_us(self) -> int | None:
         """Tell how long it is until the next alarm, 0 if one is due; None without any."""
-        while self._alarms and self._alarms[0][2].cancelled:
-            heappop(self._alarms)
-        return max(0, self._alarms[0][0] - self._wall_us) if self._alarms else None
+        waits: list[int] = []
+        for heap, now_us in self._heaps():
+            while heap and heap[0][2].cancelled:
+                heappop(heap)
+            if heap:
+                waits.append(max(0, heap[0][0] - now_us))
+        return min(waits, default=None)
 
     def advance(self, by_us: int) -> None:
         """Let time pass."""
@@ -103,10 +116,15 @@ class VirtualClock:
     def take_due(self) -> list[Alarm]:
         """Take out the alarms whose moment has come, in order."""
         due: list[Alarm] = []
-        while self.next_us() == 0:
-            due.append(heappop(self._alarms)[2])
+        for heap, now_us in self._heaps():
+            while heap and heap[0][0] <= now_us:
+                due.append(heappop(heap)[2])
         return due
+
+    def _heaps(self) -> tuple[tuple[list[tuple[int, int, Alarm]], int], ...]:
+        return (self._intervals, self._monotonic_us), (self._alarms, self._wall_us)
 
     def drop_alarms(self) -> None:
         """Forget all alarms: the process that set them is gone."""
         self._alarms.clear()
+        self._intervals.clear()

@@ -226,7 +226,7 @@ class Simulation:
             life.loop.run_for(length_us)
         except Crashed:
             self.crash()
-        assert [] == self.audit.violations
+        assert not self.audit.violations, self.audit.violations
         broken = life.engine.broken if self._life is life else None
         if isinstance(broken, PolosInternalError) or (broken and not isinstance(broken, PolosError)):
             raise AssertionError(f"a bug in the engine: {broken!r}") from broken

@@ -138,3 +138,7 @@ _moments = st.one_of(
 
 disturbances: st.SearchStrategy[list[Node]] = st.lists(_moments, max_size=12)
 ungentle: st.SearchStrategy[list[Node]] = st.lists(st.one_of(_moments, _kind("cancel", st.integers(0, 3))), max_size=12)
+
+racing_with_held: st.SearchStrategy[Node] = st.recursive(
+    st.one_of(_calm, _kind("held", _KEYS), _kind("held", _KEYS), _answered, _failing), _racing_together, max_leaves=5
+)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from polos.engine.state import ENDED, OpKind
-from polos.errors import EngineNotRunning
+from polos.errors import EngineNotRunning, PolosStoreError
 from polos.store.faults import Fault
 
 from tests.harness import Call, Simulation
@@ -88,7 +88,7 @@ class Player:
                 return
             sim.start()
             for call in sim.calls:
-                if not call.answered or isinstance(call.error, EngineNotRunning):
+                if not call.answered or isinstance(call.error, EngineNotRunning | PolosStoreError):
                     sim.send_again(call)
         raise AssertionError("the engine dies again and again")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator
+from itertools import pairwise
 from typing import Any, cast, final
 
 from polos.engine import commands as c
@@ -54,7 +55,7 @@ class _Recorded:
 def attempts(history: list[Stored]) -> Iterator[tuple[int, list[Stored]]]:
     """Give each attempt of a run: the version of its start, and the stream up to its end."""
     starts = [version for version, (event, _, _) in enumerate(history, 1) if isinstance(event, e.RunStarted)]
-    for start, following in zip(starts, [*starts[1:], len(history) + 1], strict=True):
+    for start, following in pairwise([*starts, len(history) + 1]):
         yield start, history[: following - 1]
 
 
