@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from polos.clock import Clock, new_run_id
@@ -321,13 +322,27 @@ class Engine:
         """Answer work that changed nothing: not before what it was decided on is durable."""
         for run, resident in list(unit.residents.items()):
             if resident.in_flight and resident.last_unit is not None:
-                # Should that unit fail, the work is decided anew; else the other runs are looked at.
                 del unit.residents[run]
-                for work, reply in unit.work:
-                    again = Work(work.apply, lambda _reply: self._reply_when_durable(unit), work.fail, work.outside)
-                    resident.last_unit.work.append((again, reply))
+                resident.last_unit.work.extend((self._looking_on(unit, work), reply) for work, reply in unit.work)
                 return
         self._done(unit)
+
+    def _looking_on(self, unit: Unit, work: Work) -> Work:
+        """Make work that goes on to the other runs a unit rests on; if the one it waits for fails, it is decided anew."""
+        anew = False
+
+        def apply(following: Unit) -> Reply | None:
+            nonlocal anew
+            anew = True
+            return work.apply(following)
+
+        def done(reply: Reply) -> None:
+            if not anew:
+                self._reply_when_durable(unit)
+            elif work.done is not None:
+                work.done(reply)
+
+        return replace(work, apply=apply, done=done)
 
     @staticmethod
     def _done(unit: Unit) -> None:
