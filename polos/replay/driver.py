@@ -190,8 +190,12 @@ class Driver:
         self.pending.clear()
         self._timers.clear()
 
+    def has_query(self, name: str) -> bool:
+        """Tell whether the body registered a function for this query."""
+        return name in self._queries
+
     def query(self, name: str, args: tuple[Any, ...]) -> Any:
-        """Call a function registered by `on_query`; raises KeyError if there is none."""
+        """Call a function registered by `on_query`."""
         return self._queries[name](*args)
 
     @property

@@ -314,7 +314,9 @@ class Intake:
             raise CommandRefused(message)
         try:
             code.validate_update(name, data)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever it raises, it says no
             raise UpdateRejected(str(error) or type(error).__name__) from error
         self._engine.decide_on(unit, resident, c.ReceiveUpdate(update_id=update_id, name=name, data=data))
         return {"outcome": "accepted", "detail": {"update_id": update_id}}
@@ -327,13 +329,15 @@ class Intake:
             why = resident.state.aside or resident.state.phase
             message = f"run {run} can't answer queries: its code isn't running ({why})"
             raise CommandRefused(message)
+        if not resident.code.has_query(name):
+            message = f"run {run} has no query {name!r} (ctx.on_query registers one)"
+            raise CommandRefused(message)
         args = command.get("args")
         try:
             value = resident.code.query(name, tuple(args) if isinstance(args, list) else ())
-        except KeyError:
-            message = f"run {run} has no query {name!r} (ctx.on_query registers one)"
-            raise CommandRefused(message) from None
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever it raises, who asked gets an answer
             message = f"the query {name!r} of run {run} failed: {type(error).__name__}: {error}"
             raise CommandRefused(message) from error
         return {"outcome": "answered", "detail": {"value": self._engine.bodies.plain(value)}}

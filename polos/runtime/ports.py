@@ -130,6 +130,10 @@ class RunCode(Protocol):
         """Take the code out of memory."""
         ...
 
+    def has_query(self, name: str) -> bool:
+        """Tell whether there is a function for this query."""
+        ...
+
     def query(self, name: str, args: tuple[Any, ...]) -> Any:
         """Call a function registered by `ctx.on_query`."""
         ...
