@@ -256,6 +256,7 @@ class Engine:
             if not self.work or self.backlog or self.broken is not None:
                 break
             self._decide(self.work.popleft())
+        self.loader.make_room()
         if self.work and not self.backlog:
             self.schedule()
         self._maybe_flushed()
@@ -386,15 +387,18 @@ class Engine:
     def pass_slot(self, run: str | None) -> None:
         """A slot is free: it is this run's turn."""
         if run is not None:
-            self.wake(run)
+            self.wake(run, slot=True)
 
-    def wake(self, run: str) -> None:
-        """Look at a run soon: start it, deliver its facts."""
+    def wake(self, run: str, *, slot: bool = False) -> None:
+        """Look at a run soon: start it, deliver its facts; with `slot` it was given one, and may need it no more."""
 
         def apply(unit: Unit) -> None:
             resident = self.loader.find(run)
             if resident is None:
+                if slot:
+                    self.pass_slot(self.slots.give_back(run))
                 return
+            resident.has_slot = resident.has_slot or slot
             unit.residents[run] = resident
             debt = resident.state.owed.get((DebtKind.START, ""))
             if debt is not None and (debt.due_us is None or debt.due_us <= self.now_us()):
@@ -461,6 +465,7 @@ class Engine:
                 self._after(resident)
         if self.broken is not None:
             self.recovery.start()
+        self.loader.make_room()
         self._maybe_flushed()
 
     def _after(self, resident: Resident) -> None:
@@ -515,7 +520,9 @@ class Engine:
         if resident.code is not None:
             resident.code.discard()
             resident.code = None
-        if resident.has_slot or self.slots.waits(resident.run):
+        if resident.ended:
+            self.slots.leave(resident.run)
+        if resident.has_slot:
             resident.has_slot = False
             self.pass_slot(self.slots.give_back(resident.run))
 

@@ -8,6 +8,7 @@ ask for exactly what is recorded. Facts behind that were recorded and never seen
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import orjson
@@ -169,19 +170,23 @@ class Loader:
         if state.phase in ENDED:
             return resident
         self._engine.residents[run] = resident
-        self._make_room()
         if state.phase in (Phase.ACTIVE, Phase.CANCELLING) and not self._engine.stopping:
             self._revive(resident, events)
         self._engine.debts.perform(resident)
         return resident
 
-    def _make_room(self) -> None:
-        """Let idle runs go, the least recently used first, when too many are in memory."""
+    def make_room(self) -> None:
+        """
+        Let idle runs go, the least recently used first, when too many are in memory.
+
+        Never while a unit is being built: a run that was just read for it is as idle as any other, and would be read
+        a second time, beside the first one.
+        """
         residents = self._engine.residents
         excess = len(residents) - self._engine.settings.resident_runs_max
         if excess <= 0:
             return
-        for run in list(residents)[: excess + 16]:
+        for run in list(islice(residents, excess + 16)):
             if excess <= 0:
                 return
             excess -= self._engine.evict(run)
