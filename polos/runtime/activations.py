@@ -110,7 +110,6 @@ class Activations:
                 self._engine.decide_on(unit, resident, c.ForceCancel(by="engine", close=True))
             if resident.ended or resident.state.phase is Phase.BACKOFF:
                 self._close_code(resident)
-        self._settle_slot(resident)
         self.running = None
         self._settle_slot(resident)
 
