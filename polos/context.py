@@ -14,6 +14,8 @@ values for both (`enter_body`): the loop that starts it may have been woken from
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -356,6 +358,8 @@ class WorkflowContext:
         _require_callable("func", func)
         if validator is not None:
             _require_callable("validator", validator)
+            if is_async(validator):
+                raise TypeError(f"validator must be a plain function, {validator!r} is async: nobody would await it")
 
         def handler(data: Any) -> Any:
             # Updates come from anywhere, also from inside somebody's step; the handler belongs to this body.
@@ -427,6 +431,13 @@ def _state(schema: type[BaseModel] | None, initial: BaseModel | dict[str, Any] |
     if isinstance(initial, BaseModel):
         initial = initial.model_dump(by_alias=True, round_trip=True)
     return schema() if initial is None else schema.model_validate(initial)
+
+
+def is_async(func: object) -> bool:
+    """Tell whether calling this gives something to await."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004  # a callable object's method is looked at
 
 
 def _require_callable(name: str, value: object) -> None:

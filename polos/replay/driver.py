@@ -28,7 +28,7 @@ from polos.errors import ExecutionCancelledError, RunEvicted
 from polos.replay.divergence import Difference, Divergence, caller_line
 from polos.replay.facts import Counters, Earlier, Fact, Outcome, Pending, StepCall, Values
 from polos.replay.loop import LoopTimer, WorkflowLoop
-from polos.replay.requests import CLOSINGS, ENDS, closing_of, key_of, name_of, shown, state_change
+from polos.replay.requests import CLOSINGS, ENDS, closing_of, key_of, name_of, refused_answer, shown, state_change
 
 __all__ = ["Driver"]
 
@@ -395,9 +395,12 @@ class Driver:
                 if asyncio.iscoroutine(value):
                     value = await value
                 encoded, type_path = self._encode(value)
-            except Exception as error:  # noqa: BLE001 — whatever the handler raises is its answer
-                failure = e.Failure(type=type(error).__name__, message=str(error))
-                answered = e.UpdateAnswered(cause=self.cause, update_id=event.update_id, error=failure)
+            except (KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:  # whatever the handler raises is its answer
+                if self._ending or self._dead:
+                    raise  # the run ends, and its end answers
+                answered = e.UpdateAnswered(cause=self.cause, update_id=event.update_id, error=refused_answer(error))
             else:
                 answered = e.UpdateAnswered(cause=self.cause, update_id=event.update_id, value=encoded, type=type_path)
             self._request(answered, None)

@@ -126,7 +126,7 @@ class WorkflowLoop(PureLoop):
         Raises:
             WorkflowNeverWaits: the code doesn't stop. What remains is for `discard`.
             PolosInternalError: called from inside a task or an activation.
-            BaseException: what `deliver` raises; KeyboardInterrupt and SystemExit from the code, too.
+            BaseException: what `deliver` raises; KeyboardInterrupt from the code, too.
         """
         self._time = max(self._time, now)
         self._enter(deliver)
@@ -237,10 +237,13 @@ class WorkflowLoop(PureLoop):
         scope = self._scope = owner if type(owner) is WorkflowTask else handle.scope
         try:
             handle._context.run(callback, *handle._args)
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 -- as in asyncio: a callback's error goes to the handler
-            self.call_exception_handler({"message": f"error in {callback!r}", "exception": error, "handle": handle})
+            # A task keeps its error, and lets SystemExit pass besides: that would end the program, which isn't the
+            # run's to end, again at each start.
+            if not (isinstance(error, SystemExit) and scope is owner is not None and owner.done()):
+                self.call_exception_handler({"message": f"error in {callback!r}", "exception": error, "handle": handle})
         finally:
             if scope is not None and scope.done():
                 scope.first_step = None  # it refers to the task
@@ -455,7 +458,7 @@ class WorkflowLoop(PureLoop):
             base.cancel(task)
         except BaseException as raised:
             base.set_exception(task, raised)
-            if isinstance(raised, (KeyboardInterrupt, SystemExit)):
+            if isinstance(raised, KeyboardInterrupt):
                 raise
         else:
             if asyncio.isfuture(awaited):

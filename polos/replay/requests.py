@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from polos.engine import events as e
-from polos.engine.json import Json
+from polos.engine.json import Json, printable
 
-__all__ = ["CLOSINGS", "ENDS", "closing_of", "key_of", "name_of", "shown", "state_change"]
+__all__ = ["CLOSINGS", "ENDS", "closing_of", "key_of", "name_of", "refused_answer", "shown", "state_change"]
 
 # Requests that `decide` adds by itself when a run ends, so that code needn't ask for them.
 CLOSINGS: Final = (e.StepAbandoned, e.TimerCancelled, e.WaitCancelled, e.ChildDetached, e.UpdateAnswered)
@@ -47,6 +47,18 @@ def closing_of(event: e.Event, cause: int) -> e.Event | None:
             return e.ChildDetached(cause=cause, name=event.name, cancelled=not event.detached)
         case _:
             return None
+
+
+def refused_answer(error: BaseException) -> e.Failure:
+    """Give what the caller of an update is told about what its handler raised."""
+    return e.Failure(type=printable(type(error).__name__), message=printable(_text_of(error)))
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # it is the program's own code, and its failure must not keep the caller waiting
+        return "(its text can't be made)"
 
 
 def state_change(before: dict[str, Json], after: dict[str, Json], cause: int) -> e.StateChanged | None:

@@ -63,6 +63,10 @@ class Activations:
         debt = state.owed.get((DebtKind.START, ""))
         if state.phase is Phase.BACKOFF and debt is not None and debt.version > resident.durable:
             return  # the attempt looks up what earlier ones finished; when that is durable, the debt is taken up
+        if state.cancel_forced:
+            # An earlier attempt's grace is over, and the process that should have closed the run is gone.
+            self._engine.decide_on(unit, resident, c.ForceCancel(by="engine", close=True))
+            return
         if not self._engine.bodies.knows(state.workflow):
             message = f"no workflow {state.workflow!r} is registered in this program"
             self._engine.decide_on(unit, resident, c.SetAside(reason="no_code", message=message))

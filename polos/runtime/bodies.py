@@ -214,6 +214,11 @@ class _Body:
             self._refused = ValueRefused(f"the state that the run begins with is no {name}: {error}")
             self.context = _context(state, None, None, port)
 
+    @property
+    def in_thread(self) -> bool:
+        """Whether the body is a plain function."""
+        return not self._workflow.is_async
+
     async def main(self) -> Any:
         """Run the body."""
         if self._refused is not None:

@@ -4,6 +4,10 @@ Bodies that may do I/O themselves: declared `deterministic=False`, or plain func
 Such a body runs on the program's own loop (or in a thread) and can't be replayed. So it gets each
 answer only when it is durable, and after a crash it begins anew: what it already finished is looked up
 by name and given back, what it left open is taken over. That is the look-up a retried run uses.
+
+A cancellation that an earlier attempt saw holds for the new one: it passes what is finished, and where it
+would begin something new, or waits for something of its own, it gets the CancelledError. So it stands about
+where it stood, and cleans up what it did.
 """
 
 from __future__ import annotations
@@ -18,9 +22,11 @@ from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.commands import Request
 from polos.engine.json import Json
+from polos.engine.state import Phase
 from polos.errors import ExecutionCancelledError, PolosUsageError, RunEvicted
 from polos.replay.facts import Counters, Fact, Outcome, Pending, StepCall, Values
-from polos.replay.requests import closing_of, state_change
+from polos.replay.requests import closing_of, refused_answer, state_change
+from polos.runtime.on_loop import OnLoop
 from polos.runtime.unit import Resident, Unit, Work, settle
 
 if TYPE_CHECKING:
@@ -31,6 +37,9 @@ __all__ = ["DirectCode"]
 
 class _Body(Protocol):
     context: Any
+
+    @property
+    def in_thread(self) -> bool: ...
 
     async def main(self) -> Any: ...
 
@@ -56,10 +65,13 @@ class DirectCode:
         self._engine = engine
         self._body: _Body | None = None
         self._counters = Counters()
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Task[Outcome] | None = None
         self._dead = False
         self._forced = False
-        self._cancel_by: str | None = None
+        # A cancellation before this attempt: seen from the start, thrown where the body comes to something new.
+        self._owes_cancel = resident.state.phase is Phase.CANCELLING
+        self._cancel_by: str | None = resident.state.cancelled_by if self._owes_cancel else None
+        self._looking_up = 0  # requests under way that an earlier attempt finished
         self._last_state: dict[str, Json] = {}
         self._queries: dict[str, Callable[..., Any]] = {}
         self._updates: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {}
@@ -84,8 +96,9 @@ class DirectCode:
                 self._start()
             case e.CancelRequested():
                 self._cancel_by = event.by
-                if self._task is not None:
-                    self._task.cancel()
+                # Both facts may come in one go, and a task that is cancelled before its first step never runs.
+                if self._task is not None and not self._owes_cancel:
+                    self._engine.loop.call_soon(self._task.cancel)
             case e.CancelForced():
                 self._force()
             case e.UpdateReceived():
@@ -102,7 +115,8 @@ class DirectCode:
     def discard(self) -> None:
         """Take the code out of memory: the task is cancelled, nothing more is recorded."""
         self._dead = True
-        for task in [self._task, *self._update_tasks]:
+        tasks: list[asyncio.Task[Any] | None] = [self._task, *self._update_tasks]
+        for task in tasks:
             if task is not None and not task.done():
                 task.cancel()
         self.pending.clear()
@@ -158,16 +172,19 @@ class DirectCode:
         """Ask for something that is answered by a later fact, and wait for it."""
         self._check()
         name = str(getattr(event, "name", ""))
+        known = await self._reach(name)
         if name in self.pending:
             message = f"{name!r} is asked for while it is still open; a body that isn't deterministic needs another key"
             raise PolosUsageError(message)
         future: asyncio.Future[Fact] = asyncio.get_running_loop().create_future()
         held = Pending(future, event, call)
         self.pending[name] = held
+        self._looking_up += known
         try:
             await self._send(Request(event=event, spec=spec))
             return await future
         finally:
+            self._looked_up(known)
             if self.pending.get(name) is held:
                 del self.pending[name]
                 self._abandon(event)
@@ -175,7 +192,12 @@ class DirectCode:
     async def tell(self, event: e.Event, *, spec: e.RunCreated | None = None) -> e.Event:
         """Ask for something that needs no answer; gives the event as it is recorded, when it is durable."""
         self._check()
-        await self._send(Request(event=event, spec=spec))
+        known = await self._reach(str(getattr(event, "name", "")))
+        self._looking_up += known
+        try:
+            await self._send(Request(event=event, spec=spec))
+        finally:
+            self._looked_up(known)
         finished = self._finished(str(getattr(event, "name", "")))
         return finished if finished is not None and type(finished) is type(event) else event
 
@@ -183,9 +205,14 @@ class DirectCode:
         """Give a recorded value, made once."""
         self._check()
         name = self.name(key, kind)
+        passes = await self._reach(name)
         known = self._finished(name)
         value = known.value if isinstance(known, e.ValueRecorded) else make()
-        await self._send(Request(event=e.ValueRecorded(cause=self.cause, name=name, kind=kind, value=value)))
+        self._looking_up += passes
+        try:
+            await self._send(Request(event=e.ValueRecorded(cause=self.cause, name=name, kind=kind, value=value)))
+        finally:
+            self._looked_up(passes)
         return value
 
     def patched(self, name: str) -> bool:  # noqa: ARG002  # the port's signature
@@ -212,6 +239,32 @@ class DirectCode:
         resident = self._engine.residents.get(self.run)
         version = resident.state.finished.get(name) if resident is not None else None
         return None if version is None else self._engine.loader.event_at(self.run, version)[0]
+
+    async def _reach(self, name: str) -> bool:
+        """Tell whether a body that is to be cancelled may pass here; it gets the cancellation if it may not."""
+        if not self._owes_cancel:
+            return False
+        if self._finished(name) is not None:
+            return True
+        self._throw_cancel()
+        await asyncio.sleep(0)  # noqa: TID251  # where the body, or the task of it that asks, is thrown out
+        return False
+
+    def _looked_up(self, known: bool) -> None:  # noqa: FBT001  # what _reach gave
+        if known:
+            self._looking_up -= 1
+            # After the step that runs now, which may come to the next request that is finished.
+            self._engine.loop.call_soon(self._cancel_past)
+
+    def _cancel_past(self) -> None:
+        """Cancel a body that waits, and not for what an earlier attempt finished."""
+        if self._looking_up == 0:
+            self._throw_cancel()
+
+    def _throw_cancel(self) -> None:
+        if self._owes_cancel and self._task is not None:
+            self._owes_cancel = False
+            self._task.cancel()
 
     async def _send(self, request: Request) -> None:
         """Have a request, and what changed in `ctx.state`, recorded; returns when it is durable."""
@@ -265,22 +318,43 @@ class DirectCode:
     def _start(self) -> None:
         body = self._body
         assert body is not None, "bind comes first"
-        self._task = self._engine.loop.create_task(body.main(), context=contextvars.Context())
+        self._task = self._engine.loop.create_task(self._main(body), context=contextvars.Context())
         self._task.add_done_callback(self._done)
+        if self._owes_cancel and body.in_thread:
+            self._throw_cancel()  # nothing can be thrown into a plain function: it isn't begun
+        elif self._owes_cancel:
+            self._engine.loop.call_soon(self._cancel_past)
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
+    async def _main(self, body: _Body) -> Outcome:
+        """Run a body; what would end the program if it left a task ends the run."""
+        try:
+            return Outcome(result=await OnLoop(body.main(), self._enter, self._engine.debts.leave_code))
+        except SystemExit as error:
+            return Outcome(error=error)
+
+    def _enter(self) -> None:
+        """Mark that the body is on the loop. How far it has come is told by what is finished: attempts begin anew."""
+        resident = self._engine.residents.get(self.run)
+        self._engine.debts.enter_code(self.run, 0 if resident is None else len(resident.state.finished))
+
+    def _done(self, task: asyncio.Task[Outcome]) -> None:
         if self._dead or self._engine.stopping:
             return
         if task.cancelled():
-            if self._cancel_by is None:
+            if self._cancel_by is None and task.cancelling():
                 return  # somebody takes the program down: the run stays as it is
             self.outcome = Outcome(error=asyncio.CancelledError())
         elif (error := task.exception()) is not None:
             self.outcome = Outcome(error=error)
         else:
-            self.outcome = Outcome(result=task.result())
+            self.outcome = task.result()
         assert self._body is not None
-        self._post([*self._changes(), self._body.finish(self.outcome, self.cause)])
+        changes: list[Request] = []
+        try:
+            changes = self._changes()
+        except PolosUsageError as error:
+            self.outcome = Outcome(error=error)  # another attempt would leave the same behind
+        self._post([*changes, self._body.finish(self.outcome, self.cause)])
 
     def _start_update(self, event: e.UpdateReceived) -> None:
         handler = self._updates.get(event.name)
@@ -297,14 +371,24 @@ class DirectCode:
                 if asyncio.iscoroutine(value):
                     value = await value
                 encoded, type_path = body.encode(value)
-                answered = replace(answered, value=encoded, type=type_path)
-            except Exception as error:  # noqa: BLE001 — whatever the handler raises is its answer
-                answered = replace(answered, error=e.Failure(type=type(error).__name__, message=str(error)))
-            self._post([*self._changes(), Request(event=answered)])
+                requests = [*self._changes(), Request(event=replace(answered, value=encoded, type=type_path))]
+            except (KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:  # whatever the handler raises is its answer
+                if isinstance(error, asyncio.CancelledError) and (self._dead or self._engine.stopping or _cancelled()):
+                    raise
+                requests = [Request(event=replace(answered, error=refused_answer(error)))]
+            self._post(requests)
 
         task = self._engine.loop.create_task(answer())
         self._update_tasks.add(task)
         task.add_done_callback(self._update_tasks.discard)
+
+
+def _cancelled() -> bool:
+    """Tell whether somebody asked the running task to stop."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _is_open(resident: Resident, event: e.Event) -> bool:

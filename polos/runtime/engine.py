@@ -252,14 +252,17 @@ class Engine:
     def _drain(self) -> None:
         """Decide what waits; then the program's own callbacks get their turn."""
         self._scheduled = False
-        for _ in range(self.settings.drain_work_max):
-            if not self.work or self.backlog or self.broken is not None:
-                break
-            self._decide(self.work.popleft())
-        self.loader.make_room()
-        if self.work and not self.backlog:
-            self.schedule()
-        self._maybe_flushed()
+        try:
+            for _ in range(self.settings.drain_work_max):
+                if not self.work or self.backlog or self.broken is not None:
+                    break
+                self._decide(self.work.popleft())
+            self.loader.make_room()
+        finally:
+            # Also when Ctrl-C goes through here: who stops the engine then waits for the rest.
+            if self.work and not self.backlog:
+                self.schedule()
+            self._maybe_flushed()
 
     def _decide(self, work: Work) -> None:
         unit = Unit(now_us=self.now_us())
@@ -272,6 +275,12 @@ class Engine:
             else:
                 self.recovery.undo(unit, work, error)
             return
+        except BaseException:
+            # Ctrl-C in a body: the runs are ahead of the log by what will never be there, so they are read again.
+            self.activations.running = None
+            for resident in unit.residents.values():
+                self.discard(resident)
+            raise
         unit.work.append((work, reply))
         self._submit(unit)
 
