@@ -34,19 +34,24 @@ class Slots:
         return False
 
     def give_back(self, run: str) -> str | None:
-        """Give a slot back, or leave the line; gives the run whose turn it is, None if no one's."""
+        """
+        Give a slot back.
+
+        Returns:
+            The run whose turn it is, None if no one's. It holds a slot from now on, so that nobody gets in before it.
+        """
         self._held.discard(run)
-        self._waits.discard(run)
         while self._waiting and len(self._held) < self._limit:
             following = self._waiting.popleft()
             if following in self._waits:
                 self._waits.discard(following)
+                self._held.add(following)
                 return following
         return None
 
-    def waits(self, run: str) -> bool:
-        """Tell whether a run stands in line."""
-        return run in self._waits
+    def leave(self, run: str) -> None:
+        """Leave the line. A run that only leaves memory keeps its place: it is read again when its turn comes."""
+        self._waits.discard(run)
 
     @property
     def held(self) -> int:

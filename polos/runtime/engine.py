@@ -338,7 +338,7 @@ class Engine:
         self._done(unit)
 
     def _looking_on(self, unit: Unit, work: Work) -> Work:
-        """Make work that goes on to the other runs a unit rests on; if the one it waits for fails, it is decided anew."""
+        """Make work that goes on to the other runs a unit rests on; if what it waits for fails, it is decided anew."""
         anew = False
 
         def apply(following: Unit) -> Reply | None:
