@@ -168,7 +168,7 @@ async def _finally(ctx: WorkflowContext, node: Node, cleanup: Node) -> Any:
 
 
 async def _sleep(ctx: WorkflowContext, seconds: float) -> str:
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(seconds)  # durable
     return "slept"
 
 
