@@ -242,7 +242,7 @@ class WorkflowLoop(PureLoop):
         except BaseException as error:  # noqa: BLE001 -- as in asyncio: a callback's error goes to the handler
             # A task keeps its error, and lets SystemExit pass besides: that would end the program, which isn't the
             # run's to end, again at each start.
-            ended = scope is not None and scope is owner and scope.done()
+            ended = scope is not None and scope.done() and scope is owner
             if not (isinstance(error, SystemExit) and ended):
                 self.call_exception_handler({"message": f"error in {callback!r}", "exception": error, "handle": handle})
         finally:
