@@ -289,6 +289,25 @@ def test_a_task_that_exits_fails_who_awaits_it(play: Play):
     assert play(leads.run) == "exit 3"
 
 
+def test_ctrl_c_in_a_body_ends_the_program_quickly(tmp_path: Path):
+    """A KeyboardInterrupt goes through; what waited behind it is still recorded, and stopping needs no grace."""
+    engines: list[Any] = []
+
+    @workflow
+    async def interrupts(ctx: WorkflowContext) -> None:
+        await ctx.step.run("a", int)
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        async with Polos(data_dir=tmp_path / "data", stop_grace_seconds=3600) as polos:
+            engines.append(polos.engine)
+            await interrupts.run(polos, timeout=None)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert {} == engines[0].performer.in_flight
+
+
 # ------------------------------------------------------------------------------------------------ updates
 
 

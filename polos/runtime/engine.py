@@ -280,6 +280,8 @@ class Engine:
             self.activations.running = None
             for resident in unit.residents.values():
                 self.discard(resident)
+            if work.fail is not None:
+                work.fail(EngineNotRunning("the program was interrupted before this could be recorded"))
             raise
         unit.work.append((work, reply))
         self._submit(unit)

@@ -77,6 +77,36 @@ def test_poisoned_run_is_set_aside(tmp_path):
     checked(tmp_path, *checks.CHECKS)
 
 
+@workflow(id="direct_killer", deterministic=False)
+async def direct_killer(ctx, payload: dict) -> str:
+    """Take a step, and kill the process: a body that isn't replayed, so that each life is another attempt."""
+    await ctx.step.run("step", effect)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+def test_poisoned_body_that_isnt_replayed(tmp_path):
+    """A body that begins anew in each life is set aside all the same when it kills three in a row."""
+
+    async def scene() -> None:
+        async with engine_on(tmp_path) as polos:
+            witness.use(tmp_path, "life", polos.engine.store.log)
+            if not await polos.list_executions(workflow_id="direct_killer"):
+                await direct_killer.invoke(polos, {})
+            (row,) = await polos.list_executions(workflow_id="direct_killer")
+            await polos._wait_ended(row["id"])
+
+    async def fourth() -> list[Any]:
+        async with engine_on(tmp_path) as polos:
+            witness.use(tmp_path, "fourth", polos.engine.store.log)
+            await quick.run(polos, {})
+            (row,) = await polos.list_executions(workflow_id="direct_killer")
+            return [row["status"], row["waiting_reason"]]
+
+    assert [KILLED] * 3 == [dying(scene) for _ in range(3)]
+    assert ["waiting", "poisoned"] == play(fourth)
+
+
 def test_readmitted_run_may_kill_again(tmp_path):
     """A run that was readmitted and still kills is given three lives more, and is set aside again."""
     assert [KILLED] * 3 == [life(tmp_path, 0, begin=True), life(tmp_path, 0), life(tmp_path, 0)]
