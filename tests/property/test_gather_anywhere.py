@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from polos import StepExecutionError, Workflow, workflow
+from polos.engine import events as e
 from polos.engine.codec import decode, encode
 
 from tests.campaign import SEED, scaled
@@ -122,7 +123,9 @@ def replay_all(path: str) -> None:
                 (decode(name, version, payload.encode()), time_us, position)
                 for name, version, payload, time_us, position in json.loads(line)
             ]
-            check_replay(sim, history[0][0].root, history)  # type: ignore[union-attr]  # a history begins with RunCreated
+            created = history[0][0]
+            assert isinstance(created, e.RunCreated)
+            check_replay(sim, created.root, history)
             count += 1
     print(f"{count} replayed under hash seed {os.environ['PYTHONHASHSEED']}")
 
