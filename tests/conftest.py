@@ -9,6 +9,7 @@ and no database, because a case that only one machine remembers makes two machin
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ settings.load_profile("long" if LONG else "ci")
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Seed Hypothesis before its own plugin looks, and add up times in the process that prints."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what it runs in the background with Ctrl-C ignored, and children would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("hypothesis_seed") is None:
         config.option.hypothesis_seed = str(SEED)
     if not hasattr(config, "workerinput"):
