@@ -160,7 +160,12 @@ class Audit:
     def check_folding(self, run: str) -> None:
         """Check that folding a run in any way gives the same state (E5), on copies all the way (E1)."""
         state = RunState(run=run)
-        for event, time_us, _ in self.histories[run]:
+        # Copies of a long history at each event would be quadratic: a hundred of them are looked at.
+        stride = 1 + len(self.histories[run]) // 100
+        for number, (event, time_us, _) in enumerate(self.histories[run]):
+            if number % stride:
+                evolve(state, event, time_us=time_us)
+                continue
             kept = copy.deepcopy(state)
             after = evolve(copy.deepcopy(state), event, time_us=time_us)
             assert kept == state, "evolve changed what it wasn't given"
