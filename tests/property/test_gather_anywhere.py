@@ -57,7 +57,7 @@ async def gathered(ctx, payload: dict[str, Any]) -> str:
 
     async def branch(name: str) -> str:
         first = await ctx.step.run(f"{name}1", work, f"{name}1", takes_us[f"{name}1"])
-        return first + str(await ctx.step.run(f"{name}2", work, f"{name}2", takes_us[f"{name}2"]))
+        return str(first + await ctx.step.run(f"{name}2", work, f"{name}2", takes_us[f"{name}2"]))
 
     left, right = await asyncio.gather(branch("a"), branch("b"))
     return str(await ctx.step.run("last", work, left + right, takes_us["last"]))
