@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from polos.replay.divergence import Difference, Divergence, caller_line
 from polos.replay.facts import Counters, Earlier, Fact, Outcome, Pending, StepCall, Values
 from polos.replay.loop import LoopTimer, WorkflowLoop
 from polos.replay.requests import CLOSINGS, ENDS, closing_of, key_of, name_of, refused_answer, shown, state_change
+from polos.replay.stdlib import unawaited_is_fine
 
 __all__ = ["Driver"]
 
@@ -167,7 +169,9 @@ class Driver:
         if isinstance(fact.event, e.TimerFired) and (timer := self._timers.get(fact.event.name)) is not None:
             # Seconds as a float are coarser than microseconds: a timer never fires before it is due.
             now = max(now, timer.due)
-        self._loop.activate(lambda: self._deliver(fact), now)
+        forced = self.forced or isinstance(fact.event, e.CancelForced)
+        with unawaited_is_fine() if forced else nullcontext():
+            self._loop.activate(lambda: self._deliver(fact), now)
         if self._main is not None and self._main.done() and self.outcome is None:
             self._conclude(self._main)
         else:
@@ -487,7 +491,9 @@ class Driver:
         """The body ended: stop what is left of the code and say how it ended."""
         self._note_state()
         self._ending = True
-        self._loop.cancel_remaining()
+        with unawaited_is_fine():
+            # What cleans up may be refused something on its way to a coroutine: that isn't the program's fault.
+            self._loop.cancel_remaining()
         self.pending.clear()
         self._timers.clear()
         if main.cancelled():
