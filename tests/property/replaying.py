@@ -138,21 +138,21 @@ def _continue(sim: Simulation, run: str, start: int, history: list[Stored], cut:
         for fact in facts:
             if fact.version > last:
                 break  # nobody knows whether the code has seen it
-            _activate(code, resident, fact, history, caused.get(fact.version, []))
+            recorded = caused.get(fact.version, [])
+            # What left no record was decided at some moment before the next activation that left one.
+            following = min(caused[cause][0][0] for cause in caused if cause >= fact.version)
+            _activate(code, resident, fact, history[: following - 1], [event for _, event in recorded])
     finally:
         code.discard()
 
 
-def _activate(
-    code: Driver, resident: Resident, fact: Fact, history: list[Stored], recorded: list[tuple[int, e.Event]]
-) -> None:
-    at = recorded[0][0] - 1 if recorded else fact.version
-    state = resident.state = _fold(resident.run, history[:at])
+def _activate(code: Driver, resident: Resident, fact: Fact, before: list[Stored], recorded: list[e.Event]) -> None:
+    state = resident.state = _fold(resident.run, before)
     assert state.phase not in ENDED
     requests = code.activate(fact)
-    decision = decide(state, c.Activate(cause=fact.version, requests=tuple(requests)), now_us=history[at - 1][1])
+    decision = decide(state, c.Activate(cause=fact.version, requests=tuple(requests)), now_us=before[-1][1])
     made = [_comparable(event) for event in decision.events if getattr(event, "cause", None)]
-    assert [_comparable(event) for _, event in recorded] == made, f"after {fact.version} ({fact.event})"
+    assert [_comparable(event) for event in recorded] == made, f"after {fact.version} ({fact.event})"
 
 
 def _comparable(event: e.Event) -> e.Event:

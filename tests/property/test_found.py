@@ -32,19 +32,19 @@ FOUND: dict[str, tuple[Node, list[Node]]] = {
         [],
     ),
     "nobody was asked about a step of unknown outcome after a second crash": (
-        [
-            "left_behind",
-            ["timeout", ["signal", "x", None], 10_000_000.0],
-            ["step", "c", 0, 0, 3_000_000, "at_most_once"],
-        ],
-        [["run", 900], ["crash"], ["run", 900], ["crash"]],
+        ["step", "c", 0, 0, 3_000_000, "at_most_once"],
+        [["run", 900], ["crash"], ["die", 2], ["run", 1]],
     ),
     "a request answered by an earlier attempt couldn't be given up": (
-        ["seq", [["failing_group", [["timeout", NEVER, 2.0], ONCE], ["raise", "no"], ["patched", "y"]], ["flaky", 1]]],
+        ["seq", [["failing_group", [["timeout", NEVER, 2.0], ONCE], ["signal", "never", 5.0], STEP], ["flaky", 1]]],
         [],
     ),
     "code gave up what was answered and not delivered yet": (
         ["cancelled", ["suspend", "x", None], ["suspend", "x", None]],
+        [],
+    ),
+    "cleaning up that was refused warned of a coroutine that nobody awaited": (
+        ["left_behind", ["finally", STEP, ["wait_for", ["state", "c"], 10_000_000.0]], ["value", "now"]],
         [],
     ),
     "a clock set back kept a failed log from being tried again": (
