@@ -103,7 +103,6 @@ class Driver:
         self._asked: list[_Asked] = []
         self._expected: dict[tuple[str, str], list[e.Event]] = {}
         self._answers: Mapping[str, int] = {}
-        self._reused: set[str] = set()  # requests that an earlier attempt's answers answer, until they are delivered
         self._dead = self._ending = False
         self._cancel_by: str | None = None
         self._body: Callable[[], Coroutine[Any, Any, Any]] | None = None
@@ -369,7 +368,6 @@ class Driver:
                 self._answer(name_of(event), fact)
 
     def _answer(self, name: str, fact: Fact) -> None:
-        self._reused.discard(name)
         # What an earlier attempt left open may end before this one asks for it: nobody waits, and the
         # request, when it comes, is answered from what is finished.
         if isinstance(fact.event, e.ResultReused) and name in self._timers:
@@ -432,7 +430,6 @@ class Driver:
             return recorded
         reused = self._expected.get(("ResultReused", name_of(event)))
         if reused:
-            self._reused.add(name_of(event))
             return reused.pop(0)
         self._asked.append(_Asked(Request(event=event, spec=spec), caller_line()))
         return None
@@ -462,8 +459,6 @@ class Driver:
                 if asked.line != "matched" and isinstance(held, e.TimerStarted) and held.name == name:
                     del self._asked[index]
                     return
-        if name in self._reused:
-            return  # answered by an earlier attempt; the answer is on its way and nobody waits for it
         if self._ending:
             return  # the unit that ends the run closes everything
         self._abandon(event)
