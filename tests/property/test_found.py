@@ -48,8 +48,8 @@ FOUND: dict[str, tuple[Node, list[Node]]] = {
         [],
     ),
     "a clock set back kept a failed log from being tried again": (
-        ["seq", [STEP, ["sleep", 1.0]]],
-        [["fail", "UNKNOWN_LOST"], ["ready"], ["jump", -3600]],
+        ["seq", [STEP, ONCE]],
+        [["fail", "UNKNOWN_LOST"], ["run", 1], ["jump", -1_000_000]],
     ),
 }
 
