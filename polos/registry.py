@@ -11,9 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from polos.definition import Workflow
 
-__all__ = ["get_all_workflows", "get_workflow", "register"]
+__all__ = ["get_all_workflows", "get_workflow", "register", "restore"]
 
 _workflows: dict[str, Workflow[Any]] = {}
 
@@ -21,6 +23,12 @@ _workflows: dict[str, Workflow[Any]] = {}
 def register(workflow: Workflow[Any]) -> None:
     """Let an id stand for this workflow from now on."""
     _workflows[workflow.id] = workflow
+
+
+def restore(workflows: Mapping[str, Workflow[Any]]) -> None:
+    """Let ids stand for what they stood for once, and no others for anything: what a test defined goes with it."""
+    _workflows.clear()
+    _workflows.update(workflows)
 
 
 def get_workflow(id: str) -> Workflow[Any] | None:

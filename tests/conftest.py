@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from polos import registry
+from polos.definition import Workflow
 
 from tests.budget import Budget
 from tests.campaign import LONG, SEED
@@ -52,6 +55,17 @@ def pytest_report_header(config: pytest.Config) -> str:
     """Say which campaign this is and how to repeat it."""
     campaign = "long" if LONG else "short"
     return f"campaign: {campaign}, seed {SEED} (repeat with POLOS_SEED={SEED} POLOS_CAMPAIGN={campaign})"
+
+
+@pytest.fixture(autouse=True)
+def own_workflows(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let ids stand for the workflows of the test's own module: another one may have defined the same id since."""
+    before = registry.get_all_workflows()
+    for found in vars(request.module).values() if request.module is not None else ():
+        if isinstance(found, Workflow):
+            registry.register(found)
+    yield
+    registry.restore(before)
 
 
 @pytest.fixture(scope="session")
