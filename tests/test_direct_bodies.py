@@ -20,8 +20,7 @@ from polos import Polos, WorkflowContext, registry, workflow
 from polos.context import ContinueAsNew
 from polos.engine import events as e
 from polos.engine.state import Phase
-
-from tests.harness.simulation import Simulation
+from polos.testing.simulation import Simulation
 
 Play = Callable[..., Any]
 

@@ -14,8 +14,8 @@ from typing import Any, final
 from polos.engine.state import ENDED, OpKind
 from polos.errors import EngineNotRunning, PolosStoreError
 from polos.store.faults import Fault
+from polos.testing.simulation import Call, Simulation
 
-from tests.harness import Call, Simulation
 from tests.property.programs import Node, program
 
 __all__ = ["Player", "play"]

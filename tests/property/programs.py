@@ -21,10 +21,9 @@ from typing import Any, cast
 
 from polos import BatchWorkflowInput, StepExecutionError, WorkflowState, workflow
 from polos.context import WorkflowContext
+from polos.testing.world import world
 from polos.types import Completed, NotDone
 from pydantic import Field
-
-from tests.harness import world
 
 __all__ = ["FOREVER", "Node", "ProgramState", "act", "key_of", "program"]
 

@@ -22,9 +22,8 @@ from polos.replay.driver import Driver
 from polos.replay.facts import Fact
 from polos.runtime.loading import replay
 from polos.runtime.unit import Resident
-
-from tests.harness import Simulation
-from tests.harness.audit import Stored
+from polos.testing.audit import Stored
+from polos.testing.simulation import Simulation
 
 __all__ = ["attempts", "check_replay", "continues"]
 

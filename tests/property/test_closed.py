@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from polos import Workflow, WorkflowContext, workflow
 from polos.engine import events as e
+from polos.testing.simulation import Simulation
+from polos.testing.world import world
 
-from tests.harness import Simulation, world
 from tests.property.playing import play
 from tests.property.programs import program
 from tests.property.replaying import check_replay

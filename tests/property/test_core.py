@@ -19,9 +19,9 @@ from polos.engine.decide import Decision, decide
 from polos.engine.evolve import evolve
 from polos.engine.state import RunState
 from polos.errors import PolosUsageError
+from polos.testing.simulation import Simulation
 
 from tests.campaign import scaled
-from tests.harness import Simulation
 from tests.property.generated import racing, ungentle
 from tests.property.playing import play
 from tests.property.programs import Node, program

@@ -7,8 +7,8 @@ Chance would find each of them again, but not in every run of the suite. Each is
 from __future__ import annotations
 
 import pytest
+from polos.testing.simulation import Simulation
 
-from tests.harness import Simulation
 from tests.property.playing import play
 from tests.property.programs import Node, program
 from tests.property.test_programs import look, meaning, outcome

@@ -24,10 +24,11 @@ import pytest
 from polos import StepExecutionError, Workflow, workflow
 from polos.engine import events as e
 from polos.engine.codec import decode, encode
+from polos.testing.audit import Stored
+from polos.testing.simulation import Simulation
+from polos.testing.world import world
 
 from tests.campaign import SEED, scaled
-from tests.harness import Simulation, world
-from tests.harness.audit import Stored
 from tests.property.replaying import check_replay
 
 CASES = scaled(250, 10_000)

@@ -17,10 +17,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from polos.errors import CommandRefused, EngineNotRunning, StoreFailed, UnknownRun
 from polos.runtime.settings import Settings
 from polos.store.faults import Fault
+from polos.testing.audit import comparable
+from polos.testing.simulation import Call, Simulation
 
 from tests.campaign import scaled
-from tests.harness import Call, Simulation
-from tests.harness.audit import comparable
 from tests.property.generated import racing_with_held
 from tests.property.playing import Player
 from tests.property.programs import Node, program

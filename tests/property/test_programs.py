@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polos.engine import events as e
 from polos.store.faults import Fault
+from polos.testing.simulation import Simulation
 
 from tests.campaign import scaled
-from tests.harness import Simulation
 from tests.property.generated import disturbances, racing, steady, ungentle
 from tests.property.oracle import Raised, expected
 from tests.property.playing import play

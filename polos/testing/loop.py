@@ -15,7 +15,7 @@ import selectors
 from collections.abc import Callable
 from typing import Any, TypeVarTuple, Unpack, final
 
-from tests.harness.clock import VirtualClock
+from polos.testing.clock import VirtualClock
 
 __all__ = ["SimulatedLoop"]
 
@@ -40,7 +40,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     A loop that runs until nothing can happen any more.
 
     Attributes:
-        world: whatever the code that runs on the loop may want to reach; see `tests.harness.world`.
+        world: whatever the code that runs on the loop may want to reach; see `polos.testing.world`.
     """
 
     def __init__(self, clock: VirtualClock, *, world: object = None) -> None:
@@ -73,12 +73,12 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         """Give the virtual monotonic time, in seconds."""
         return self._clock_of_world.monotonic_us() / 1e6
 
-    def run_in_executor(self, executor: Any, func: Callable[[Unpack[_Ts]], Any], *args: *_Ts) -> asyncio.Future[Any]:
+    def run_in_executor(self, executor: Any, func: Callable[[Unpack[_Ts]], Any], *args: *_Ts) -> asyncio.Future[Any]:  # noqa: ARG002
         """Do at once what a thread would do."""
         future: asyncio.Future[Any] = self.create_future()
         try:
             result = func(*args)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whoever awaits it gets it
             future.set_exception(error)
         else:
             future.set_result(result)

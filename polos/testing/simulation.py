@@ -29,13 +29,12 @@ from polos.runtime.engine import Engine
 from polos.runtime.settings import Settings
 from polos.runtime.starting import root_run
 from polos.store.faults import FaultPlan, FaultyLog
-
-from tests.harness.appender import SimulatedAppender
-from tests.harness.audit import Audit
-from tests.harness.clock import VirtualClock
-from tests.harness.loop import SimulatedLoop
-from tests.harness.store import MemoryStore
-from tests.harness.world import Crashed, World
+from polos.testing.appender import SimulatedAppender
+from polos.testing.audit import Audit
+from polos.testing.clock import VirtualClock
+from polos.testing.loop import SimulatedLoop
+from polos.testing.store import MemoryStore
+from polos.testing.world import Crashed, World
 
 __all__ = ["Call", "Simulation"]
 
@@ -70,7 +69,7 @@ class Call:
 class _Life:
     engine: Engine
     loop: SimulatedLoop
-    errors: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
 @final
@@ -167,7 +166,7 @@ class Simulation:
         engine, loop = life.engine, life.loop
         loop.set_exception_handler(lambda _loop, _context: None)
         tasks = asyncio.all_tasks(loop)
-        loop._ready.clear()  # type: ignore[attr-defined]  # a dead process calls nothing back
+        loop._ready.clear()  # type: ignore[attr-defined]  # noqa: SLF001  # a dead process calls nothing back
         self.clock.drop_alarms()
         self.store.owner_engine = None
         engine.stopping = True

@@ -43,7 +43,7 @@ class MemoryStore:
         self.owned = True
         return self.log.acquire()
 
-    def release_ownership(self, *, clean: bool = True) -> None:
+    def release_ownership(self, *, clean: bool = True) -> None:  # noqa: ARG002  # a directory would note it
         """Give ownership up."""
         self.owned = False
 

@@ -1,5 +1,5 @@
 """
-An engine in a box: virtual time, a log in memory, one thread, crashes and failures on order.
+Proving that a workflow survives: the crash-recovery kit.
 
 What a durable engine promises is about moments that hardly ever come: between a commit and what follows it, with a
 step half done and a timer due. On a real machine a test can't wait for such a moment, and can't repeat it. Here the
@@ -9,23 +9,3 @@ another thread, all chance comes from one seed, and a crash drops everything but
 The engine, the log, the chain, codec and replay are the real ones. What is replaced stands around them: the clock, the
 program's event loop (`loop`), and the thread that appends (`appender`), which has tests of its own.
 """
-
-from tests.harness.audit import Audit
-from tests.harness.clock import START_US, VirtualClock
-from tests.harness.loop import SimulatedLoop
-from tests.harness.simulation import Call, Simulation
-from tests.harness.store import MemoryStore
-from tests.harness.world import Crashed, World, world
-
-__all__ = [
-    "START_US",
-    "Audit",
-    "Call",
-    "Crashed",
-    "MemoryStore",
-    "SimulatedLoop",
-    "Simulation",
-    "VirtualClock",
-    "World",
-    "world",
-]

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 from polos.errors import PolosError, PolosStoreError, StoreClosed
+from polos.points import reach
 from polos.store.blobs import Blobs
 from polos.store.log import AppendUnit, Epoch, Head, Log
 from polos.store.writer import Committed, Outcome, Refused, Unknown, WriterFailed, WriterFull, WriterStatistics
-
-from tests.harness.world import World
+from polos.testing.world import World
 
 if TYPE_CHECKING:
     from polos.runtime.unit import Unit
@@ -34,7 +34,7 @@ class SimulatedAppender:
         self,
         log: Log,
         epoch: Epoch,
-        blobs: Blobs,
+        blobs: Blobs,  # noqa: ARG002  # payloads stay in the log
         *,
         on_commit: Callable[[list[tuple[Unit, Outcome]]], None],
         on_room: Callable[[], None],
@@ -136,6 +136,7 @@ class SimulatedAppender:
 
     def _append(self, group: list[tuple[AppendUnit, Unit]]) -> None:
         self._world.tick()
+        reach("before_append")
         outcomes: list[tuple[Unit, Outcome]] = []
         try:
             receipts = self._log.append([unit for unit, _ in group], epoch=self._epoch)
@@ -150,6 +151,7 @@ class SimulatedAppender:
             self._units += len(group)
             for (_, token), receipt in zip(group, receipts, strict=True):
                 outcomes.append((token, Committed(receipt=receipt)))
+            reach("after_append_before_handback")
         self._world.tick()
         self._busy = False
         self._on_commit(outcomes)

@@ -17,13 +17,14 @@ from random import Random
 from typing import TYPE_CHECKING, cast, final
 
 from polos.context import current_step
-
-from tests.harness.clock import VirtualClock
+from polos.testing.clock import VirtualClock
 
 if TYPE_CHECKING:
-    from tests.harness.audit import Audit
+    from polos.testing.audit import Audit
 
 __all__ = ["Crashed", "Effect", "World", "world"]
+
+Key = tuple[str, str]  # run and step
 
 
 class Crashed(KeyboardInterrupt):
@@ -65,12 +66,14 @@ class World:
     clock: VirtualClock
     chance: Random
     audit: Audit
-    effects: list[Effect] = field(default_factory=list)
-    calls: dict[tuple[str, str], int] = field(default_factory=dict)
+    effects: list[Effect] = field(default_factory=list[Effect])
+    calls: dict[Key, int] = field(default_factory=dict[Key, int])
     ticks: int = 0
-    crash_at: set[int] = field(default_factory=set)
+    crash_at: set[int] = field(default_factory=set[int])
     life: int = 0
-    held: dict[tuple[str, str], asyncio.Future[None]] = field(default_factory=dict)
+    held: dict[tuple[str, str], asyncio.Future[None]] = field(
+        default_factory=dict[tuple[str, str], asyncio.Future[None]]
+    )
 
     def tick(self) -> None:
         """Count something that can't be taken back; the process may die of it."""
