@@ -34,7 +34,7 @@ from polos.runtime.debts import Debts
 from polos.runtime.intake import Intake
 from polos.runtime.loading import Loader
 from polos.runtime.performer import Performer
-from polos.runtime.ports import Appender, MakesAppender, OwnedStore
+from polos.runtime.ports import Appender, MakesAppender, MakesPerformer, OwnedStore
 from polos.runtime.recovery import Recovery
 from polos.runtime.settings import Settings
 from polos.runtime.timers import Timers
@@ -74,6 +74,7 @@ class Engine:
         settings: Settings,
         bodies: Bodies,
         appender: MakesAppender = Writer,
+        performer: MakesPerformer = Performer,
     ) -> None:
         """
         Prepare an engine; `start` takes the store.
@@ -84,9 +85,11 @@ class Engine:
             settings: limits and defaults.
             bodies: knows the workflows and makes their code.
             appender: makes what appends.
+            performer: makes what calls the functions of steps.
         """
         self.store = store
         self._make_appender = appender
+        self._make_performer = performer
         self.clock = clock
         self.settings = settings
         self.bodies = bodies
@@ -140,7 +143,7 @@ class Engine:
         self._writer = self._make_appender(
             self.store.log, epoch, self.store.blobs, on_commit=self._from_writer, on_room=self._room_from_writer
         )
-        self._performer = Performer(self, self._loop)
+        self._performer = self._make_performer(self, self._loop)
         self.loader.recover()
         reach("recovered")
         self.intake.start()

@@ -146,7 +146,7 @@ class Performer:
         if _is_async(call.func):
             self._spawn(attempt, self._as_task(attempt, args, kwargs), context)
         else:
-            self._threads.submit(lambda: self._in_thread(attempt, context, args, kwargs))
+            self._submit(attempt, lambda: self._in_thread(attempt, context, args, kwargs))
         if call.timeout_seconds is not None:
             allowed_us = round(call.timeout_seconds * 1e6)
             attempt.alarm = self._engine.clock.call_after(allowed_us, lambda: self._time_out(attempt))
@@ -163,6 +163,9 @@ class Performer:
                 if attempt.task is not None:
                     attempt.task.cancel()
                 self._forget(attempt)
+
+    def _submit(self, attempt: Attempt, job: Callable[[], None]) -> None:  # noqa: ARG002  # simulations want to know whose
+        self._threads.submit(job)
 
     def _spawn(self, attempt: Attempt, coro: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
         task = attempt.task = StepTask(coro, loop=self._loop, context=context)

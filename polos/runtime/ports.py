@@ -21,9 +21,13 @@ from polos.store.writer import Outcome as Written
 from polos.store.writer import WriterStatistics
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from polos.runtime.engine import Engine
+    from polos.runtime.performer import Performer
     from polos.runtime.unit import Unit
 
-__all__ = ["Appender", "MakesAppender", "OwnedStore", "RunCode"]
+__all__ = ["Appender", "MakesAppender", "MakesPerformer", "OwnedStore", "RunCode"]
 
 
 class OwnedStore(Protocol):
@@ -107,6 +111,14 @@ class MakesAppender(Protocol):
         on_room: Callable[[], None],
     ) -> Appender:
         """Begin to append under an epoch."""
+        ...
+
+
+class MakesPerformer(Protocol):
+    """The class of a `Performer`, or of one that is held back at what it does."""
+
+    def __call__(self, engine: Engine, loop: asyncio.AbstractEventLoop, /) -> Performer:
+        """Begin to call functions for an engine, asynchronous ones on this loop."""
         ...
 
 

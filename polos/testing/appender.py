@@ -41,6 +41,7 @@ class SimulatedAppender:
         world: World,
         queue_units_max: int = 10_000,
         latency_us_max: int = 0,
+        hold: Callable[[str, Callable[[], None]], None] | None = None,
     ) -> None:
         """
         Begin to append.
@@ -54,6 +55,8 @@ class SimulatedAppender:
             world: counts appends, and draws how long they take.
             queue_units_max: units that may wait.
             latency_us_max: how long an append takes at most; with 0 it takes no time.
+            hold: is given what comes next, a group's append and then the handing back of its outcome, and has it
+                happen when it likes; None for a disk that takes its time by chance.
         """
         self._log = log
         self._epoch = epoch
@@ -62,6 +65,7 @@ class SimulatedAppender:
         self._world = world
         self._queue_units_max = queue_units_max
         self._latency_us_max = latency_us_max
+        self._hold = hold
         self._queue: deque[tuple[AppendUnit, Unit]] = deque()
         self._busy = False
         self._refused = False
@@ -86,8 +90,7 @@ class SimulatedAppender:
             raise WriterFull
         self._queue.append((unit, token))
         if not self._busy:
-            self._busy = True
-            asyncio.get_running_loop().call_soon(self._begin)
+            self._begin_soon()
 
     def reset(self) -> Head:
         """Take units again after a failure."""
@@ -122,10 +125,20 @@ class SimulatedAppender:
         self._queue.clear()
         return group
 
+    def _begin_soon(self) -> None:
+        self._busy = True
+        if self._hold is not None:
+            self._hold("append", self._begin)
+        else:
+            asyncio.get_running_loop().call_soon(self._begin)
+
     def _begin(self) -> None:
         group = self._take()
         if not group:  # `close` was quicker
             self._busy = False
+            return
+        if self._hold is not None:
+            self._append(group)
             return
         latency_us = self._world.chance.randrange(self._latency_us_max + 1)
         loop = asyncio.get_running_loop()
@@ -154,10 +167,20 @@ class SimulatedAppender:
             reach("after_append_before_handback")
         self._world.tick()
         self._busy = False
+        if self._hold is None:
+            self._hand_back(outcomes)
+            return
+        # A writer on a thread goes on with the next group, whether or not the program's loop has come to this one.
+        self._hold("hand back", lambda: self._hand_back(outcomes))
+        self._go_on()
+
+    def _hand_back(self, outcomes: list[tuple[Unit, Outcome]]) -> None:
         self._on_commit(outcomes)
         if self._refused and self._failure is None:
             self._refused = False
             self._on_room()
-        if self._queue and not self._closed:
-            self._busy = True
-            asyncio.get_running_loop().call_soon(self._begin)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._queue and not self._busy and not self._closed:
+            self._begin_soon()

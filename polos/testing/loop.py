@@ -15,7 +15,7 @@ import selectors
 from collections.abc import Callable
 from typing import Any, TypeVarTuple, Unpack, final
 
-from polos.testing.clock import VirtualClock
+from polos.testing.clock import Alarm, VirtualClock
 
 __all__ = ["SimulatedLoop"]
 
@@ -41,6 +41,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     Attributes:
         world: whatever the code that runs on the loop may want to reach; see `polos.testing.world`.
+        on_due: is given the alarms whose moment has come, and has them ring when it likes; None to ring them at once.
     """
 
     def __init__(self, clock: VirtualClock, *, world: object = None) -> None:
@@ -49,8 +50,10 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         selector.idle = self._idle
         super().__init__(selector)
         self.world = world
+        self.on_due: Callable[[list[Alarm]], None] | None = None
         self._clock_of_world = clock
         self._until_us: int | None = 0
+        self._moments_max: int | None = None
 
     def run_ready(self) -> None:
         """Run what can happen now; no time passes."""
@@ -66,6 +69,31 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         now_us = self._clock_of_world.monotonic_us()
         self._until_us = None if length_us is None else now_us + length_us
         self.run_forever()
+
+    def run_turns(self, count: int) -> None:
+        """Run so many turns, each of them what is ready when it begins; no time passes."""
+        self._until_us = self._clock_of_world.monotonic_us()
+        self._count_down(count)
+        self.run_forever()
+
+    def _count_down(self, count: int) -> None:
+        if count:
+            self.call_soon(self._count_down, count - 1)
+        else:
+            self.stop()
+
+    def has_moment(self) -> bool:
+        """Tell whether something is to happen at a later time."""
+        timers: list[asyncio.TimerHandle] = vars(self)["_scheduled"]  # asyncio has no public view of them
+        return self._clock_of_world.next_us() is not None or any(not timer.cancelled() for timer in timers)
+
+    def run_to_moment(self) -> None:
+        """Run what can happen now, then let time pass up to the next moment, and run what comes of it."""
+        self._until_us, self._moments_max = None, 1
+        try:
+            self.run_forever()
+        finally:
+            self._moments_max = None
 
     # --------------------------------------------------------------------------------- what asyncio calls
 
@@ -98,12 +126,21 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
                 clock.advance(left_us)
             self.stop()
             return
+        if self._moments_max is not None:
+            if not self._moments_max:
+                self.stop()
+                return
+            self._moments_max -= 1
         clock.advance(min(waits))
-        for alarm in clock.take_due():
-            if not alarm.cancelled:
-                self.call_soon(self._ring, alarm)
+        due = [alarm for alarm in clock.take_due() if not alarm.cancelled]
+        if self.on_due is not None:
+            self.on_due(due)
+            return
+        for alarm in due:
+            self.call_soon(self.ring, alarm)
 
     @staticmethod
-    def _ring(alarm: Any) -> None:
+    def ring(alarm: Alarm) -> None:
+        """Let an alarm ring, unless somebody has cancelled it meanwhile."""
         if not alarm.cancelled:
             alarm.callback()

@@ -11,11 +11,11 @@ what is durable. It can come from outside, between two moments, or at a tick of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from polos.clock import new_run_id
 from polos.definition import Workflow
@@ -26,17 +26,19 @@ from polos.engine.projections import run_stream
 from polos.errors import PolosError, PolosInternalError
 from polos.runtime.bodies import Bodies
 from polos.runtime.engine import Engine
+from polos.runtime.performer import Performer
+from polos.runtime.ports import MakesPerformer
 from polos.runtime.settings import Settings
 from polos.runtime.starting import root_run
 from polos.store.faults import FaultPlan, FaultyLog
 from polos.testing.appender import SimulatedAppender
 from polos.testing.audit import Audit
-from polos.testing.clock import VirtualClock
+from polos.testing.clock import Alarm, VirtualClock
 from polos.testing.loop import SimulatedLoop
 from polos.testing.store import MemoryStore
 from polos.testing.world import Crashed, World
 
-__all__ = ["Call", "Simulation"]
+__all__ = ["Call", "HeldBack", "Simulation"]
 
 QUIET = Settings(inbox_poll_seconds=0)  # an inbox that is looked at again and again would keep time from standing still
 
@@ -63,6 +65,22 @@ class Call:
     def answered(self) -> bool:
         """Whether its outcome is known."""
         return self.reply is not None or self.error is not None
+
+
+class HeldBack(Protocol):
+    """Has what nobody can foresee the moment of happen when it likes."""
+
+    def append(self, what: str, go_on: Callable[[], None]) -> None:
+        """Take an append of a group, or the handing back of its outcome."""
+        ...
+
+    def due(self, alarms: list[Alarm]) -> None:
+        """Take alarms whose moment has come."""
+        ...
+
+    def performer(self, engine: Engine, loop: asyncio.AbstractEventLoop, /) -> Performer:
+        """Make what calls the functions of steps."""
+        ...
 
 
 @dataclass(slots=True)
@@ -94,6 +112,7 @@ class Simulation:
         store: MemoryStore | None = None,
         latency_us_max: int = 0,
         queue_units_max: int = 10_000,
+        held: HeldBack | None = None,
     ) -> None:
         """
         Make a world without an engine; `start` begins the first life.
@@ -105,6 +124,7 @@ class Simulation:
             store: to go on with; a new one otherwise.
             latency_us_max: how long an append takes at most.
             queue_units_max: how many units may wait to be appended.
+            held: says when appends, calls of functions and alarms happen; None for as soon as they can.
         """
         self.clock = VirtualClock(seed=seed)
         self.plan = FaultPlan()
@@ -115,8 +135,13 @@ class Simulation:
         self.world = World(clock=self.clock, chance=Random(seed), audit=self.audit)
         self.workflows = {workflow.id: workflow for workflow in workflows}
         self._settings = settings
+        self._held = held
         self._appender = partial(
-            SimulatedAppender, world=self.world, latency_us_max=latency_us_max, queue_units_max=queue_units_max
+            SimulatedAppender,
+            world=self.world,
+            latency_us_max=latency_us_max,
+            queue_units_max=queue_units_max,
+            hold=None if held is None else held.append,
         )
         self._life: _Life | None = None
         self._numbers = 0
@@ -139,6 +164,12 @@ class Simulation:
         return self._life is not None
 
     @property
+    def loop(self) -> SimulatedLoop:
+        """The loop that it runs on."""
+        assert self._life is not None, "an engine is running"
+        return self._life.loop
+
+    @property
     def engine(self) -> Engine:
         """The engine that is running."""
         assert self._life is not None, "an engine is running"
@@ -149,12 +180,21 @@ class Simulation:
         assert self._life is None, "one engine at a time"
         self.world.life += 1
         loop = SimulatedLoop(self.clock, world=self.world)
-        bodies = Bodies(self.workflows.get)
-        engine = Engine(self.store, clock=self.clock, settings=self._settings, bodies=bodies, appender=self._appender)
+        performer: MakesPerformer = Performer
+        if self._held is not None:
+            loop.on_due, performer = self._held.due, self._held.performer
+        engine = Engine(
+            self.store,
+            clock=self.clock,
+            settings=self._settings,
+            bodies=Bodies(self.workflows.get),
+            appender=self._appender,
+            performer=performer,
+        )
         life = self._life = _Life(engine, loop)
         loop.set_exception_handler(lambda _loop, context: life.errors.append(context))
         started = loop.create_task(engine.start())
-        self._run(0)
+        self._run(SimulatedLoop.run_ready)
         if self._life is life and started.done():
             started.result()
 
@@ -198,7 +238,7 @@ class Simulation:
         for _ in range(100):
             if self._life is not life or stopping.done():
                 break
-            self._run(1_000_000)
+            self.run_for(1)
         if self._life is life:
             stopping.result()
             self.crash()
@@ -207,22 +247,30 @@ class Simulation:
 
     def run_ready(self) -> None:
         """Let happen what can happen without time."""
-        self._run(0)
+        self._run(SimulatedLoop.run_ready)
 
     def run_for(self, seconds: float) -> None:
         """Let time pass, and everything happen that happens in it."""
-        self._run(round(seconds * 1e6))
+        self._run(lambda loop: loop.run_for(round(seconds * 1e6)))
 
     def settle(self) -> None:
         """Let time pass until nothing happens by itself any more."""
-        self._run(None)
+        self._run(lambda loop: loop.run_for(None))
 
-    def _run(self, length_us: int | None) -> None:
+    def run_turns(self, count: int) -> None:
+        """Let the loop turn so many times; see `SimulatedLoop.run_turns`."""
+        self._run(lambda loop: loop.run_turns(count))
+
+    def run_to_moment(self) -> None:
+        """Let time pass up to the next moment at which something is to happen."""
+        self._run(SimulatedLoop.run_to_moment)
+
+    def _run(self, run: Callable[[SimulatedLoop], None]) -> None:
         life = self._life
         if life is None:
             return
         try:
-            life.loop.run_for(length_us)
+            run(life.loop)
         except Crashed:
             self.crash()
         assert not self.audit.violations, self.audit.violations

@@ -1,5 +1,5 @@
 """
-Histories, replayed: from the log alone, as a whole and from every prefix.
+Histories, replayed from every prefix; `polos.testing.replays` replays them as a whole.
 
 `continues` is E6 in its strong form. The code is brought to a prefix of the history, and from there on it isn't handed
 what is recorded: it is run live on the recorded facts, and `decide` has to make of its requests the very events that
@@ -9,20 +9,19 @@ stand in the log, with all their fields.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Collection
 from typing import Any, cast, final
 
 from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.decide import decide
-from polos.engine.evolve import evolve
-from polos.engine.state import ENDED, RunState
+from polos.engine.state import ENDED
 from polos.replay.driver import Driver
 from polos.replay.facts import Fact
 from polos.runtime.loading import replay
 from polos.runtime.unit import Resident
 from polos.testing.audit import Stored
+from polos.testing.replays import attempts, check_replay, code_of, fold
 from polos.testing.simulation import Simulation
 
 __all__ = ["attempts", "check_replay", "continues"]
@@ -51,51 +50,13 @@ class _Recorded:
         return ""
 
 
-def attempts(history: list[Stored]) -> Iterator[tuple[int, list[Stored]]]:
-    """Give each attempt of a run: the version of its start, and the stream up to its end."""
-    starts = [version for version, (event, _, _) in enumerate(history, 1) if isinstance(event, e.RunStarted)]
-    for start, following in pairwise([*starts, len(history) + 1]):
-        yield start, history[: following - 1]
-
-
-def _code(sim: Simulation, run: str, start: int, history: list[Stored], values: Any = None) -> tuple[Driver, Resident]:
-    """Make the code of an attempt, nothing run yet."""
-    state = _fold(run, history[:start])
-    created = history[0][0]
-    assert isinstance(created, e.RunCreated)
-    resident = Resident(state, durable=start)
-    resident.input = created.input
-    code = sim.engine.bodies.make(sim.engine, resident, python=None)
+def _code(sim: Simulation, run: str, start: int, history: list[Stored], values: Any) -> tuple[Driver, Resident]:
+    """Make the code of an attempt, nothing run yet, with values as they were recorded."""
+    code, resident = code_of(sim, run, start, history)
     assert isinstance(code, Driver)
-    if values is not None:
-        code._values = values
-        code._new_run_id = values.new_run_id
+    code._values = values
+    code._new_run_id = values.new_run_id
     return code, resident
-
-
-def _fold(run: str, history: Iterable[Stored]) -> RunState:
-    state = RunState(run=run)
-    for event, time_us, _ in history:
-        evolve(state, event, time_us=time_us)
-    return state
-
-
-def check_replay(sim: Simulation, run: str, whole: list[Stored] | None = None) -> None:
-    """
-    Check that replay asks for nothing new and nothing else, in every attempt of a run (E6).
-
-    Args:
-        sim: its engine has the code.
-        run: the run.
-        whole: its history, if it isn't that world's own.
-    """
-    for start, history in attempts(sim.audit.histories[run] if whole is None else whole):
-        code, _ = _code(sim, run, start, history)
-        try:
-            replay(code, history, attempt_version=start)
-            assert [] == code.differences
-        finally:
-            code.discard()
 
 
 def continues(sim: Simulation, run: str, *, every: int = 1) -> int:
@@ -120,7 +81,7 @@ def continues(sim: Simulation, run: str, *, every: int = 1) -> int:
 
 def _continue(sim: Simulation, run: str, start: int, history: list[Stored], cut: int) -> None:
     prefix = history[:cut]
-    values = _Recorded(history[max(cut, start) :], _fold(run, history[:start]).finished)
+    values = _Recorded(history[max(cut, start) :], fold(run, history[:start]).finished)
     code, resident = _code(sim, run, start, prefix, values)
     caused: dict[int, list[tuple[int, e.Event]]] = {}
     for version, (event, _, _) in enumerate(history, 1):
@@ -146,7 +107,7 @@ def _continue(sim: Simulation, run: str, start: int, history: list[Stored], cut:
 
 
 def _activate(code: Driver, resident: Resident, fact: Fact, before: list[Stored], recorded: list[e.Event]) -> None:
-    state = resident.state = _fold(resident.run, before)
+    state = resident.state = fold(resident.run, before)
     assert state.phase not in ENDED
     requests = code.activate(fact)
     decision = decide(state, c.Activate(cause=fact.version, requests=tuple(requests)), now_us=before[-1][1])
