@@ -57,15 +57,19 @@ class Described:
 class Bodies:
     """The workflows that an engine can run."""
 
-    def __init__(self, find: Callable[[str], Workflow[Any] | None]) -> None:
+    def __init__(
+        self, find: Callable[[str], Workflow[Any] | None], *, described: dict[int, Described] | None = None
+    ) -> None:
         """
         Take the way to look a workflow up.
 
         Args:
             find: gives a workflow by id, None if there is none.
+            described: what is known of the code of workflows, by their `id()`, for who starts many engines: sources
+                are read once. The workflows must outlive it.
         """
         self._find = find
-        self._described: dict[int, Described] = {}
+        self._described: dict[int, Described] = {} if described is None else described
         self._kept: dict[str, DirectCode] = {}
 
     def knows(self, workflow: str) -> bool:

@@ -16,11 +16,23 @@ import random
 import uuid
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import cast, final
+from typing import Protocol, cast, final
 
-__all__ = ["START_US", "Alarm", "VirtualClock"]
+__all__ = ["START_US", "Alarm", "Chance", "VirtualClock"]
 
 START_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
+
+
+class Chance(Protocol):
+    """What numbers are drawn from; `random.Random` is one."""
+
+    def random(self) -> float:
+        """A float in [0, 1)."""
+        ...
+
+    def getrandbits(self, k: int, /) -> int:
+        """A number of so many bits."""
+        ...
 
 
 @final
@@ -44,20 +56,21 @@ class Alarm:
 class VirtualClock:
     """Time, waiting and chance, all of them repeatable."""
 
-    def __init__(self, *, seed: int = 0, start_us: int = START_US) -> None:
+    def __init__(self, *, seed: int = 0, start_us: int = START_US, chance: Chance | None = None) -> None:
         """
         Begin at a moment.
 
         Args:
             seed: from which `random` and `uuid4` draw.
             start_us: the first moment.
+            chance: to draw from instead.
         """
         self._wall_us = start_us
         self._monotonic_us = 0
         self._alarms: list[tuple[int, int, Alarm]] = []
         self._intervals: list[tuple[int, int, Alarm]] = []
         self._count = 0
-        self._chance = random.Random(seed)
+        self._chance: Chance = random.Random(seed) if chance is None else chance
 
     # ---------------------------------------------------------------------------------- for the engine
 
