@@ -19,6 +19,8 @@ from polos.engine import events as e
 from polos.runtime import reads
 from polos.runtime.performer import StepTask
 
+from tests.test_timers import HandClock
+
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch: pytest.MonkeyPatch):
@@ -258,3 +260,88 @@ def test_a_cancellation_from_outside_is_told_from_its_own():
     asyncio.run(main())
 
     assert told == {"own": False, "taken back, then from outside": True}
+
+
+class Crowded:
+    """One thread for all steps, held by the first function until it is let go."""
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+        self.held = threading.Event()
+        self.leave = threading.Event()
+
+    def hold(self) -> None:
+        """Keep the thread."""
+        self.held.set()
+        assert self.leave.wait(20)
+
+    def note(self, name: str) -> str:
+        """Be called."""
+        self.called.append(name)
+        return name
+
+
+async def waits_for_its_thread(polos: Polos, run: str) -> None:
+    """Return when a step of that run has been asked of the performer, beside the one that holds the thread."""
+    while not polos.engine.performer.running(run):
+        await asyncio.sleep(0)
+
+
+def test_the_time_of_a_step_begins_with_its_call(tmp_path: Path):
+    """A step that waits for a thread isn't timed out: its time has not begun."""
+    crowd = Crowded()
+    clock = HandClock()
+
+    @workflow
+    async def holds(ctx: WorkflowContext) -> None:
+        await ctx.step.run("hold", crowd.hold)
+
+    @workflow
+    async def pays(ctx: WorkflowContext) -> Any:
+        return await ctx.step.run("pay", crowd.note, "pay", max_retries=0, timeout_seconds=1)
+
+    async def main() -> Any:
+        async with Polos(data_dir=tmp_path, clock=clock, step_threads_max=1, inbox_poll_seconds=0) as polos:
+            await holds.invoke(polos)
+            await asyncio.to_thread(crowd.held.wait, 20)
+            clock.turn(1_000_000)  # this clock makes ids of nothing but its time
+            run = await pays.invoke(polos)
+            await waits_for_its_thread(polos, run.id)
+            clock.turn(clock.time_us + 60_000_000)
+            crowd.leave.set()
+            return await asyncio.wait_for(polos._wait_ended(run.id), 20)
+
+    ended = asyncio.run(main())
+
+    assert ("pay", None) == (ended["result"], ended["error"])
+    assert ["pay"] == crowd.called
+
+
+def test_what_is_taken_away_before_its_thread_comes_is_not_called(tmp_path: Path):
+    """A function that waits for a thread while its run is cancelled, or its engine stopped, isn't called any more."""
+    crowd = Crowded()
+
+    @workflow
+    async def holds(ctx: WorkflowContext) -> None:
+        await ctx.step.run("hold", crowd.hold)
+
+    @workflow
+    async def pays(ctx: WorkflowContext) -> Any:
+        return await ctx.step.run("pay", crowd.note, "pay", effect="at_most_once")
+
+    async def main() -> str:
+        async with Polos(data_dir=tmp_path, step_threads_max=1, stop_grace_seconds=0) as polos:
+            await holds.invoke(polos)
+            await asyncio.to_thread(crowd.held.wait, 20)
+            cancelled, stopped = await pays.invoke(polos), await pays.invoke(polos)
+            await waits_for_its_thread(polos, cancelled.id)
+            await waits_for_its_thread(polos, stopped.id)
+            await cancelled.cancel()
+            ended = await asyncio.wait_for(polos._wait_ended(cancelled.id), 20)
+        crowd.leave.set()
+        for thread in [one for one in threading.enumerate() if one.name.startswith("polos-step-")]:
+            await asyncio.to_thread(thread.join, 20)
+        return ended["status"]
+
+    assert "cancelled" == asyncio.run(main())
+    assert [] == crowd.called

@@ -145,11 +145,9 @@ class Performer:
         context.run(current_step.set, f"{run}/{name}")
         if _is_async(call.func):
             self._spawn(attempt, self._as_task(attempt, args, kwargs), context)
+            self._arm(attempt)
         else:
             self._submit(attempt, lambda: self._in_thread(attempt, context, args, kwargs))
-        if call.timeout_seconds is not None:
-            allowed_us = round(call.timeout_seconds * 1e6)
-            attempt.alarm = self._engine.clock.call_after(allowed_us, lambda: self._time_out(attempt))
 
     def running(self, run: str) -> int:
         """Count the attempts of a run that are in flight."""
@@ -184,17 +182,36 @@ class Performer:
     def _in_thread(
         self, attempt: Attempt, context: contextvars.Context, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
+        if not self._may_begin(attempt):
+            return
         try:
             reach("inside_effect")
             outcome: Any = context.run(attempt.call.func, *args, **kwargs)
             error: BaseException | None = None
         except BaseException as raised:  # noqa: BLE001 — it is the step's outcome, whatever it is
             outcome, error = None, raised
+        self._tell_loop(self._thread_done, attempt, outcome, error, context)
+
+    def _may_begin(self, attempt: Attempt) -> bool:
+        """
+        Tell, on its thread, whether an attempt is still wanted now that its turn has come, and let its time begin.
+
+        It may have waited long for a thread. Its time doesn't run meanwhile, so that what timed out has been called,
+        once; and what was taken away isn't called any more: whoever took it may have it called somewhere else.
+        """
+        if attempt.ignored or self._loop.is_closed():
+            return False
+        return attempt.call.timeout_seconds is None or self._tell_loop(self._arm, attempt)
+
+    def _tell_loop(self, callback: Callable[..., None], attempt: Attempt, *args: Any) -> bool:
+        """Have something done on the program's loop; False if that is closed."""
         try:
-            self._loop.call_soon_threadsafe(self._thread_done, attempt, outcome, error, context)
+            self._loop.call_soon_threadsafe(callback, attempt, *args)
         except RuntimeError:
-            # The program's loop is closed: nobody can take the outcome, the step stays owed.
-            _log.debug("the outcome of %s came after the loop was closed", attempt.key)
+            # Nobody can take the outcome, the step stays owed.
+            _log.debug("news of %s came after the loop was closed", attempt.key)
+            return False
+        return True
 
     async def _as_awaitable(self, attempt: Attempt, outcome: Awaitable[Any]) -> None:
         try:
@@ -302,6 +319,13 @@ class Performer:
         if over:
             attempt.ended = True
         self._engine.outcome(attempt.run, command, lambda: self._forget(attempt))
+
+    def _arm(self, attempt: Attempt) -> None:
+        """Let the time of an attempt begin."""
+        if attempt.call.timeout_seconds is None or attempt.ended or attempt.ignored:
+            return
+        allowed_us = round(attempt.call.timeout_seconds * 1e6)
+        attempt.alarm = self._engine.clock.call_after(allowed_us, lambda: self._time_out(attempt))
 
     def _disarm(self, attempt: Attempt) -> None:
         if attempt.alarm is not None:
