@@ -1,0 +1,316 @@
+"""
+How golden histories were made: for each case, what happens to its workflows from the outside.
+
+A scene is needed once, by `python -m tests.golden.make`. It may be changed or dropped when it no longer fits the code
+around it; what it made stays. Its workflows are those of the case's own `workflow.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import orjson
+from polos.definition import workflow
+from polos.engine import commands as c
+from polos.engine.messages import Message, message_to_json
+from polos.runtime.app import _record_start
+from polos.runtime.unit import Unit, Work
+from polos.store.inbox import InboxItem
+from polos.testing.simulation import Simulation
+
+__all__ = ["SCENES", "Queries"]
+
+# Asked of the engine that goes on with the history: run, name, arguments and the answer of then.
+Queries = list[dict[str, Any]]
+Scene = Callable[[Simulation, ModuleType], "Queries | None"]
+
+
+def steps(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.steps, {"number": 7, "items": ["tea", "bread"]})
+    sim.settle()
+
+
+def step_retries(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.step_retries, None)
+    sim.create(program.failing, None)
+    sim.settle()
+
+
+def unknown_outcome(sim: Simulation, program: ModuleType) -> None:
+    run = sim.create(program.unknown_outcome, None).run
+    for outcome, more in (
+        ("completed", {"value": "charged, says the bank"}),
+        ("failed", {"message": "refused, says the bank"}),
+        ("not_done", {}),
+    ):
+        program.WORLD["hangs"] = True
+        sim.run_for(1)
+        sim.recover()
+        sim.run_for(1)
+        program.WORLD["hangs"] = False
+        sim.send("resolve", run=run, step=outcome, outcome=outcome, by="accounting", **more)
+        program.WORLD["hangs"] = outcome != "not_done"
+        sim.run_for(1)
+    sim.settle()
+
+
+def reconcile(sim: Simulation, program: ModuleType) -> None:
+    run = sim.create(program.reconcile, None).run
+    sim.run_for(1)  # spring hangs
+    sim.recover()  # ... was sent; summer hangs
+    sim.run_for(1)
+    sim.crash()
+    program.WORLD["hangs"] = False
+    sim.start()  # ... was not sent, and is sent now; autumn is sent, so its question never comes
+    sim.settle()
+    second = sim.create(program.reconcile, None).run
+    assert run != second
+    program.WORLD["hangs"] = True
+    sim.run_for(1)
+    sim.recover()
+
+
+def pure_steps(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.pure, {"n": 20})
+    sim.settle()
+
+
+def gather(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.gather, None)
+    sim.create(program.given_up, None)
+    sim.run_for(100)
+
+
+def timers(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.timers, None)
+    sim.settle()
+
+
+def topics(sim: Simulation, program: ModuleType) -> None:
+    sim.send("publish", topic="news", events=[{"event_type": "old", "data": {"n": 1}}, {"data": "two"}])
+    sim.run_for(1)
+    sim.create(program.reader, None)
+    sim.run_for(5)
+    sim.create(program.writer, {"text": "rain"})
+    sim.settle()
+
+
+def signals(sim: Simulation, program: ModuleType) -> None:
+    run = sim.create(program.signals, None).run
+    sim.run_for(1)
+    sent: list[tuple[str, Any]] = [("go", {"at": "once"}), ("item", "bread"), ("item", "jam"), ("stray", 1)]
+    for name, data in sent:
+        call = sim.send("signal", run=run, name=name, data=data)
+        sim.run_for(1)
+        sim.send_again(call)
+    sim.run_for(120)
+    sim.send("signal", run=run, name="item", data=None)
+    sim.settle()
+
+
+def suspends(sim: Simulation, program: ModuleType) -> None:
+    run = sim.create(program.suspends, None).run
+    sim.run_for(1)
+    sim.send("resume", run=run, key="early", data="before it was asked")
+    sim.send("resume", run=run, key="approve", data={"ok": True})
+    sim.run_for(130)
+    sim.send("resume", run=run, key="approve#2", data={"ok": "by its name"})
+    sim.run_for(70)
+    sim.create(program.answering, {"run": run})
+    sim.settle()
+
+
+def children(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.parent, None)
+    sim.settle()
+
+
+def cancellation(sim: Simulation, program: ModuleType) -> None:
+    first = sim.create(program.cleaning, None).run
+    second = sim.create(program.stubborn, None).run
+    third = sim.create(program.family, {}).run
+    fourth = sim.create(program.late, None).run
+    fifth = sim.create(program.stubborn, None).run
+    sim.run_for(10)
+    sim.send("cancel", run=first, by="ada", reason="the weather")
+    for run in (second, third, fourth, fifth):
+        sim.send("cancel", run=run)
+    sim.run_for(1)
+    sim.send("cancel", run=fifth, by="ada")  # asked twice: at once
+    sim.run_for(200)
+
+
+def updates(sim: Simulation, program: ModuleType) -> Queries:
+    first = sim.create(program.updates, None).run
+    second = sim.create(program.updates, None).run
+    sim.run_for(1)
+    for run in (first, second):
+        for name, data in (("seats", 5), ("seats", 12), ("fail", "tables"), ("wait", None)):
+            sim.send("update", run=run, name=name, data=data)
+            sim.run_for(1)
+    sim.send("signal", run=first, name="arrived")
+    sim.run_for(1)
+    return [{"run": second, "name": "summary", "args": [3], "value": "15 seats"}]
+
+
+def state(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.counter, {"names": ["a", "bcd"]}, initial_state={"count": 10}, tags=["extra"], user="ada")
+    sim.create(program.plain, None, initial_state={"old": 1, "kept": [None]}, session="s-1")
+    sim.settle()
+
+
+def continue_as_new(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.rounds, {"round": 1})
+    sim.create(program.watcher, None)
+    sim.run_for(1)
+
+
+def direct_bodies(sim: Simulation, program: ModuleType) -> None:
+    run = sim.create(program.direct, {"n": 1}).run
+    sim.create(program.plain, {"n": 5})
+    sim.create(program.plain_failing, None)
+    sim.run_for(10)
+    sim.recover()
+    sim.run_for(30)
+    sim.recover()
+    sim.run_for(1)
+    sim.send("resume", run=run, key="ok", data="yes")
+    sim.settle()
+    sim.create(program.direct, {"n": 100})
+    sim.run_for(40)
+
+
+def run_retries(sim: Simulation, program: ModuleType) -> None:
+    run = sim.create(program.run_retries, None).run
+    sim.run_for(2)
+    sim.send("signal", run=run, name="hello", data="from outside")
+    sim.create(program.always_failing, None)
+    sim.settle()
+
+
+def run_timeout(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.run_timeout, None)
+    sim.settle()
+
+
+def divergence(sim: Simulation, program: ModuleType) -> None:
+    original = program.divergence
+    run = sim.create(original, None).run
+    sim.settle()
+    sim.crash()
+    sim.workflows[original.id] = workflow(id=original.id)(program.changed)
+    sim.start()
+    sim.send("signal", run=run, name="go", data={"who": "somebody"})
+    sim.run_for(5)
+    sim.crash()
+    sim.workflows[original.id] = original
+    sim.start()
+    sim.settle()
+
+
+def set_aside(sim: Simulation, program: ModuleType) -> None:
+    original = program.set_aside
+    first, second = (sim.create(original, None).run for _ in range(2))
+    sim.settle()
+
+    def poison(unit: Unit) -> None:
+        aside = c.SetAside(
+            reason="poisoned", message="its code was on the loop when the process died, 3 times in a row"
+        )
+        sim.engine.decide_on(unit, sim.engine.loader.get(second), aside)
+
+    sim.engine.post(Work(poison))
+    sim.run_for(1)
+    sim.crash()
+    del sim.workflows[original.id]
+    sim.start()
+    sim.send("signal", run=first, name="go", data="while the code was missing")
+    sim.run_for(5)
+    sim.crash()
+    sim.workflows[original.id] = original
+    sim.start()
+    sim.run_for(5)
+    sim.send("readmit", run=second, by="ada")
+    sim.run_for(5)
+    sim.send("signal", run=second, name="go", data="later")
+    sim.settle()
+
+
+def large_result(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.large_result, {"n": 12_000})
+    sim.settle()
+
+
+def recorded_values(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.values, None)
+    sim.create(program.patched, None)
+    original = program.patched
+    sim.run_for(1)
+    sim.workflows[original.id] = workflow(id=original.id)(program.without_the_patch)
+    sim.create(original, None)
+    sim.run_for(1)
+    sim.crash()
+    sim.workflows[original.id] = original
+    sim.start()
+    sim.settle()
+
+
+def generators(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.generators, None)
+    sim.settle()
+
+
+def synchronization(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.synchronization, None)
+    sim.settle()
+
+
+def two_logs(sim: Simulation, program: ModuleType) -> None:
+    sent: list[Message] = []
+
+    def carry(message: Message, done: Callable[[], None]) -> None:
+        sent.append(message)
+        done()
+
+    near = sim.create(program.near_parent, None).run
+    sim.engine.is_local = lambda run: run == near
+    sim.engine.carry = carry
+    sim.run_for(1)
+    (start,) = sent
+    assert start.kind == "start"
+    body: dict[str, Any] = {"name": "far", "child": start.target, "status": "completed", "result": 42}
+    answer = Message(id=f"{start.target}:3", kind="finished", target=near, body=body)
+    sim.send("message", message=message_to_json(answer))
+    sim.settle()
+
+
+def inbox(sim: Simulation, program: ModuleType) -> None:
+    run = sim.create(program.inbox, None).run
+    _record_start(sim.engine, clean=True)
+    sim.run_for(1)
+    sim.recover()
+    _record_start(sim.engine, clean=False)
+    for number, (target, data) in enumerate([("nobody", 1), (run, {"from": "another process"})]):
+        command = {"kind": "signal", "run": target, "name": "from outside", "data": data}
+        payload = orjson.dumps({"command": command, "by": "process 1"})
+        sim.engine.intake._consume(InboxItem(command_id=f"command-{number}", payload=payload))
+        sim.run_for(1)
+    sim.settle()
+
+
+def unfinished(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.unfinished, None)
+    sim.create(program.waiting_parent, None)
+    sim.run_for(60)
+
+
+SCENES: dict[str, Scene] = {
+    scene.__name__: scene
+    for scene in (
+        steps, step_retries, unknown_outcome, reconcile, pure_steps, gather, timers, topics, signals, suspends,
+        children, cancellation, updates, state, continue_as_new, direct_bodies, run_retries, run_timeout, divergence,
+        set_aside, large_result, recorded_values, generators, synchronization, two_logs, inbox, unfinished,
+    )
+}  # fmt: skip
