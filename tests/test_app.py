@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
-from polos import Polos, WorkflowContext, registry, workflow
+from polos import Polos, Workflow, WorkflowContext, registry, workflow
+from polos.clock import SystemClock
 from polos.engine import events as e
-from polos.errors import StoreInUse
+from polos.engine.decide import created_to_json
+from polos.engine.json import Json
+from polos.errors import StoreFailed, StoreInUse
+from polos.runtime.connection import InboxConnection
+from polos.runtime.starting import root_run
 from polos.store.directory import open_store
+from polos.store.inbox_dir import DirectoryInbox
 
 
 def test_an_idle_engine_records_that_it_was_there(tmp_path: Path):
@@ -64,3 +71,71 @@ def test_the_grace_of_a_cancellation(
     (asked,) = [(event, time_us) for event, time_us, _ in asyncio.run(main()) if isinstance(event, e.CancelRequested)]
 
     assert asked[0].grace_due_us - asked[1] == grace_seconds * 1_000_000
+
+
+async def ask_through_the_inbox(polos: Polos, workflow_id: str) -> str:
+    """Start a run as another process would, and give its id."""
+    created = root_run(workflow_id, None, clock=SystemClock(), deployment="default")
+    runs: Json = [{"run": created.root, "created": created_to_json(created)}]
+    answer = await InboxConnection(polos._connection().store).execute({"kind": "create", "runs": runs})
+    assert "accepted" == answer["outcome"]
+    return created.root
+
+
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> Workflow[Any]:
+    """A workflow that does nothing."""
+    monkeypatch.setattr(registry, "_workflows", {})
+
+    @workflow
+    async def idle(ctx: WorkflowContext) -> str:
+        return "done"
+
+    return idle
+
+
+def test_an_inbox_that_can_not_be_read_for_a_while(
+    tmp_path: Path, idle: Workflow[Any], caplog: pytest.LogCaptureFixture
+):
+    """The engine says so once, looks again and again, and takes what is there when it can."""
+    inbox, away = tmp_path / "data" / "inbox", tmp_path / "away"
+
+    async def main() -> str:
+        async with Polos(data_dir=tmp_path / "data", inbox_poll_seconds=0.001) as polos:
+            inbox.rename(away)
+            while not caplog.records:
+                await asyncio.sleep(0)
+            away.rename(inbox)
+            run = await ask_through_the_inbox(polos, idle.id)
+            return str((await asyncio.wait_for(polos._wait_ended(run), 20))["status"])
+
+    assert "completed" == asyncio.run(main())
+    assert ["the inbox can't be read"] == [record.message[:23] for record in caplog.records]
+
+
+def test_a_command_whose_file_can_not_be_removed(
+    tmp_path: Path, idle: Workflow[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """It is decided once, its run goes on and so does everything else; the next engine removes the file."""
+    data = tmp_path / "data"
+
+    def refuse(_self: DirectoryInbox, command_id: str) -> bool:
+        raise StoreFailed(f"{command_id}: no")
+
+    async def main() -> list[str]:
+        async with Polos(data_dir=data, inbox_poll_seconds=0.001) as polos:
+            runs = [await ask_through_the_inbox(polos, idle.id) for _ in range(2)]
+            return [(await asyncio.wait_for(polos._wait_ended(run), 20))["status"] for run in runs]
+
+    async def after() -> int:
+        async with Polos(data_dir=data, inbox_poll_seconds=0.001) as polos:
+            while any((data / "inbox").iterdir()):
+                await asyncio.sleep(0)
+            return len(await polos.list_executions())
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DirectoryInbox, "remove", refuse)
+
+        assert ["completed", "completed"] == asyncio.run(main())
+    assert 2 == sum("its file can't be removed" in record.message for record in caplog.records)
+    assert 2 == asyncio.run(after())

@@ -341,7 +341,7 @@ def test_what_is_taken_away_before_its_thread_comes_is_not_called(tmp_path: Path
         crowd.leave.set()
         for thread in [one for one in threading.enumerate() if one.name.startswith("polos-step-")]:
             await asyncio.to_thread(thread.join, 20)
-        return ended["status"]
+        return str(ended["status"])
 
     assert "cancelled" == asyncio.run(main())
     assert [] == crowd.called

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +24,16 @@ from polos.engine.json import Json, printable
 from polos.engine.messages import Message, message_from_json, message_to_json
 from polos.engine.projections import CODE_PREFIX, INBOX_STREAM
 from polos.engine.state import Debt, Phase
-from polos.errors import CommandRefused, PolosError, PolosInternalError, PolosUsageError, UnknownRun, UpdateRejected
+from polos.errors import (
+    CommandRefused,
+    PolosError,
+    PolosInternalError,
+    PolosStoreError,
+    PolosUsageError,
+    StoreReadOnly,
+    UnknownRun,
+    UpdateRejected,
+)
 from polos.points import reach
 from polos.runtime.topics import Topics
 from polos.runtime.unit import Reply, Resident, Unit, Work
@@ -38,6 +47,7 @@ __all__ = ["Intake", "created_from_json"]
 
 _log = logging.getLogger("polos")
 
+_CANT = (PolosStoreError, StoreReadOnly)  # what an inbox says when its files don't let it
 _ENDS = (e.RunCompleted, e.RunFailed, e.RunCancelled)
 _CREATED_FIELDS = frozenset(spec.name for spec in fields(e.RunCreated))
 
@@ -82,6 +92,7 @@ class Intake:
         self._consuming: set[str] = set()
         self._unfit: set[str] = set()  # commands that met a bug of ours in the middle
         self._alarm: Any = None
+        self._deaf = False  # the inbox couldn't be read when it was looked at last
         self._kinds: dict[str, Callable[[Unit, str, dict[str, Json]], Reply]] = {
             "create": self._create,
             "resume": self._resume,
@@ -385,11 +396,23 @@ class Intake:
         if engine.stopping or engine.settings.inbox_poll_seconds <= 0:
             return
         if engine.broken is None:
-            for item in engine.store.inbox.pending(limit=1_000):
+            for item in self._pending():
                 if item.command_id not in self._consuming:
                     self._consuming.add(item.command_id)
                     self._consume(item)
         self._alarm = engine.clock.call_after(round(engine.settings.inbox_poll_seconds * 1e6), self._poll)
+
+    def _pending(self) -> Sequence[InboxItem]:
+        """Give what is in the inbox; one that can't be read now is looked at again, and reported once."""
+        try:
+            found = self._engine.store.inbox.pending(limit=1_000)
+        except _CANT as error:
+            if not self._deaf:
+                _log.error("the inbox can't be read and is tried again, commands wait in it: %s", error)
+            self._deaf = True
+            return ()
+        self._deaf = False
+        return found
 
     def _consume(self, item: InboxItem) -> None:
         command_id = item.command_id
@@ -417,7 +440,12 @@ class Intake:
 
         def done(_reply: Reply) -> None:
             reach("inbox_after_append_before_remove")
-            self._engine.store.inbox.remove(command_id)
+            try:
+                self._engine.store.inbox.remove(command_id)
+            except _CANT as error:
+                # Its outcome is recorded; as one that is being decided it isn't taken up again by this engine.
+                _log.error("the command %s is decided, but its file can't be removed: %s", command_id, error)
+                return
             reach("inbox_after_remove")
             self._consuming.discard(command_id)
             self._unfit.discard(command_id)

@@ -193,7 +193,8 @@ def open_store(
     )
     if is_new and not read_only:
         sync_directory(directory / LOG_DIRECTORY)  # LMDB syncs what it writes, and not the names it makes
-    return Store(directory, log, blobs, DirectoryInbox(directory / INBOX_DIRECTORY, clock=clock), clock)
+    inbox = DirectoryInbox(directory / INBOX_DIRECTORY, clock=clock, owned=not read_only)
+    return Store(directory, log, blobs, inbox, clock)
 
 
 def _make_durably(directory: Path) -> None:

@@ -8,10 +8,13 @@ and a client that isn't sure may put the same command again.
 
 A file carries a digest. What can't be read as a command (a disk that lies, a stray file, a fifo
 somebody left) is moved aside into ``unreadable/`` and reported, or it would be read again for ever.
+That is for the owner to do: who only looks leaves it where it is. And what this process can't read for
+want of descriptors or memory says nothing about the file; a command that was accepted isn't lost for it.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -35,6 +38,7 @@ MAGIC: Final = b"polos command 1\n"
 COMMAND_BYTES_MAX: Final = 64 << 20
 UNREADABLE: Final = "unreadable"
 LEFTOVER_AGE_US: Final = 3600 * 1_000_000
+SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -78,7 +82,12 @@ class DirectoryInbox:
     """An `Inbox` in a directory that exists."""
 
     def __init__(
-        self, path: Path, *, clock: Clock | None = None, on_unreadable: Callable[[Path, str], None] | None = None
+        self,
+        path: Path,
+        *,
+        clock: Clock | None = None,
+        on_unreadable: Callable[[Path, str], None] | None = None,
+        owned: bool = True,
     ) -> None:
         """
         Take the directory.
@@ -87,10 +96,12 @@ class DirectoryInbox:
             path: the directory.
             clock: by which leftovers of clients that died are told.
             on_unreadable: called with where an unreadable file was moved to, and why; without, it is logged.
+            owned: whether `pending` is the owner's; anybody else's leaves what can't be read where it is.
         """
         self.path = path
         self._clock = clock or SystemClock()
         self._on_unreadable = on_unreadable or _report
+        self._owned = owned
 
     def put(self, command_id: str, payload: bytes) -> None:
         """
@@ -113,7 +124,7 @@ class DirectoryInbox:
         Give what is kept, in order of command id; what can't be read is moved aside and reported.
 
         Raises:
-            StoreFailed: the directory can't be read.
+            StoreFailed: the directory can't be read, or not now.
         """
         items: list[InboxItem] = []
         for name in sorted(self._names()):
@@ -125,7 +136,10 @@ class DirectoryInbox:
             except FileNotFoundError:
                 continue  # another thread of the owner removed it meanwhile
             except (StoreDamaged, OSError) as error:
-                self._set_aside(path, str(error))
+                if isinstance(error, OSError) and error.errno in SHORTAGES:
+                    raise translated(error, path) from error
+                if self._owned:
+                    self._set_aside(path, str(error))
         return items
 
     def remove(self, command_id: str) -> bool:

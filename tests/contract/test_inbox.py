@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from polos.clock import SystemClock
 from polos.errors import PolosUsageError, StoreFailed, StoreReadOnly
+from polos.store import inbox_dir
 from polos.store.files import TEMPORARY_PREFIX
 from polos.store.inbox import Inbox, InboxItem
 from polos.store.inbox_dir import COMMAND_BYTES_MAX, DirectoryInbox, MemoryInbox
@@ -113,6 +115,34 @@ def test_what_can_not_be_read_is_moved_aside_and_reported(tmp_path: Path):
     told.clear()
     assert [item("good", b"1")] == list(inbox.pending())
     assert {} == told
+
+
+def test_a_command_is_not_given_up_for_want_of_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What can't be opened because this process has no descriptors left is told, stays, and is given later."""
+    inbox = DirectoryInbox(tmp_path)
+    inbox.put("a", b"1")
+
+    def none_left(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(inbox_dir, "_read", none_left)
+        with pytest.raises(StoreFailed, match="Too many open files"):
+            inbox.pending()
+
+    assert [item("a", b"1")] == list(inbox.pending())
+
+
+def test_who_only_looks_moves_nothing(tmp_path: Path):
+    """A client lists what can be read, and leaves the rest to the owner."""
+    told: list[Path] = []
+    inbox = DirectoryInbox(tmp_path, on_unreadable=lambda path, _: told.append(path), owned=False)
+    inbox.put("good", b"1")
+    (tmp_path / "stranger").write_text("what is this?")
+
+    assert [item("good", b"1")] == list(inbox.pending())
+    assert {"good", "stranger"} == set(os.listdir(tmp_path))
+    assert [] == told
 
 
 def test_without_a_callback_the_unreadable_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
