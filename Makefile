@@ -14,7 +14,7 @@ LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as r
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint imports types mypy pyright verifytypes format crash-long property-long bench lock build clean
+.PHONY: help setup demo test pythons check lint imports types mypy pyright verifytypes format crash-long property-long bench lock build clean
 
 help:
 	@echo 'make demo           run the main job: orders, killed and recovered'
@@ -22,6 +22,7 @@ help:
 	@echo 'make setup          only make .venv with the locked packages'
 	@echo 'make lint types     the parts of `make test` that run no code; `make format` mends what it can'
 	@echo 'make crash-long property-long bench      long campaigns and measurements'
+	@echo 'make pythons        loop, golden histories and engine on each Python of this machine'
 	@echo 'make verifytypes    how complete the public types are'
 	@echo 'make lock           resolve requirements.lock anew'
 	@echo 'make build          wheel and source archive in dist/'
@@ -89,6 +90,11 @@ crash-long: setup
 property-long: setup
 	@POLOS_CAMPAIGN=long $(PYTEST) tests/property -n $(JOBS) --dist worksteal
 
+# Makes an environment for each Python it finds, .venv-3.12 and so on, from the lock file.
+pythons: setup
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-input uv
+	@$(PY) -m tests.pythons
+
 bench: setup
 	@$(PY) -m bench
 
@@ -102,4 +108,4 @@ build: setup
 
 clean:
 	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	@find . -path "./.venv*" -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,24 +20,9 @@ import pytest
 
 from tests import loop_programs
 from tests.loop_host import Play
+from tests.pythons import VERSIONS, interpreter
 
 SCRIPT = Path(__file__).with_name("loop_programs.py")
-THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-@functools.cache
-def interpreter(version: str) -> str | None:
-    """Find an interpreter of a version that really starts (a shim on PATH may lead nowhere)."""
-    if version == THIS:
-        return sys.executable
-    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
-    found = shutil.which(f"python{version}")
-    candidates = [found] if found else []
-    candidates += [str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python{version}"))]
-    for candidate in candidates:
-        if subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
-            return candidate
-    return None
 
 
 def play(executable: str, *arguments: str, seed: str) -> dict[str, Any]:
@@ -58,7 +42,7 @@ def reference() -> dict[str, Any]:
     return {name: make().go_on().transcript for name, make in loop_programs.scenarios().items()}
 
 
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_every_python_does_the_same(version, capsys, record_property):
     """On each Python the transcripts are the same, and replays and evictions at every fact change nothing."""
     executable = interpreter(version)

@@ -9,7 +9,6 @@ an upcaster, never the history.
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
 import json
 import os
@@ -28,7 +27,7 @@ from tests.golden.going_on import commits, go_on, open_case
 from tests.golden.make import AlreadyKept, make
 from tests.golden.meaning import replayed, told
 from tests.golden.scenes import SCENES
-from tests.test_loop_versions import interpreter
+from tests.pythons import VERSIONS, environment
 
 CASES = {f"{case.folder.parent.name}/{case.name}": case for case in cases()}
 ROOT = FOLDER.parent.parent
@@ -134,17 +133,6 @@ def test_answers_queries(name: str):
 # ------------------------------------------------------------------------------ other processes and Pythons
 
 
-@functools.cache
-def fitted(version: str) -> str | None:
-    """Find an interpreter of a version that has what polos needs: this one, or one made by `make pythons`."""
-    own = ROOT / f".venv-{version}" / "bin" / "python"
-    for candidate in (interpreter(version), str(own) if own.exists() else None):
-        needs = [candidate or "", "-c", "import lmdb, orjson, pydantic, hypothesis"]
-        if candidate and subprocess.run(needs, capture_output=True, check=False).returncode == 0:
-            return candidate
-    return None
-
-
 def replay_elsewhere(executable: str, place: Path, **environment: str) -> dict[str, Any]:
     """Replay all histories in a process of its own, elsewhere; gives what the code asked for."""
     done = subprocess.run(
@@ -165,10 +153,10 @@ def test_hash_seed_makes_no_difference(seed: str, tmp_path: Path):
     assert {name: case.expected["replayed"] for name, case in CASES.items()} == found["cases"]
 
 
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_every_python_replays(version: str, tmp_path: Path):
     """What was recorded under one Python replays under each of them."""
-    executable = fitted(version)
+    executable = environment(version)
     if executable is None:
         pytest.skip(f"no Python {version} with polos's packages here; `make pythons` makes one")
     found = replay_elsewhere(executable, tmp_path, PYTHONHASHSEED="random")

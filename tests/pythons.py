@@ -1,0 +1,99 @@
+"""
+The Pythons of this machine, and environments for them: `make pythons`.
+
+Program order must not depend on the Python version, so what is recorded under one has to replay under all. Bare
+interpreters can run the workflow loop, which needs nothing but the standard library, and the suite always does that.
+Whatever reads a log needs packages with compiled parts, one build for each Python. So this makes an environment
+`.venv-<version>` for each interpreter it finds, from the same lock file as the project's own, and runs there what
+depends on the Python most: the loop, golden histories, generated programs, workflows on a real engine. It downloads,
+therefore it isn't part of `make test`; environments that are there already are used by it, though.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["VERSIONS", "environment", "interpreter"]
+
+ROOT = Path(__file__).resolve().parent.parent
+THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
+VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+
+_PACKAGES = ["croniter", "cyclopts", "hypothesis", "lmdb", "orjson", "pydantic", "pytest", "pytest-xdist", "rich"]
+_TESTS = [
+    "tests/golden", "tests/test_loop.py", "tests/test_loop_end.py", "tests/test_loop_entry.py",
+    "tests/test_loop_eviction.py", "tests/test_loop_refusals.py", "tests/test_loop_stdlib.py",
+    "tests/test_workflows_on_engine.py", "tests/test_runtime_cases.py", "tests/property/test_programs.py",
+]  # fmt: skip
+
+
+@functools.cache
+def interpreter(version: str) -> str | None:
+    """Find an interpreter of a version that really starts (a shim on PATH may lead nowhere)."""
+    if version == THIS:
+        return sys.executable
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
+    found = shutil.which(f"python{version}")
+    candidates = [found] if found else []
+    candidates += [str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python{version}"))]
+    for candidate in candidates:
+        if _works(candidate, ""):
+            return candidate
+    return None
+
+
+@functools.cache
+def environment(version: str) -> str | None:
+    """Find an interpreter of a version that has the packages polos needs: this one, or one of `make pythons`."""
+    own = ROOT / f".venv-{version}" / "bin" / "python"
+    check = f"import sys, lmdb, orjson, pydantic, hypothesis; assert '%d.%d' % sys.version_info[:2] == {version!r}"
+    for candidate in (interpreter(version), str(own), str(ROOT / ".venv" / "bin" / "python")):
+        if candidate and _works(candidate, check):
+            return candidate
+    return None
+
+
+def _works(executable: str, program: str) -> bool:
+    try:
+        return subprocess.run([executable, "-c", program], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def _make(version: str) -> str | None:
+    """Make the environment of a version, if there is an interpreter and none yet."""
+    found, base = environment(version), interpreter(version)
+    if found is not None or base is None:
+        return found
+    place = str(ROOT / f".venv-{version}")
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", base, place], check=True)
+    # The lock says which version of each, and the hash of each file.
+    install = [*uv, "pip", "install", "--quiet", "--python", f"{place}/bin/python", "--constraint", "requirements.lock"]
+    subprocess.run([*install, *_PACKAGES], check=True, cwd=ROOT)
+    environment.cache_clear()
+    return environment(version)
+
+
+def main() -> int:
+    """Make what is missing, run the tests on each Python, and say on which."""
+    failed: list[str] = []
+    for version in VERSIONS:
+        executable = _make(version)
+        if executable is None:
+            print(f"Python {version}: not on this machine", flush=True)
+            continue
+        print(f"Python {version}: {executable}", flush=True)
+        if subprocess.run([executable, "-m", "pytest", "-q", *_TESTS], cwd=ROOT, check=False).returncode:
+            failed.append(version)
+    print(f"failed on Python {', '.join(failed)}" if failed else "every Python does the same")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
