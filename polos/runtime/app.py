@@ -235,6 +235,8 @@ class Polos(PolosClient):
         self._engine: Engine | None = None
         self._stopped: asyncio.Event | None = None
         self._terminated = False
+        self._entered = False
+        self._ending: asyncio.Task[None] | None = None
         if log_file is not None:
             log_to_file(log_file)
 
@@ -260,13 +262,24 @@ class Polos(PolosClient):
         )
         self._owns_store = False
         self._stopped = asyncio.Event()
+        self._terminated = False
         self._watch_termination()
 
     async def serve(self) -> None:
-        """Start, and wait until SIGINT, SIGTERM or `stop`."""
+        """
+        Start, and wait until SIGINT, SIGTERM or `stop`; then it has stopped gracefully.
+
+        Inside `async with` SIGTERM leaves the block, and then ends the program.
+        """
         await self.start()
         assert self._stopped is not None
-        await self._stopped.wait()
+        serving = self._task = asyncio.current_task()
+        try:
+            await self._stopped.wait()
+        except asyncio.CancelledError:
+            await asyncio.shield(self.stop())
+            if not self._terminated or self._entered or serving is None or serving.uncancel():
+                raise
 
     async def stop(self) -> None:
         """
@@ -290,6 +303,8 @@ class Polos(PolosClient):
     async def __aenter__(self) -> Self:
         """Start."""
         await self.start()
+        self._entered = True
+        self._task = asyncio.current_task()
         return self
 
     async def __aexit__(
@@ -336,5 +351,12 @@ class Polos(PolosClient):
         if self._terminated:
             return
         self._terminated = True
-        if self._task is not None:
+        if self._task is not None and not self._task.done():
             self._task.cancel("SIGTERM")
+        else:
+            # Whoever started us is gone, so nobody leaves a block; the signal still means the program.
+            self._ending = asyncio.get_running_loop().create_task(self._end())
+
+    async def _end(self) -> None:
+        await self.stop()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -144,10 +144,47 @@ def ways(directory: Path) -> dict[str, Any]:
         await polos.stop()
 
     return {"sigint": (sigint, 1), "sigterm": (sigterm, -signal.SIGTERM), "exception": (exception, 1),
-            "cancelled": (cancelled, 1), "stop": (stop, 0)}  # fmt: skip
+            "cancelled": (cancelled, 1), "stop": (stop, 0), **ways_without_a_block(directory)}  # fmt: skip
 
 
-@pytest.mark.parametrize("way", ["sigint", "sigterm", "exception", "cancelled", "stop"])
+def ways_without_a_block(directory: Path) -> dict[str, Any]:
+    """Give the ways to end a program whose engine was started by a task that is over."""
+
+    async def started() -> Any:
+        polos = engine_on(directory, stop_grace_seconds=GRACE_SECONDS, clock=gate.clock)
+        await asyncio.create_task(polos.start())
+        await underway(polos, directory)
+        return polos
+
+    async def serving(number: signal.Signals) -> None:
+        polos = await started()
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), number)
+        await polos.serve()
+        assert polos._engine is None
+
+    async def served_in_a_block() -> None:
+        async with await started() as polos:
+            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+            await polos.serve()
+
+    async def nobody() -> None:
+        await started()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.get_running_loop().create_future()
+
+    return {
+        "served, sigterm": (lambda: serving(signal.SIGTERM), 0),
+        "served, sigint": (lambda: serving(signal.SIGINT), 1),
+        "served in a block": (served_in_a_block, -signal.SIGTERM),
+        "nobody": (nobody, -signal.SIGTERM),
+    }
+
+
+WAYS = ("sigint", "sigterm", "exception", "cancelled", "stop",
+        "served, sigterm", "served, sigint", "served in a block", "nobody")  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_ending_with_fifty_steps(tmp_path, way):
     """Steps that end within the grace are recorded, the others are owed and called again; none has failed."""
     scene, code = ways(tmp_path)[way]
