@@ -22,7 +22,12 @@ KEYS = st.sampled_from(["", "x", "y"])
 RATES = st.none() | st.none() | st.builds(Rate, st.integers(1, 2), st.sampled_from([10, 25]))
 NUMBERS = st.none() | st.integers(1, 3)
 LIMITS = st.builds(
-    Limits, concurrency=NUMBERS, key_concurrency=NUMBERS, rate=RATES, key_rate=RATES, paused=st.sampled_from([False] * 5 + [True])
+    Limits,
+    concurrency=NUMBERS,
+    key_concurrency=NUMBERS,
+    rate=RATES,
+    key_rate=RATES,
+    paused=st.sampled_from([False] * 5 + [True]),
 )
 
 
@@ -61,9 +66,7 @@ class Model:
         return (
             not limits.paused
             and self.keeps_to(limits.rate, [at for _, at in starts], len(pending), now_us)
-            and self.keeps_to(
-                limits.key_rate, [at for key, at in starts if key == ticket.key], of_key_pending, now_us
-            )
+            and self.keeps_to(limits.key_rate, [at for key, at in starts if key == ticket.key], of_key_pending, now_us)
         )
 
     def take(self, ticket: Ticket) -> None:
@@ -74,7 +77,7 @@ class Model:
 
 
 class AdmissionMachine(RuleBasedStateMachine):
-    """Everything that can be asked, in any order; after each step whoever got a slot was one of those whose turn it was."""
+    """Everything that can be asked, in any order; whoever gets a slot must be one of those whose turn it is."""
 
     def __init__(self) -> None:
         super().__init__()
