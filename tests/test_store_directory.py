@@ -154,6 +154,22 @@ def test_a_half_made_directory_is_finished(path: Path):
     assert (path / "inbox").is_dir()
 
 
+def test_a_store_is_made_where_its_name_can_not_be_synced(path: Path):
+    """Above the directory nobody may look: then nobody who died there can have made it, and a store is made."""
+    path.mkdir()
+    path.parent.chmod(0o311)
+    code = """
+        import sys
+        from polos.store.directory import open_store
+        with open_store(sys.argv[1], map_bytes=64 << 20) as store:
+            print(store.acquire_ownership())
+    """
+    said = run_child(code, path, unprivileged=True)
+    path.parent.chmod(0o700)
+
+    assert "1\n" == said
+
+
 def test_sync_is_full_or_off(path: Path):
     """Anything else is the caller's mistake, found before anything is made."""
     with pytest.raises(PolosUsageError, match="sync"):

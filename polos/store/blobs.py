@@ -17,6 +17,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, final
@@ -115,6 +116,7 @@ class FileBlobs:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._pins: Counter[str] = Counter()
+        self._durable: set[str] = set()  # the directories in here whose names are known to be on disk
         self._pinned_meanwhile: set[str] | None = None  # since the garbage collection under way began
 
     def put(self, data: bytes) -> str:
@@ -134,11 +136,12 @@ class FileBlobs:
                 sync_directory(path.parent)
                 sync_directory(self.path)
                 return digest
-            try:
+            with suppress(FileExistsError):
                 path.parent.mkdir(mode=0o700)
+            if path.parent.name not in self._durable:
+                # Also if it was there: whoever made it may have died before syncing its name, or be about to.
                 sync_directory(self.path)
-            except FileExistsError:
-                pass
+                self._durable.add(path.parent.name)
         except OSError as error:
             raise translated(error, path) from error
         place_file(path, data)

@@ -18,6 +18,7 @@ the process that reads it, and that shouldn't be the program.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, final
 
@@ -181,7 +182,6 @@ def open_store(
                 position=damage.position,
             )
     blobs = FileBlobs(directory / BLOBS_DIRECTORY, clock=clock)
-    is_new = not (directory / LOG_DIRECTORY / "data.mdb").exists()
     log = LmdbLog(
         directory / LOG_DIRECTORY,
         read_only=read_only,
@@ -191,25 +191,27 @@ def open_store(
         blobs=blobs,
         clock=clock,
     )
-    if is_new and not read_only:
-        sync_directory(directory / LOG_DIRECTORY)  # LMDB syncs what it writes, and not the names it makes
     inbox = DirectoryInbox(directory / INBOX_DIRECTORY, clock=clock, owned=not read_only)
     return Store(directory, log, blobs, inbox, clock)
 
 
 def _make_durably(directory: Path) -> None:
-    """Make a directory and those above it, each name synced before anything is promised in it."""
+    """Make a directory and those above it, each name synced before anything is made in it."""
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Whoever made the one that is there may have died before syncing its name.
+    made = missing[-1].parent if missing else directory
+    with suppress(PermissionError):  # nor may they have made anything where they can't look
+        sync_directory(made.parent)
     for path in reversed(missing):
+        path.mkdir(mode=0o700 if path == directory else 0o777, exist_ok=True)
         sync_directory(path.parent)
 
 
 def _prepare(directory: Path) -> None:
     """Make what is missing in a directory that is ours, or can become ours."""
     try:
-        _make_durably(directory)
         if not (directory / FORMAT_FILE).exists():
+            _make_durably(directory)
             strangers = [name for name in os.listdir(directory) if not name.startswith(TEMPORARY_PREFIX)]
             # Another process may be making the same store at this moment, and have come further.
             if strangers and not (directory / FORMAT_FILE).exists():

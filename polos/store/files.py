@@ -17,7 +17,17 @@ from typing import Final, cast
 
 from polos.errors import PolosError, StoreFailed, StoreFull, StoreReadOnly
 
-__all__ = ["FULL_CODES", "TEMPORARY_PREFIX", "json_fields", "place_file", "sync_directory", "sync_file", "translated"]
+__all__ = [
+    "FULL_CODES",
+    "TEMPORARY_PREFIX",
+    "is_full",
+    "json_fields",
+    "place_file",
+    "sync_directory",
+    "sync_file",
+    "temporary_beside",
+    "translated",
+]
 
 FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 READ_ONLY_CODES: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -35,7 +45,7 @@ def place_file(path: Path, data: bytes) -> None:
         StoreReadOnly: the directory can't be written.
         StoreFailed: the write failed; with `maybe_happened` the file may be there.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{next(_numbers)}")
+    temporary = temporary_beside(path)
     renamed = False
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
@@ -54,6 +64,11 @@ def place_file(path: Path, data: bytes) -> None:
         raise translated(error, path, maybe_happened=renamed) from error
 
 
+def temporary_beside(path: Path) -> Path:
+    """Give a path in the same directory, and on the same file system, that nobody else uses."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{next(_numbers)}")
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -70,6 +85,25 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_full(file: Path, *, more_bytes: int) -> bool:
+    """Try whether a file may become longer by so much, with a file beside that is as long as that."""
+    probe = file.with_name("probe.tmp")
+    zeros = bytes(1 << 20)
+    at = file.stat().st_size
+    end = at + more_bytes
+    descriptor = os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    try:
+        while at < end:
+            at += os.pwrite(descriptor, zeros, at)
+        os.fsync(descriptor)
+    except OSError as error:
+        return error.errno in FULL_CODES
+    finally:
+        os.close(descriptor)
+        probe.unlink()
+    return False
 
 
 def json_fields(raw: bytes) -> dict[str, object]:

@@ -116,6 +116,11 @@ class DirectoryInbox:
         check_command(command_id, payload)
         path = self.path / command_id
         if path.exists():
+            try:
+                # Whoever put it may have died before the name was durable.
+                sync_directory(self.path)
+            except OSError as error:
+                raise translated(error, path, maybe_happened=True) from error
             return
         place_file(path, MAGIC + hashlib.sha256(payload).digest() + payload)
 

@@ -16,6 +16,9 @@ never touched and the old head stands. Even so an I/O error that isn't explained
 reported as unknown: after a failed sync nobody knows what a disk has, and `reopen` costs little.
 A full disk shows as ENOSPC, or, when a write was cut short, as EIO; a probe with a file beside tells.
 
+A new log is made beside and linked into place, as whole files are everywhere here: LMDB writes its first pages
+where they stay, and doesn't take what a power cut leaves of half of them for a file of its own.
+
 Growing the map pulls it from under the readers of this process, so the writer waits for them to leave.
 Reserving 64 GiB of addresses (the file grows as used) makes that the rare path. Readers of other
 processes find out when they open their next view.
@@ -28,6 +31,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -48,7 +52,7 @@ from polos.errors import (
     StoreReadOnly,
 )
 from polos.store.environment import Environment, OpenReader, ReadersInside, Settings, share_environment
-from polos.store.files import FULL_CODES
+from polos.store.files import FULL_CODES, is_full, sync_directory, temporary_beside, translated
 from polos.store.layout import Plan, Table
 from polos.store.log import AppendUnit, Epoch, Head, Position, Receipt, Version
 from polos.store.reader import EPOCH_KEY, BlobSource, EntryReader
@@ -59,6 +63,7 @@ _log = logging.getLogger("polos.store")
 T = TypeVar("T")
 
 TABLES: Final[tuple[Table, ...]] = ("log", "streams", "rows", "blobs", "meta")
+DATA_FILE: Final = "data.mdb"  # the name is LMDB's
 LIB_VERSION: Final = 0  # LMDB 0.9: the newer engine in the same library has another file format
 READERS_MAX: Final = 1022
 SPARE_READERS: Final = 8
@@ -86,6 +91,8 @@ class _Raw:
     """An open LMDB environment with its named databases."""
 
     def __init__(self, path: str, settings: Settings) -> None:
+        if not settings.read_only:
+            _prepare_log(Path(path, DATA_FILE), settings)
         self.env = _open_env(path, settings)
         try:
             self.dbs = self._open_databases(path, settings)
@@ -109,9 +116,42 @@ class _Raw:
         self.env.close()
 
 
-def _open_env(path: str, settings: Settings) -> lmdb.Environment:
+def _prepare_log(path: Path, settings: Settings) -> None:
+    """Have the file of a log, and its name on disk: LMDB syncs what it writes, and not the names it makes."""
+    if not path.exists():
+        _make_log(path, settings)
+    try:
+        sync_directory(path.parent)  # also if it was there: whoever made it may have died before doing this
+    except OSError as error:
+        raise translated(error, path.parent) from error
+
+
+def _make_log(path: Path, settings: Settings) -> None:
+    """Make the file of an empty log, there whole or not at all whatever dies in between, the power included."""
+    temporary = temporary_beside(path)
+    try:
+        env = _open_env(os.fspath(temporary), replace(settings, sync=True), is_file=True)
+        try:
+            with env.begin(write=True) as txn:
+                for name in TABLES:
+                    env.open_db(name.encode(), txn=txn)
+        except lmdb.Error as error:
+            raise _translated(error, os.fspath(path)) from error
+        finally:
+            env.close()
+        # Not renamed: that would take away the file of another process that is as far, and writes to it already.
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+    except OSError as error:
+        raise translated(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open_env(path: str, settings: Settings, *, is_file: bool = False) -> lmdb.Environment:
+    """Open what is in a directory; or, with `is_file`, a file that nobody else knows of."""
     map_bytes = settings.map_bytes
-    lock = True
+    lock = not is_file
     while True:
         try:
             env = lmdb.Environment(
@@ -126,6 +166,7 @@ def _open_env(path: str, settings: Settings) -> lmdb.Environment:
                 max_dbs=len(TABLES),
                 max_spare_txns=SPARE_READERS,
                 lock=lock,
+                subdir=not is_file,
                 lib_version=LIB_VERSION,
             )
         except lmdb.MemoryError:
@@ -475,7 +516,8 @@ class LmdbLog:
         if self._is_broken(raw):
             return StoreFailed(f"{self.path}: the commit broke off at the meta page: {error}", maybe_happened=True)
         code = _code(error)
-        if code in FULL_CODES or (code == errno.EIO and self._is_full(size)):
+        file = Path(self.path, DATA_FILE)
+        if code in FULL_CODES or (code == errno.EIO and is_full(file, more_bytes=2 * size + PROBE_SLACK_BYTES)):
             return StoreFull(f"{self.path}: no space is left on the device; nothing was written ({error})")
         return StoreFailed(f"{self.path}: the commit failed: {error}", maybe_happened=True)
 
@@ -485,24 +527,6 @@ class LmdbLog:
             raw.env.begin(write=True).abort()
         except lmdb.Error:
             return True
-        return False
-
-    def _is_full(self, size: int) -> bool:
-        """Try whether a commit of this size would fit, with a file beside that is as long as the data will be."""
-        probe = Path(self.path, "probe.tmp")
-        zeros = bytes(1 << 20)
-        at = Path(self.path, "data.mdb").stat().st_size
-        end = at + 2 * size + PROBE_SLACK_BYTES
-        descriptor = os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-        try:
-            while at < end:
-                at += os.pwrite(descriptor, zeros, at)
-            os.fsync(descriptor)
-        except OSError as error:
-            return error.errno in FULL_CODES
-        finally:
-            os.close(descriptor)
-            probe.unlink()
         return False
 
     def _grow_map(self, size: int) -> None:

@@ -190,3 +190,18 @@ def test_a_read_only_inbox_says_so(tmp_path: Path):
     said = run_child(code, tmp_path, unprivileged=True)
 
     assert said.startswith(f"{StoreReadOnly.__name__} {tmp_path / 'a'}")
+
+
+def test_putting_again_says_so_if_it_can_not_be_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Who put the command first may have died before its name was synced, so that is done again, or told."""
+    inbox = DirectoryInbox(tmp_path)
+    inbox.put("a", b"")
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "the disk says no")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreFailed) as caught:
+        inbox.put("a", b"")
+    assert caught.value.maybe_happened
+    assert [item("a", b"")] == list(inbox.pending())

@@ -24,6 +24,7 @@ __all__ = [
     "MAP_BYTES",
     "append_groups",
     "body",
+    "come_again",
     "consume",
     "make_and_append",
     "make_store",
@@ -121,6 +122,20 @@ def write_with_blobs(directory: Path) -> None:
         epoch = store.acquire_ownership()
         mark("begin")
         write_rounds(store, epoch, [[1], [2, 3, 4], [5], [6, 7], [8, 9], [10]])
+
+
+def come_again(directory: Path) -> None:
+    """Have five units and a command there, from nothing or from what somebody left who was killed at the same work."""
+    with opened(directory) as store:
+        epoch = store.acquire_ownership()
+        mark("owned", epoch)
+        with store.log.reader() as reader:
+            there = len(list(reader.stream("left")))
+        rounds = [[number for number in numbers if number > there] for numbers in ([1, 2], [3, 4], [5])]
+        write_rounds(store, epoch, [numbers for numbers in rounds if numbers])
+        mark("acknowledged", 5)
+        store.inbox.put("1", b"payload of 1")
+        mark("put", 1)
 
 
 def consume(store: Store, epoch: Epoch) -> None:

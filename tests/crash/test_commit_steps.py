@@ -28,7 +28,6 @@ from tests.crash.lives import (
     LARGE_BYTES,
     MAP_BYTES,
     append_groups,
-    body,
     consume,
     make_and_append,
     make_store,
@@ -38,40 +37,12 @@ from tests.crash.lives import (
     write_rounds,
     write_with_blobs,
 )
+from tests.crash.lives_checks import check_commands, check_units, go_on
 from tests.crash.stepper import mark
 
 pytestmark = pytest.mark.usefixtures("ptrace")
 
 KEPT: list[Store] = []  # stores that are never closed, as if their process had died
-
-
-def check_units(store: Store) -> int:
-    """Check that the log holds whole units from the first on, with their rows; give how many."""
-    with store.log.reader() as reader:
-        left = payloads(list(reader.stream("left")))
-        count = len(left)
-        numbers = range(1, count + 1)
-
-        assert [b"%d" % number for number in numbers] == left == payloads(list(reader.stream("right")))
-        assert [[body(number)] for number in numbers] == [payloads(list(reader.stream(f"own-{n}"))) for n in numbers]
-        assert [number for number in numbers if number > count - 3] == [key[1] for key, _ in reader.rows(("unit",))]
-        assert (b"%d" % count if count else None) == reader.row(("last",))
-        # To read a record is to verify it against its place in the chain.
-        positions = [item.position for item in reader.records()]
-        assert [*range(1, len(positions) + 1)] == positions
-        assert len(positions) == reader.head().position
-    return count
-
-
-def go_on(store: Store, count: int) -> None:
-    """Check that the next owner gets a newer epoch and can append what comes next."""
-    with store.log.reader() as reader:
-        before = reader.head().epoch
-    epoch = store.acquire_ownership()
-
-    assert epoch > before
-    assert 1 == len(store.log.append([numbered(count + 1)], epoch=epoch))
-    assert count + 1 == check_units(store)
 
 
 def survivors(point: KillPoint, check: Callable[[Store], object], *, opened_as_users_do: bool = False) -> None:
@@ -122,33 +93,17 @@ def test_writing_with_blobs(tmp_path):
         check_promises(point, group=3)
 
 
-def check_commands(point: KillPoint, *, put: int, consumed: int = 0) -> None:
+def check_inbox(point: KillPoint, *, put: int, consumed: int = 0) -> None:
     """Check that commands that were promised to be kept are consumed once, before the kill or after it."""
     put = max([put, *point.numbers("put")])
     consumed = max([consumed, *point.numbers("consumed")])
-
-    def check(store: Store) -> None:
-        with store.log.reader() as reader:
-            recorded = [int(payload) for payload in payloads(list(reader.stream("inbox")))]
-        kept = [int(item.command_id) for item in store.inbox.pending()]
-
-        assert [*range(1, len(recorded) + 1)] == recorded
-        assert len(recorded) >= consumed
-        assert set(range(1, put + 1)) <= {*recorded, *kept} <= set(range(1, put + 2))
-        consume(store, store.acquire_ownership())
-        with store.log.reader() as reader:
-            names = [str(number).encode() for number in sorted({*recorded, *kept})]
-            assert names == payloads(list(reader.stream("inbox")))
-            assert [b"payload of " + name for name in names] == [value for _, value in reader.rows(("consumed",))]
-        assert [] == list(store.inbox.pending())
-
-    survivors(point, check)
+    survivors(point, partial(check_commands, put=put, consumed=consumed))
 
 
 def test_commands_through_the_inbox(tmp_path):
     """A command that was put is consumed exactly once, whoever is killed when."""
     for point in kill_points(put_and_consume, tmp_path / "victims", prepare=make_store, begin="begin"):
-        check_commands(point, put=0)
+        check_inbox(point, put=0)
 
 
 def test_recovery_is_killed_too(tmp_path):
@@ -173,7 +128,7 @@ def test_recovery_is_killed_too(tmp_path):
 
     for point in kill_points(program, tmp_path / "victims", prepare=crash):
         check_promises(point, promised=5, group=1)
-        check_commands(point, put=2, consumed=1)
+        check_inbox(point, put=2, consumed=1)
 
 
 def test_collecting_garbage(tmp_path):
