@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,32 @@ def test_a_command_whose_file_can_not_be_removed(
         assert ["completed", "completed"] == asyncio.run(main())
     assert 2 == sum("its file can't be removed" in record.message for record in caplog.records)
     assert 2 == asyncio.run(after())
+
+
+@pytest.mark.parametrize(
+    ("settings", "refusal", "text"),
+    [
+        ({"max_concurrent_workflows": 0}, ValueError, "max_concurrent_workflows must be at least 1, it is 0"),
+        ({"drain_work_max": 0}, ValueError, "drain_work_max must be at least 1, it is 0"),
+        ({"resident_runs_max": -1}, ValueError, "resident_runs_max must be at least 0, it is -1"),
+        ({"step_threads_max": 1.5}, TypeError, "step_threads_max must be an int, it is 1.5"),
+        ({"stop_grace_seconds": math.inf}, ValueError, "stop_grace_seconds must not be negative, .* it is inf"),
+        ({"inbox_poll_seconds": math.nan}, ValueError, "inbox_poll_seconds must not be negative, .* it is nan"),
+        ({"cancel_grace_seconds": -1}, ValueError, "cancel_grace_seconds must not be negative, .* it is -1"),
+        ({"wait_threshold_seconds": "10"}, TypeError, "wait_threshold_seconds must be a number, it is '10'"),
+    ],
+)
+def test_settings_that_make_no_sense(tmp_path: Path, settings: dict[str, Any], refusal: type[Exception], text: str):
+    """A number that no engine could work with is refused where it is given, by its name, and nothing is made."""
+    with pytest.raises(refusal, match=text):
+        Polos(data_dir=tmp_path / "data", **settings)
+
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_bad_number_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What the environment says is looked at like what the program says."""
+    monkeypatch.setenv("POLOS_MAX_CONCURRENT_WORKFLOWS", "0")
+
+    with pytest.raises(ValueError, match="max_concurrent_workflows must be at least 1, it is 0"):
+        Polos(data_dir=tmp_path)

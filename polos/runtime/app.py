@@ -51,6 +51,8 @@ def settings_from(
 
     Raises:
         PolosUsageError: a setting has no such name, or the environment holds no number where one belongs.
+        ValueError: a number is out of range; the text names it.
+        TypeError: a number is none.
     """
     unknown = given.keys() - _SETTINGS
     if unknown:
@@ -60,7 +62,9 @@ def settings_from(
     deployment = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID")
     if deployment:
         found = replace(found, deployment_id=deployment)
-    limit = max_concurrent_workflows or _number("POLOS_MAX_CONCURRENT_WORKFLOWS")
+    limit: float | None = max_concurrent_workflows
+    if limit is None:
+        limit = _number("POLOS_MAX_CONCURRENT_WORKFLOWS")
     if limit is not None:
         found = replace(found, max_concurrent_workflows=int(limit))
     threshold = _number("POLOS_WAIT_THRESHOLD_SECONDS")

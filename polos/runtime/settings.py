@@ -1,11 +1,19 @@
-"""The engine's limits and defaults, each with its unit."""
+"""
+The engine's limits and defaults, each with its unit.
+
+A setting that makes no sense is refused where it is given. Found later it would come up in the middle: an endless
+`stop_grace_seconds` while the engine stops, a `drain_work_max` of nothing as a program that hangs.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal
 
 __all__ = ["Settings"]
+
+_SECONDS_MAX: Final = 1_000 * 365.25 * 86_400
+_MAY_BE_ZERO: Final = frozenset({"resident_runs_max"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +38,10 @@ class Settings:
         retry_append_seconds: how long the engine waits before it tries a failed log again.
         record_sources: whether `CodeRegistered` keeps the sources as blobs.
         sync: "full" survives a power cut; "off" survives only a killed process.
+
+    Raises:
+        ValueError: a number is out of range; the text names it.
+        TypeError: a number is none.
     """
 
     deployment_id: str = "default"
@@ -48,3 +60,26 @@ class Settings:
     retry_append_seconds: float = 0.05
     record_sources: bool = True
     sync: Literal["full", "off"] = "full"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        for spec in fields(self):
+            value: Any = getattr(self, spec.name)
+            if spec.type == "int":
+                _check_count(spec.name, value, at_least=0 if spec.name in _MAY_BE_ZERO else 1)
+            elif spec.type == "float":
+                _check_seconds(spec.name, value)
+
+
+def _check_count(name: str, value: Any, *, at_least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, it is {value!r}")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, it is {value!r}")
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, it is {value!r}")
+    if not 0 <= value <= _SECONDS_MAX:  # which NaN isn't either
+        raise ValueError(f"{name} must not be negative, nor more than a thousand years; it is {value!r}")
