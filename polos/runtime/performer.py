@@ -40,7 +40,7 @@ from polos.types import Completed, NotDone
 if TYPE_CHECKING:
     from polos.runtime.engine import Engine
 
-__all__ = ["Attempt", "Performer", "failure_of"]
+__all__ = ["Attempt", "Performer", "failure_of", "is_async"]
 
 _log = logging.getLogger("polos")
 
@@ -61,7 +61,8 @@ def failure_of(error: BaseException) -> e.Failure:
     )
 
 
-def _is_async(func: Callable[..., Any]) -> bool:
+def is_async(func: Callable[..., Any]) -> bool:
+    """Tell whether calling a function gives something to await; a partial is as its function."""
     while isinstance(func, functools.partial):
         func = func.func
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004 — a callable object's method is looked at
@@ -143,7 +144,7 @@ class Performer:
             return
         context = call.context.copy() if call.context is not None else contextvars.copy_context()
         context.run(current_step.set, f"{run}/{name}")
-        if _is_async(call.func):
+        if is_async(call.func):
             self._spawn(attempt, self._as_task(attempt, args, kwargs), context)
             self._arm(attempt)
         else:

@@ -286,10 +286,15 @@ class Simulation:
 
     def send(self, kind: str, **fields: Json) -> Call:
         """Hand a command to the engine; its outcome comes as the loop runs."""
+        call = self.draft(kind, **fields)
+        self.send_again(call)
+        return call
+
+    def draft(self, kind: str, **fields: Json) -> Call:
+        """Make a command that isn't sent yet."""
         self._numbers += 1
         call = Call(f"command-{self._numbers}", {"kind": kind, **fields}, run=str(fields.get("run") or ""))
         self.calls.append(call)
-        self.send_again(call)
         return call
 
     def send_again(self, call: Call) -> None:
@@ -319,8 +324,14 @@ class Simulation:
 
     def create(self, workflow: Workflow[Any], payload: Any, **options: Any) -> Call:
         """Ask for a run; gives the call, whose `run` is the run's id."""
+        call = self.draft_run(workflow, payload, **options)
+        self.send_again(call)
+        return call
+
+    def draft_run(self, workflow: Workflow[Any], payload: Any, **options: Any) -> Call:
+        """Make the command that asks for a run, not sent yet."""
         created = root_run(workflow.id, payload, clock=self.clock, deployment="test", **options)
-        return self.send("create", run=created.root, runs=[{"run": created.root, "created": created_to_json(created)}])
+        return self.draft("create", run=created.root, runs=[{"run": created.root, "created": created_to_json(created)}])
 
     def new_run_id(self) -> str:
         """Make a run's id."""

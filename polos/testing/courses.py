@@ -1,0 +1,261 @@
+"""
+What could come next, at each point of a course of events.
+
+A `Course` is the inner side of `polos.testing.explorer`: it holds one simulated world, knows what is held at its gates,
+which commands wait to be sent and how much trouble is left, and lists all of that as options, the natural course first.
+In the natural course commits end at once, functions return in the order in which they were called, clients are quick,
+time passes only when nothing else can happen, what merely may happen doesn't, and there is no trouble.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, final
+
+from polos.definition import Workflow
+from polos.engine.json import Json
+from polos.engine.retry import next_delay_us, retryable
+from polos.runtime.settings import Settings
+from polos.testing.clock import Alarm
+from polos.testing.explored import Sent
+from polos.testing.gates import Gates, HeldAppend, HeldCall
+from polos.testing.schedules import Option
+from polos.testing.simulation import Call, Simulation
+
+__all__ = ["Course", "Disturbances", "InjectedFailure"]
+
+
+class InjectedFailure(ConnectionError):
+    """What the function of a step raises when a schedule has it fail: the kind of error that is tried again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disturbances:
+    """How many of each kind there may be in one schedule."""
+
+    crashes: int = 1
+    evictions: int = 2
+    failures: int = 1
+    repeats: int = 1
+
+    @property
+    def total(self) -> int:
+        """How many there may be in all."""
+        return self.crashes + self.evictions + self.failures + self.repeats
+
+
+@dataclass(slots=True)
+class _MayFail:
+    """A step whose calls may fail."""
+
+    step: str
+    error: Exception
+    left: int
+
+
+@final
+class Course:
+    """
+    One world, and what could happen in it.
+
+    Attributes:
+        sim: the engine's world.
+        gates: what is held back in it.
+        sent: the commands of clients, sent or not.
+    """
+
+    def __init__(self, workflows: Iterable[Workflow[Any]], disturbances: Disturbances, settings: Settings) -> None:
+        """Begin with an engine on an empty store."""
+        self.gates = Gates()
+        self.sim = Simulation(workflows, settings=settings, held=self.gates)
+        self.gates.audit = self.sim.audit
+        self.sent: list[Sent] = []
+        self._left = Counter(
+            crash=disturbances.crashes,
+            evict=disturbances.evictions,
+            fail=disturbances.failures,
+            repeat=disturbances.repeats,
+        )
+        self._failing: list[_MayFail] = []
+        self._answers: dict[str, Json] = {}
+        self._answered: set[tuple[str, str, int]] = set()
+        self._names: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+        self._unheard: set[Call] = set()
+        self._birth()
+
+    def name(self, run: str, workflow: str | None = None) -> str:
+        """Give a run's name in labels: its workflow and which of that workflow's runs it is."""
+        if run not in self._names:
+            if workflow is None:
+                state = self.sim.audit.states.get(run)
+                workflow = "run" if state is None else state.workflow
+            self._counts[workflow] += 1
+            self._names[run] = f"{workflow}#{self._counts[workflow]}"
+        return self._names[run]
+
+    def add(self, label: str, call: Call, *, after: Sent | None, sure: bool = True) -> Sent:
+        """Take a command that is to be sent, or may be."""
+        sent = Sent(label, call, sure, after)
+        self.sent.append(sent)
+        return sent
+
+    def answer(self, key: str, data: Json) -> None:
+        """Answer every suspend of this key from now on."""
+        self._answers[key] = data
+
+    def may_fail(self, step: str, error: Exception, times: int) -> None:
+        """Let calls of a step fail."""
+        self._failing.append(_MayFail(step, error, times))
+
+    def _do(self, action: Callable[[], object]) -> None:
+        """Do something on the engine's loop, and let the engine come to rest."""
+        self.sim.loop.call_soon(action)
+        self.sim.run_ready()
+
+    # ------------------------------------------------------------------------- what could come next
+
+    def usual(self) -> list[Option]:
+        """Give what is under way, in its natural order: commits, calls, alarms, commands, and time if nothing else."""
+        self._answer_suspends()
+        options = [self._append(held) for held in self.gates.first_appends()]
+        options += [self._call(held) for held in self.gates.calls]
+        options += [self._alarm(alarm) for alarm in self.gates.ringing()]
+        options += [self._command(sent) for sent in self.sent if sent.sure and sent.possible]
+        options += [self._command(sent, "once more") for sent in self.sent if sent.call in self._unheard]
+        if self.sim.loop.has_moment():
+            options.append(Option("time passes", "time", self.sim.run_to_moment))
+        return options
+
+    def possible(self) -> list[Option]:
+        """Give the commands that may be sent, and needn't."""
+        return [self._command(sent) for sent in self.sent if not sent.sure and sent.possible]
+
+    def _append(self, held: HeldAppend) -> Option:
+        label = "the commit is made" if held.what == "append" else "the engine hears of the commit"
+        return Option(label, f"log {held.engine}", lambda: self._do(lambda: self.gates.let_append(held)))
+
+    def _alarm(self, alarm: Alarm) -> Option:
+        return Option("an alarm rings", f"alarm {alarm.due_us}", lambda: self._do(lambda: self.gates.ring(alarm)))
+
+    def _call(self, held: HeldCall, error: Exception | None = None) -> Option:
+        what = f"{held.name} of {self.name(held.run)}"
+        if error is not None:
+            when = "after its effect" if held.begun else "before it begins"
+            label = f"{what} fails {when}: {type(error).__name__}"
+        elif not held.begun:
+            label = f"{what} is called" + (f", attempt {held.number}" if held.number > 1 else "")
+        else:
+            label = f"{what} returns" if held.error is None else f"{what} raises {type(held.error).__name__}"
+        source = f"{held.run}/{held.name}"
+        disturbs = "" if error is None else "fail"
+        return Option(label, source, lambda: self._do(lambda: self.gates.let_call(held, error)), disturbs)
+
+    def _command(self, sent: Sent, again: str = "", disturbs: str = "") -> Option:
+        def send() -> None:
+            self._left[disturbs] -= 1
+            self._unheard.discard(sent.call)
+            sent.sent = True
+            self.sim.send_again(sent.call)
+            self.sim.run_ready()
+
+        return Option(f"{sent.label} {again}".rstrip(), sent.call.id, send, disturbs)
+
+    def _answer_suspends(self) -> None:
+        """Have clients answer what is asked, as the rows of the log say, so only when it is durable."""
+        if not self._answers:
+            return
+        with self.sim.store.log.reader() as reader:
+            rows = [(key, value.decode()) for key, value in reader.rows(("suspend",))]
+        for (_, _, key, opened_us, run, *_), name in rows:
+            asked = (str(run), name, int(opened_us))
+            if key in self._answers and asked not in self._answered:
+                self._answered.add(asked)
+                call = self.sim.draft("resume", run=str(run), key=name, data=self._answers[str(key)])
+                self.add(f"answer {name!r} of {self.name(str(run))}", call, after=None)
+
+    # --------------------------------------------------------------------------------- disturbances
+
+    def disturbing(self) -> list[Option]:
+        """Give the trouble that could come."""
+        options = self._failures()
+        if self._left["repeat"] > 0:
+            options += [self._command(sent, "a second time", "repeat") for sent in self.sent if sent.sent]
+        if self._left["evict"] > 0:
+            options += [self._eviction(run) for run in self._evictable()]
+        if self._left["crash"] > 0:
+            options.append(Option("the process dies, and another one goes on", "process", self._crash, "crash"))
+            if self.sim.loop.has_moment():
+                label = "the process dies, and another one goes on much later"
+                options.append(Option(label, "process", self._crash_for_long, "crash"))
+        return options
+
+    def _failures(self) -> list[Option]:
+        options: list[Option] = []
+        for held in self.gates.calls:
+            if held.error is not None:
+                continue
+            options += [
+                self._using(self._call(held, rule.error), rule)
+                for rule in self._failing
+                if rule.left > 0 and rule.step in {held.name, held.call.key}
+            ]
+            if self._left["fail"] > 0 and _tried_again(held):
+                options.append(self._using(self._call(held, InjectedFailure("the schedule has this call fail"))))
+        return options
+
+    def _using(self, option: Option, rule: _MayFail | None = None) -> Option:
+        def use() -> None:
+            if rule is None:
+                self._left["fail"] -= 1
+            else:
+                rule.left -= 1
+            option.happen()
+
+        return Option(option.label, option.source, use, option.disturbs)
+
+    def _evictable(self) -> list[str]:
+        engine = self.sim.engine
+        return [
+            run
+            for run, resident in engine.residents.items()
+            if resident.idle
+            and resident.code is not None
+            and not resident.code.direct
+            and not engine.performer.running(run)
+        ]
+
+    def _eviction(self, run: str) -> Option:
+        def evict() -> None:
+            self._left["evict"] -= 1
+            self._do(lambda: self.sim.engine.evict(run))
+
+        return Option(f"{self.name(run)} leaves memory", run, evict, "evict")
+
+    def _crash(self) -> None:
+        self._left["crash"] -= 1
+        self.sim.crash()
+        self._birth()
+
+    def _crash_for_long(self) -> None:
+        next_us = self.sim.clock.next_us() or 0
+        self._left["crash"] -= 1
+        self.sim.crash()
+        self.sim.clock.advance(next_us + 1_000_000)
+        self._birth()
+
+    def _birth(self) -> None:
+        self.gates.clear()
+        self.gates.life += 1
+        self._unheard = {sent.call for sent in self.sent if sent.sent and not sent.answered}
+        self.sim.start()
+
+
+def _tried_again(held: HeldCall) -> bool:
+    """Tell whether the workflow wouldn't hear of an injected failure, because the step is tried again."""
+    policy, error = held.call.policy, InjectedFailure()
+    if held.call.effect == "at_most_once" and policy.retry_on is None:
+        return False
+    return retryable(policy, error) and next_delay_us(policy, failed_attempts=held.number, chance=0.0) is not None

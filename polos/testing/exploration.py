@@ -1,0 +1,302 @@
+"""
+`@explore`: one test, played in hundreds of orders.
+
+The body of the test is called once for each schedule, each time with a new world. First come the schedules that
+failed once and were saved, then the natural course of things, then schedules drawn from a seed. The first that fails
+is shrunk, saved beside the test, and told as a list of what happened, with what is out of the natural order marked.
+
+Which schedules are drawn follows from the seed and their number alone, and the seed is the same unless somebody says
+otherwise: a test that is red is red again on the next machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import traceback
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Final, cast, overload
+
+from polos.definition import Workflow
+from polos.runtime.settings import Settings
+from polos.testing.courses import Disturbances
+from polos.testing.explored import Happened
+from polos.testing.explorer import ExploredWorld
+from polos.testing.saved import FOLDER, SavedSchedule, load_all, save
+from polos.testing.schedules import Chooser, Scripted, Strategy, drawn
+from polos.testing.shrinking import shrink
+from polos.testing.simulation import QUIET
+
+__all__ = ["StaleSchedule", "explore"]
+
+SHRINK_TRIES_MAX: Final = 400
+FIRST_LENGTH: Final = 20
+LINES_MAX: Final = 80
+
+
+class StaleSchedule(UserWarning):
+    """A saved schedule doesn't fit its test any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What is to be explored, and how."""
+
+    test: Callable[..., None]
+    runs: int
+    seed: int
+    disturbances: Disturbances
+    points_max: int
+    workflows: tuple[Workflow[Any], ...] | None
+    settings: Settings
+    way: str | None
+    folder: Path
+
+
+@dataclass(slots=True)
+class _Played:
+    """One playing of a schedule."""
+
+    chooser: Chooser
+    happened: list[Happened]
+    error: BaseException | None = None
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What tells one failure from another: the class of the error, and the line that raised it."""
+        assert self.error is not None, "it failed"
+        frames = traceback.extract_tb(self.error.__traceback__)
+        where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        return type(self.error).__name__, where
+
+
+@overload
+def explore(test: Callable[..., None], /) -> Callable[..., None]: ...
+
+
+@overload
+def explore(
+    *,
+    runs: int = 500,
+    seed: int | None = None,
+    crashes: int = 1,
+    evictions: int = 2,
+    failures: int = 1,
+    repeats: int = 1,
+    points_max: int = 2_000,
+    workflows: Iterable[Workflow[Any]] | None = None,
+    settings: Settings = QUIET,
+    way: str | None = None,
+    folder: Path | None = None,
+) -> Callable[[Callable[..., None]], Callable[..., None]]: ...
+
+
+def explore(
+    test: Callable[..., None] | None = None,
+    /,
+    *,
+    runs: int = 500,
+    seed: int | None = None,
+    crashes: int = 1,
+    evictions: int = 2,
+    failures: int = 1,
+    repeats: int = 1,
+    points_max: int = 2_000,
+    workflows: Iterable[Workflow[Any]] | None = None,
+    settings: Settings = QUIET,
+    way: str | None = None,
+    folder: Path | None = None,
+) -> Any:
+    """
+    Play a test in many orders: what arrives when, what fails, where the process dies.
+
+    Args:
+        test: a plain function; its first argument is an `ExploredWorld`, others are fixtures as usual.
+        runs: how many schedules are drawn; `POLOS_EXPLORE_RUNS` in the environment says otherwise.
+        seed: from which they are drawn; `POLOS_EXPLORE_SEED` if it isn't said, else 0.
+        crashes: how often the process may die in one schedule.
+        evictions: how often an idle run may leave memory.
+        failures: how often a call may fail that is tried again.
+        repeats: how often a client may send a command a second time.
+        points_max: a schedule in which more happens is an error.
+        workflows: what the engine knows; all that are registered if it isn't said.
+        settings: of the engine.
+        way: one of `schedules.WAYS`, to draw all schedules in one way; None for a mixture.
+        folder: where schedules that failed are kept; `explored`, beside the test's file, if it isn't said.
+
+    Returns:
+        The test, for pytest to call, without its first argument.
+
+    Raises:
+        TypeError: the test is a coroutine function, or takes no argument.
+    """
+    if test is None:
+        return functools.partial(
+            cast("Any", explore),
+            runs=runs,
+            seed=seed,
+            crashes=crashes,
+            evictions=evictions,
+            failures=failures,
+            repeats=repeats,
+            points_max=points_max,
+            workflows=workflows,
+            settings=settings,
+            way=way,
+            folder=folder,
+        )
+    if inspect.iscoroutinefunction(test):
+        raise TypeError(f"{test.__qualname__} must be a plain function: the world it explores has a loop of its own")
+    if seed is None:
+        seed = int(os.environ.get("POLOS_EXPLORE_SEED", "0"))
+    plan = _Plan(
+        test=test,
+        runs=int(os.environ.get("POLOS_EXPLORE_RUNS", runs)),
+        seed=seed,
+        disturbances=Disturbances(crashes=crashes, evictions=evictions, failures=failures, repeats=repeats),
+        points_max=points_max,
+        workflows=None if workflows is None else tuple(workflows),
+        settings=settings,
+        way=way,
+        folder=folder or Path(inspect.getfile(test)).parent / FOLDER,
+    )
+
+    parameters = list(inspect.signature(test).parameters.values())
+    at = 1 if parameters and parameters[0].name == "self" else 0
+    if len(parameters) <= at:
+        raise TypeError(f"{test.__qualname__} must take the world as its first argument")
+    del parameters[at]
+
+    @functools.wraps(test)
+    def explored(*args: Any, **kwargs: Any) -> None:
+        _Exploration(plan, lambda world: test(*args[:at], world, *args[at:], **kwargs)).run()
+
+    # pytest asks for the arguments, and takes what isn't the world for fixtures.
+    cast("Any", explored).__signature__ = inspect.Signature(parameters)
+    return explored
+
+
+def _test_id(test: Callable[..., None]) -> str:
+    """Give the test's name, with its parameters if pytest is running it."""
+    current = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0].rpartition("::")[2]
+    name = test.__qualname__.replace(".<locals>", "")
+    if current.partition("[")[0] == test.__name__:
+        name += current[len(test.__name__) :]
+    return f"{test.__module__.rpartition('.')[2]}.{name}"
+
+
+@dataclass(slots=True)
+class _Exploration:
+    """One call of an explored test."""
+
+    plan: _Plan
+    body: Callable[[ExploredWorld], None]
+    length: int = FIRST_LENGTH
+
+    def run(self) -> None:
+        """Play what was saved, the natural course, and what is drawn."""
+        for path, schedule in load_all(self.plan.folder, self._id):
+            self._play_saved(path, schedule)
+        for number in range(self.plan.runs + 1):
+            played = self._play(self._strategy(number))
+            self.length = max(self.length, len(played.chooser.taken))
+            if played.error is not None:
+                self._report(number, played)
+
+    @property
+    def _id(self) -> str:
+        return _test_id(self.plan.test)
+
+    def _strategy(self, number: int) -> Strategy:
+        if number == 0:
+            return Scripted()  # the natural course comes first: what fails by itself needs no schedule
+        chance = Random(f"{self.plan.seed}/{number}")
+        return drawn(chance, length=self.length, disturbances=self.plan.disturbances.total, way=self.plan.way)
+
+    def _play(self, strategy: Strategy) -> _Played:
+        chooser = Chooser(strategy)
+        world = ExploredWorld(
+            chooser,
+            workflows=self.plan.workflows,
+            disturbances=self.plan.disturbances,
+            points_max=self.plan.points_max,
+            settings=self.plan.settings,
+        )
+        played = _Played(chooser, world.happened)
+        try:
+            self.body(world)
+            if not world.finished:
+                world.finish()
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the outcome of this schedule, and told
+            played.error = error
+        finally:
+            world.close()
+        return played
+
+    # -------------------------------------------------------------------------------------- failures
+
+    def _play_saved(self, path: Path, schedule: SavedSchedule) -> None:
+        played = self._play(Scripted(schedule.decisions))
+        if played.error is not None:
+            text = [f"this schedule failed before and was saved in {path}; how it came to that:"]
+            played.error.add_note("\n".join([*text, *_story(played.happened)]))
+            raise played.error
+        misfit = schedule.misfit(played.chooser.taken)
+        if misfit is not None:
+            message = f"{path} doesn't fit {schedule.test} any more, and shows nothing: {misfit}. Delete it."
+            warnings.warn(message, StaleSchedule, stacklevel=4)
+
+    def _report(self, number: int, failed: _Played) -> None:
+        kind = failed.kind
+
+        def fails(decisions: list[int]) -> list[int] | None:
+            again = self._play(Scripted(decisions))
+            return again.chooser.decisions if again.error is not None and again.kind == kind else None
+
+        first = failed.chooser.decisions
+        short = shrink(first, fails, tries_max=SHRINK_TRIES_MAX)
+        played = self._play(Scripted(short))
+        if played.error is None or played.kind != kind:
+            assert failed.error is not None, "it failed"
+            failed.error.add_note(
+                f"schedule {number} (seed {self.plan.seed}) failed, and didn't when it was played again: "
+                "something in the test, its workflows or its steps is neither in the schedule nor in the world"
+            )
+            raise failed.error
+        played.error.add_note("\n".join(self._explanation(number, first, played)))
+        raise played.error
+
+    def _explanation(self, number: int, first: list[int], played: _Played) -> list[str]:
+        taken = played.chooser.taken
+        error = cast("BaseException", played.error)
+        schedule = SavedSchedule(
+            test=self._id,
+            decisions=played.chooser.decisions,
+            departures={at: choice.label for at, choice in enumerate(taken) if choice.index},
+            failure=f"{type(error).__name__}: {str(error).partition(chr(10))[0][:500]}",
+            seed=f"{self.plan.seed}/{number}",
+            happened=_story(played.happened),
+        )
+        departures = sum(1 for index in first if index)
+        matter = f"of {departures} things out of the natural order these {len(schedule.departures)} matter (>):"
+        if not departures:
+            matter = "it fails in the natural course of things:"
+        lines = [f"schedule {number} of {self.plan.runs}, seed {self.plan.seed}; {matter}", *schedule.happened]
+        try:
+            path = save(self.plan.folder, schedule)
+        except OSError as problem:
+            return [*lines, f"it couldn't be saved ({problem}); repeat it with POLOS_EXPLORE_SEED={self.plan.seed}"]
+        return [*lines, f"saved as {path}: whenever this test is run it is played first. Commit it."]
+
+
+def _story(happened: list[Happened]) -> list[str]:
+    lines = [f"{'>' if one.departs else ' '} {one.seconds:10.3f} s  {one.label}" for one in happened]
+    if len(lines) > LINES_MAX:
+        left_out = f"  … {len(lines) - LINES_MAX} more before …"
+        lines = [left_out, *lines[-LINES_MAX:]]
+    return lines

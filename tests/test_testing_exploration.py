@@ -1,0 +1,378 @@
+"""
+`explore` finds what depends on the order of things, makes it short, keeps it and plays it again.
+
+The planted races are small, and each is found by one kind of departure from the natural course: the tests say which.
+What `explore` reports is looked at as a reader would see it, in the notes of the error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from polos import StepExecutionError, workflow
+from polos.errors import PolosUsageError
+from polos.testing.exploration import StaleSchedule, explore
+from polos.testing.explorer import ExploredWorld
+
+CHARGED: list[int] = []
+
+
+async def charge(sum: int) -> int:
+    """Have an effect."""
+    CHARGED.append(sum)
+    return sum
+
+
+def pack(order: int) -> str:
+    """Have another one, on a thread."""
+    return f"packed {order}"
+
+
+@workflow(id="explored-order")
+async def order(ctx, payload: dict) -> str:
+    """Charge and pack, when it is paid."""
+    await ctx.step.run("charge", charge, 3)
+    await ctx.step.wait_for_signal("paid")
+    return str(await ctx.step.run("pack", pack, payload["id"]))
+
+
+@workflow(id="explored-hurry")
+async def hurry(ctx, payload: dict) -> str:
+    """Give up on an answer that doesn't come in time."""
+    try:
+        answer = await ctx.step.suspend("ask", {}, timeout=60)
+    except StepExecutionError:
+        return "too late"
+    return str(answer.data)
+
+
+@workflow(id="explored-race")
+async def race(ctx, payload: dict) -> list[str]:
+    """Take down which of several steps ends first."""
+    ended: list[str] = []
+
+    async def one(name: str) -> None:
+        await ctx.step.run(name, charge, 1)
+        ended.append(name)
+
+    await asyncio.gather(*(one(name) for name in payload["names"]))
+    return ended
+
+
+def failing(test: Any) -> AssertionError:
+    """Give what an explored test fails with."""
+    with pytest.raises(AssertionError) as caught:
+        test()
+    return caught.value
+
+
+def story(error: BaseException) -> str:
+    """Give what is told of the schedule."""
+    return "\n".join(error.__notes__)
+
+
+def test_what_holds_in_every_order_passes(tmp_path: Path) -> None:
+    """A test that holds is played once for each schedule and once in the natural course, and leaves nothing behind."""
+    seen: list[str] = []
+
+    @explore(runs=60, folder=tmp_path)
+    def test(world: ExploredWorld) -> None:
+        run = world.start(order, {"id": 7})
+        world.signal(run, "paid")
+        world.may_cancel(run)
+        outcome = world.finish()
+        assert outcome.status in {"completed", "cancelled"}
+        seen.append(outcome.status)
+
+    test()
+
+    assert 61 == len(seen)
+    assert {"completed", "cancelled"} == set(seen)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_an_order_of_commands_is_found_and_kept(tmp_path: Path) -> None:
+    """A command that comes at a bad moment is found, told in one line of the story, saved and played first."""
+    bad = True
+    played: list[int] = []
+
+    @explore(runs=200, folder=tmp_path)
+    def test(world: ExploredWorld) -> None:
+        played.append(1)
+        run = world.start(order, {"id": 7})
+        world.signal(run, "paid")
+        world.may_cancel(run)
+        outcome = world.finish()
+        assert not bad or outcome.status == "completed" or "charge" not in outcome.calls
+
+    found = story(failing(test))
+    departures = [line for line in found.splitlines() if line.startswith(">")]
+    saved = next(tmp_path.iterdir())
+
+    assert ["cancel explored-order#1"] == [line.partition("s  ")[2] for line in departures]
+    assert str(saved) in found
+    assert "cancel explored-order#1" in json.loads(saved.read_text())["departures"].values()
+
+    played.clear()
+    assert f"was saved in {saved}" in story(failing(test))
+    assert 1 == len(played)
+
+    bad = False
+    test()  # mended: what was saved is played, and what is drawn
+    assert saved.exists()
+
+
+def test_a_test_that_changed_says_so(tmp_path: Path) -> None:
+    """A saved schedule that comes to other options isn't taken for a proof: a warning names its file."""
+    with_cancel = True
+
+    @explore(runs=50, folder=tmp_path)
+    def test(world: ExploredWorld) -> None:
+        run = world.start(order, {"id": 7})
+        world.signal(run, "paid")
+        if with_cancel:
+            world.may_cancel(run)
+        outcome = world.finish()
+        assert outcome.status == "completed"
+
+    failing(test)
+    with_cancel = False
+
+    with pytest.warns(StaleSchedule, match=r"explored-.*cancel|cancel explored-order#1"):
+        test()
+
+
+def test_the_natural_course_needs_no_schedule(tmp_path: Path) -> None:
+    """What fails by itself is told as that: a run that waits for a signal that nobody must send."""
+
+    @explore(runs=5, folder=tmp_path)
+    def test(world: ExploredWorld) -> None:
+        run = world.start(order, {"id": 7})
+        world.may_signal(run, "paid")
+
+    error = failing(test)
+
+    assert "nothing can happen any more, and explored-order#1 waits for the signal paid" in str(error)
+    assert "it fails in the natural course of things" in story(error)
+
+
+def test_a_run_may_be_left_waiting_if_the_test_says_so(tmp_path: Path) -> None:
+    """A run that waits is no failure where it is expected, and its outcome says what for."""
+    waits: set[str | None] = set()
+
+    @explore(runs=40, folder=tmp_path)
+    def test(world: ExploredWorld) -> None:
+        run = world.start(order, {"id": 7})
+        world.may_signal(run, "paid")
+        waits.add(world.finish(may_wait=True).waits_for)
+
+    test()
+
+    assert {None, "the signal paid"} == waits
+
+
+def test_time_is_one_of_those_that_may_be_first(tmp_path: Path) -> None:
+    """An answer that comes too late is found, and one that comes just when the time is up."""
+    seen: dict[str, set[float]] = {}
+
+    @explore(runs=150, folder=tmp_path)
+    def test(world: ExploredWorld) -> None:
+        run = world.start(hurry, {})
+        world.resume(run, "ask", "yes")
+        outcome = world.finish()
+        answered = [one.seconds for one in world.happened if one.label.startswith("resume")]
+        seen.setdefault(str(outcome.result), set()).add(answered[0])
+
+    test()
+
+    assert {"yes", "too late"} == set(seen)
+    assert {0.0, 60.0} <= seen["yes"]
+    assert {60.0} <= seen["too late"]
+
+
+def test_functions_end_in_every_order(tmp_path: Path) -> None:
+    """Three steps at once end in all six orders."""
+    seen: set[str] = set()
+
+    @explore(runs=200, folder=tmp_path)
+    def test(world: ExploredWorld) -> None:
+        world.start(race, {"names": ["a", "b", "c"]})
+        seen.add("".join(world.finish().result))
+
+    test()
+
+    assert {"abc", "acb", "bac", "bca", "cab", "cba"} == seen
+
+
+@pytest.mark.parametrize("kind", ["crashes", "failures"])
+def test_a_call_that_is_made_again_is_found(tmp_path: Path, kind: str) -> None:
+    """A step whose second call does harm is found by a crash, and by a call that fails after its effect."""
+    crashes, failures = int(kind == "crashes"), int(kind == "failures")
+
+    @explore(runs=100, folder=tmp_path, crashes=crashes, evictions=0, failures=failures, repeats=0)
+    def test(world: ExploredWorld) -> None:
+        CHARGED.clear()
+        run = world.start(order, {"id": 7})
+        world.signal(run, "paid")
+        world.finish()
+        assert CHARGED == [3]
+
+    found = story(failing(test))
+
+    assert {"crashes": "the process dies", "failures": "charge of explored-order#1 fails after"}[kind] in found
+
+
+def test_commands_come_twice(tmp_path: Path) -> None:
+    """A client may send any command a second time, before or after its answer; here that makes no difference."""
+    twice: set[str] = set()
+
+    @explore(runs=100, folder=tmp_path, repeats=2)
+    def test(world: ExploredWorld) -> None:
+        run = world.start(order, {"id": 7})
+        world.signal(run, "paid")
+        assert "packed 7" == world.finish().result
+        assert [run.id] == list(world.sim.audit.states)
+        twice.update(one.label for one in world.happened if "a second time" in one.label)
+
+    test()
+
+    assert {"start explored-order#1 a second time", "signal explored-order#1 'paid' a second time"} == twice
+
+
+def test_a_step_may_fail_as_the_test_says(tmp_path: Path) -> None:
+    """An error that the test names is raised by a call, and ends the run if the step isn't tried again."""
+    seen: set[str | None] = set()
+
+    @workflow(id="explored-refused")
+    async def refused(ctx, payload: dict) -> int:
+        return int(await ctx.step.run("charge", charge, 1, max_retries=0))
+
+    @explore(runs=60, folder=tmp_path, failures=0)
+    def test(world: ExploredWorld) -> None:
+        world.may_fail("charge", ValueError("no money"))
+        world.start(refused, {})
+        seen.add(world.finish().error)
+
+    test()
+
+    assert {None, "StepExecutionError: Step execution failed after 0 retries: no money"} == seen
+
+
+def test_suspends_are_answered_whoever_asks(tmp_path: Path) -> None:
+    """`answer` reaches whichever run asks, also through a crash."""
+
+    @explore(runs=60, folder=tmp_path)
+    def test(world: ExploredWorld) -> None:
+        world.answer("ask", "yes")
+        world.start(hurry, {})
+        world.start(hurry, {})
+        world.finish()
+        assert {"yes", "too late"} >= {run.outcome.result for run in world.runs}
+
+    test()
+
+
+def test_the_same_seed_finds_the_same(tmp_path: Path) -> None:
+    """Which schedule fails, and what is left of it, follows from the seed."""
+
+    def found(seed: int, folder: str) -> dict[str, Any]:
+        @explore(runs=200, seed=seed, folder=tmp_path / folder)
+        def test(world: ExploredWorld) -> None:
+            world.start(race, {"names": ["a", "b", "c"]})
+            assert world.finish().result != ["c", "b", "a"]
+
+        failing(test)
+        (path,) = (tmp_path / folder).iterdir()
+        saved: dict[str, Any] = json.loads(path.read_text())
+        return saved
+
+    first, again = found(1, "one"), found(1, "two")
+
+    assert first == again
+    assert 2 == len([index for index in first["decisions"] if index])
+
+
+def test_what_can_t_be_repeated_is_said_to_be_so(tmp_path: Path) -> None:
+    """A failure that doesn't come again has its reason outside of the world, and the error says so."""
+    calls: list[int] = []
+
+    @explore(runs=5, folder=tmp_path)
+    def test(world: ExploredWorld) -> None:
+        calls.append(1)
+        world.finish()
+        assert len(calls) != 3
+
+    assert "neither in the schedule nor in the world" in story(failing(test))
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_folder_that_can_t_be_written_is_told(tmp_path: Path) -> None:
+    """A schedule that can't be saved is told all the same, with how to repeat it."""
+    (tmp_path / "file").write_text("")
+
+    @explore(runs=5, seed=4, folder=tmp_path / "file" / "explored")
+    def test(world: ExploredWorld) -> None:
+        raise AssertionError("always")
+
+    assert "repeat it with POLOS_EXPLORE_SEED=4" in story(failing(test))
+
+
+def test_a_saved_file_that_isn_t_one_is_refused(tmp_path: Path) -> None:
+    """What lies in the folder under the test's name and can't be read is no silent pass."""
+
+    @explore(runs=1, folder=tmp_path)
+    def test(world: ExploredWorld) -> None:
+        raise AssertionError("always")
+
+    failing(test)
+    next(tmp_path.iterdir()).write_text("{}")
+
+    with pytest.raises(PolosUsageError, match="is no saved schedule"):
+        test()
+
+
+def test_pytest_sees_everything_but_the_world(tmp_path: Path) -> None:
+    """Fixtures and parameters of an explored test are pytest's, its first argument isn't."""
+
+    @explore(runs=1, folder=tmp_path)
+    def test(world: ExploredWorld, number: int, *, name: str) -> None:
+        assert (3, "x") == (number, name)
+
+    assert ["number", "name"] == list(inspect.signature(test).parameters)
+    test(3, name="x")
+    test(number=3, name="x")
+
+
+def test_a_coroutine_can_t_be_explored() -> None:
+    """The world has a loop of its own, so a test can't be on another one; and it has to take the world."""
+    with pytest.raises(TypeError, match="must be a plain function"):
+
+        @explore  # type: ignore[arg-type]  # that is what is refused
+        async def test(world: ExploredWorld) -> None:
+            """Never run."""
+
+    with pytest.raises(TypeError, match="must take the world"):
+
+        @explore
+        def nothing() -> None:
+            """Never run."""
+
+
+def test_what_never_ends_is_an_error(tmp_path: Path) -> None:
+    """A workflow that goes on for ever is told, not waited for."""
+
+    @workflow(id="explored-endless")
+    async def endless(ctx, payload: dict) -> None:
+        while True:
+            await ctx.step.wait_for("pause", seconds=1)
+
+    @explore(runs=1, points_max=50, folder=tmp_path)
+    def test(world: ExploredWorld) -> None:
+        world.start(endless, {})
+
+    assert "it isn't over after 50 things have happened" in str(failing(test))
