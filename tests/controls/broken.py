@@ -9,11 +9,14 @@ the one thing.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import lmdb
 from polos.engine import events as e
 from polos.replay.facts import Fact
 from polos.runtime import loading, unit
@@ -23,8 +26,10 @@ from polos.runtime.engine import Engine
 from polos.runtime.intake import Intake
 from polos.runtime.performer import Attempt, Performer
 from polos.runtime.unit import Resident, Unit, Work
+from polos.store import lmdb_log
 from polos.store.blobs import FileBlobs
 from polos.store.inbox import InboxItem
+from polos.store.inbox_dir import DirectoryInbox
 from polos.store.lmdb_log import LmdbLog
 
 __all__ = [
@@ -38,12 +43,17 @@ __all__ = [
     "delivers_out_of_order",
     "drops_a_row",
     "forgets_the_fence",
+    "forgets_to_sync_contents",
+    "forgets_to_sync_names",
+    "leaves_syncing_to_the_system",
     "lets_time_go_back",
     "loses_a_resume",
     "nothing",
     "removes_the_file_first",
     "repeats_a_completed_step",
+    "syncs_no_meta_page",
     "takes_recorded_for_delivered",
+    "trusts_the_name_of_a_command",
 ]
 
 Break = Callable[[], None]
@@ -258,3 +268,59 @@ def lets_time_go_back() -> None:
 
     Engine.now_us = now_us  # type: ignore[method-assign]
     Unit.append = append  # type: ignore[method-assign]
+
+
+# ------------------------------------------------------------------------------------- what a power cut shows
+
+
+def leaves_syncing_to_the_system() -> None:
+    """The log is opened with `sync="off"`, whatever was asked for."""
+    whole = lmdb_log._open_env
+
+    def open_env(path: str, settings: Any, **more: Any) -> Any:
+        return whole(path, replace(settings, sync=False), **more)
+
+    vars(lmdb_log)["_open_env"] = open_env
+
+
+def syncs_no_meta_page() -> None:
+    """A commit is acknowledged when its data are synced, before the page that makes it count is."""
+    whole = lmdb.Environment
+
+    def environment(path: str, **named: Any) -> Any:
+        return whole(path, **{**named, "metasync": False})
+
+    vars(lmdb)["Environment"] = environment
+
+
+def forgets_to_sync_contents() -> None:
+    """Files are put in place before what is in them is synced."""
+    whole = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            whole(descriptor)
+
+    vars(os)["fsync"] = fsync
+
+
+def forgets_to_sync_names() -> None:
+    """Directories aren't synced."""
+    whole = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            whole(descriptor)
+
+    vars(os)["fsync"] = fsync
+
+
+def trusts_the_name_of_a_command() -> None:
+    """A command whose file is there counts as put, whoever put it and died then."""
+    whole = DirectoryInbox.put
+
+    def put(self: DirectoryInbox, command_id: str, payload: bytes) -> None:
+        if not (self.path / command_id).exists():
+            whole(self, command_id, payload)
+
+    DirectoryInbox.put = put  # type: ignore[method-assign]

@@ -61,9 +61,10 @@ def check_commands(store: Store, *, put: int, consumed: int = 0) -> None:
         recorded = [int(payload) for payload in payloads(list(reader.stream("inbox")))]
     kept = [int(item.command_id) for item in store.inbox.pending()]
 
-    assert [*range(1, len(recorded) + 1)] == recorded
-    assert len(recorded) >= consumed
-    assert set(range(1, put + 1)) <= {*recorded, *kept} <= set(range(1, put + 2))
+    assert [*range(1, len(recorded) + 1)] == recorded, f"not each command once: {recorded}"
+    assert len(recorded) >= consumed, f"{consumed} commands were recorded, and {len(recorded)} are"
+    assert set(range(1, put + 1)) <= {*recorded, *kept}, f"{put} commands were put, and {recorded} and {kept} are there"
+    assert {*recorded, *kept} <= set(range(1, put + 2)), f"nobody put so many: {recorded} and {kept}"
     consume(store, store.acquire_ownership())
     with store.log.reader() as reader:
         names = [str(number).encode() for number in sorted({*recorded, *kept})]

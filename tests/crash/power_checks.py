@@ -27,7 +27,9 @@ def units_and_commands(top: Path, last: Promises, first: Promises) -> None:
     with open_store(data, map_bytes=MAP_BYTES, sync="off") as store:
         _owned_since(store, last)
         count = check_units(store)
-        assert max([0, *last.get("acknowledged", [])]) <= count <= max([0, *first.get("acknowledged", [])]) + GROUP
+        least, most = (max([0, *passed.get("acknowledged", [])]) for passed in (last, first))
+        assert count >= least, f"{least} units were acknowledged, and {count} are there"
+        assert count <= most + GROUP, f"{most} units were acknowledged, and {count} are there already"
         put, consumed = max([0, *last.get("put", [])]), max([0, *last.get("consumed", [])])
         check_commands(store, put=put, consumed=consumed)
         assert not (data / "inbox" / "unreadable").exists(), "a command was torn"

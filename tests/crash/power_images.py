@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from .power_disk import WHOLE, Cut, History, Put
@@ -46,7 +46,9 @@ class Pictures:
         return f"{len(self.found):,} images from {self.cuts.total():,} cuts ({kinds})"
 
 
-def pictures(history: History, *, subsets: int, seed: str, tear_step: int = 1, since: int = 0) -> Pictures:
+def pictures(
+    history: History, *, subsets: int, seed: str, tear_step: int = 1, moments: Collection[int] | None = None
+) -> Pictures:
     """
     Give the images of a history.
 
@@ -55,15 +57,14 @@ def pictures(history: History, *, subsets: int, seed: str, tear_step: int = 1, s
         subsets: how many mixtures are drawn for each interval between two syncs.
         seed: from which they are drawn.
         tear_step: writes are torn at every so manieth sector, and at the last.
-        since: the moment from which on power may be cut.
+        moments: when power may be cut; at any time if that isn't said.
     """
     chance = random.Random(seed)
     seen: dict[bytes, Picture] = {}
     made = Pictures()
-    moments = sorted({*history.moments, *history.syncs})
     syncs = set(history.syncs)
-    for moment in moments:
-        if moment < since:
+    for moment in sorted({*history.moments, *syncs}):
+        if moments is not None and moment not in moments:
             continue
         cuts = list(_single(history, moment, tear_step))
         if moment in syncs:
