@@ -18,6 +18,7 @@ from polos.runtime.connection import InboxConnection
 from polos.runtime.starting import root_run
 from polos.store.directory import open_store
 from polos.store.inbox_dir import DirectoryInbox
+from polos.store.ownership import owner_info
 
 
 def test_an_idle_engine_records_that_it_was_there(tmp_path: Path):
@@ -169,3 +170,29 @@ def test_a_bad_number_from_the_environment(tmp_path: Path, monkeypatch: pytest.M
 
     with pytest.raises(ValueError, match="max_concurrent_workflows must be at least 1, it is 0"):
         Polos(data_dir=tmp_path)
+
+
+def test_who_stops_second_waits_for_the_first(tmp_path: Path, idle: Workflow[Any]):
+    """However many tasks stop an engine, or start it again meanwhile: each returns when that has happened."""
+
+    async def main() -> str:
+        polos = Polos(data_dir=tmp_path / "data")
+        await polos.start()
+        stopping = [asyncio.create_task(polos.stop()) for _ in range(2)]
+        await asyncio.sleep(0)
+        await asyncio.create_task(polos.stop())
+        assert owner_info(tmp_path / "data") is None
+        stopping.append(asyncio.create_task(polos.start()))
+        again = asyncio.create_task(polos.stop())
+        await asyncio.gather(*stopping, again)
+        begun = [
+            asyncio.create_task(polos.start()),
+            asyncio.create_task(polos.stop()),
+            asyncio.create_task(polos.start()),
+        ]
+        await asyncio.gather(*begun)
+        result: str = await idle.run(polos)
+        await polos.stop()
+        return result
+
+    assert "done" == asyncio.run(main())

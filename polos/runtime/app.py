@@ -253,6 +253,8 @@ class Polos(PolosClient):
         """
         if self._engine is not None:
             return
+        if self._stopped is not None:
+            await self._stopped.wait()  # who is stopping still owns the directory
         self._engine = await start_engine(
             self.data_dir,
             clock=self._clock,
@@ -287,13 +289,15 @@ class Polos(PolosClient):
 
     async def stop(self) -> None:
         """
-        Stop gracefully; nothing is lost. Stopping twice is fine.
+        Stop gracefully; nothing is lost. Stopping twice is fine, and either way it has stopped when this returns.
 
         Takes no new facts, waits up to `stop_grace_seconds` for running steps, records what ended,
         closes the log last. Steps still running then are called again by the next engine.
         """
         engine, self._engine = self._engine, None
         if engine is None:
+            if self._stopped is not None:
+                await self._stopped.wait()  # another task may be at it
             return
         try:
             await stop_engine(engine)
