@@ -21,6 +21,8 @@ from polos.definition import Workflow
 from tests.budget import Budget
 from tests.campaign import LONG, SEED
 
+pytest_plugins = ["polos.testing"]  # as our users have it
+
 settings.register_profile(
     "ci",
     max_examples=100,

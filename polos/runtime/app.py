@@ -13,7 +13,7 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ from polos.runtime.client import PolosClient
 from polos.runtime.connection import StoreConnection
 from polos.runtime.engine import Engine
 from polos.runtime.guards import guards
+from polos.runtime.ports import OwnedStore
 from polos.runtime.settings import Settings
 from polos.runtime.unit import Unit, Work
 from polos.store.directory import open_store
@@ -115,7 +116,13 @@ def log_to_file(path: str) -> None:
 
 
 async def start_engine(
-    data_dir: Path, *, clock: Clock, settings: Settings, definitions: Mapping[str, Workflow[Any]], fallback: bool
+    data_dir: Path,
+    *,
+    clock: Clock,
+    settings: Settings,
+    definitions: Mapping[str, Workflow[Any]],
+    fallback: bool,
+    opens: Callable[[], OwnedStore] | None = None,
 ) -> Engine:
     """
     Open a directory and start an engine on it.
@@ -126,6 +133,7 @@ async def start_engine(
         settings: limits and defaults.
         definitions: the workflows that the engine knows.
         fallback: whether it also runs what is in the registry only.
+        opens: gives the store, if it isn't to be opened at `data_dir`.
 
     Raises:
         StoreInUse: another engine owns the directory.
@@ -134,13 +142,19 @@ async def start_engine(
     def find(workflow: str) -> Workflow[Any] | None:
         return definitions.get(workflow) or (registry.get_workflow(workflow) if fallback else None)
 
-    store = open_store(data_dir, sync=settings.sync, clock=clock)
-    clean = was_closed_cleanly(data_dir)
+    store: OwnedStore = open_store(data_dir, sync=settings.sync, clock=clock) if opens is None else opens()
+    clean = was_closed_cleanly(store.path)
     engine = Engine(store, clock=clock, settings=settings, bodies=Bodies(find))
+
+    def owned() -> None:
+        # Whose code killed a process is kept beside the log; one in memory dies with the process that it would mark.
+        if store.path.is_dir():
+            guards(engine, store.path)
+
     try:
         _record_start(engine, clean=clean)
         # Not before the store is ours: the marks of an engine that is refused would replace the owner's.
-        await engine.start(lambda: guards(engine, data_dir))
+        await engine.start(owned)
     except BaseException:
         engine.close_marks()
         store.close()
@@ -206,6 +220,7 @@ class Polos(PolosClient):
         *,
         data_dir: str | os.PathLike[str] | None = None,
         clock: Clock | None = None,
+        opens: Callable[[], OwnedStore] | None = None,
         **settings: Any,
     ) -> None:
         """
@@ -223,6 +238,8 @@ class Polos(PolosClient):
             log_file: if given, the program's log goes there instead of to the console.
             data_dir: the data directory; else POLOS_DATA_DIR, else `.polos` in the working directory.
             clock: where time comes from; for tests.
+            opens: called at each start, and for reading before and after, instead of opening `data_dir`; for tests,
+                which have stores in memory and stores that fail.
             settings: fields of `polos.runtime.settings.Settings`.
 
         Raises:
@@ -236,6 +253,7 @@ class Polos(PolosClient):
             settings, deployment_id=deployment_id, max_concurrent_workflows=max_concurrent_workflows
         )
         self._definitions = registry.get_all_workflows()
+        self._opens = opens
         self._engine: Engine | None = None
         self._stopped: asyncio.Event | None = None
         self._terminated = False
@@ -261,6 +279,7 @@ class Polos(PolosClient):
             settings=self._settings,
             definitions=self._definitions,
             fallback=True,
+            opens=self._opens,
         )
         self.close()  # what was opened to read before
         self._opened = StoreConnection(
@@ -337,6 +356,11 @@ class Polos(PolosClient):
             message = "this Polos isn't started; use `async with Polos(...)` or `await polos.start()`"
             raise PolosUsageError(message)
         return self._engine
+
+    def _connect(self) -> StoreConnection:
+        if self._opens is None:
+            return super()._connect()
+        return StoreConnection(self._opens(), clock=self._clock, timeout_seconds=self.client_timeout_seconds)
 
     # ------------------------------------------------------------------------------------- signals
 

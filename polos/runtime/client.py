@@ -180,8 +180,11 @@ class PolosClient:
         with self._opening:
             if self._opened is None:
                 self._check_address()
-                self._opened = connect(self.data_dir, clock=self._clock, timeout_seconds=self.client_timeout_seconds)
+                self._opened = self._connect()
             return self._opened
+
+    def _connect(self) -> StoreConnection:
+        return connect(self.data_dir, clock=self._clock, timeout_seconds=self.client_timeout_seconds)
 
     def _log(self) -> Log:
         """Give the log, to read."""

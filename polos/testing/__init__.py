@@ -1,5 +1,5 @@
 """
-Proving that a workflow survives: the crash-recovery kit.
+Proving that a workflow survives: the crash-recovery kit, and a pytest plugin.
 
 What a durable engine promises is about moments that hardly ever come: between a commit and what follows it, with a
 step half done and a timer due. On a real machine a test can't wait for such a moment, and can't repeat it. Here the
@@ -8,4 +8,56 @@ another thread, all chance comes from one seed, and a crash drops everything but
 
 The engine, the log, the chain, codec and replay are the real ones. What is replaced stands around them: the clock, the
 program's event loop (`loop`), and the thread that appends (`appender`), which has tests of its own.
+
+``pytest_plugins = ["polos.testing"]`` in a conftest, or ``pytest -p polos.testing``, adds the fixtures and options of
+`polos.testing.plugin`. Importing this package imports nothing else: its public names are resolved when they are used.
+
+PYTEST_DONT_REWRITE: there is nothing to rewrite here, and a conftest may import it before it names it as a plugin.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from polos.store.faults import Fault, FaultPlan
+    from polos.testing.capture import Captured, CapturedEvents
+    from polos.testing.clock import VirtualClock
+    from polos.testing.jumping import Hanging, JumpingClock
+    from polos.testing.simulation import Simulation
+
+__all__ = [
+    "Captured",
+    "CapturedEvents",
+    "Fault",
+    "FaultPlan",
+    "Hanging",
+    "JumpingClock",
+    "Simulation",
+    "VirtualClock",
+]
+
+pytest_plugins = ["polos.testing.plugin"]
+
+# Public name → module that defines it.
+_HOMES: Final = {
+    "Captured": "polos.testing.capture",
+    "CapturedEvents": "polos.testing.capture",
+    "Fault": "polos.store.faults",
+    "FaultPlan": "polos.store.faults",
+    "Hanging": "polos.testing.jumping",
+    "JumpingClock": "polos.testing.jumping",
+    "Simulation": "polos.testing.simulation",
+    "VirtualClock": "polos.testing.clock",
+}
+
+
+if not TYPE_CHECKING:  # a checker that saw this would take every misspelt name for a public one
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'polos.testing' has no attribute {name!r}")
+        found = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = found
+        return found

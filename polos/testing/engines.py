@@ -1,0 +1,134 @@
+"""
+`Polos` for tests: on a log in memory or in a private directory, on a clock that jumps, with faults on order.
+
+Nothing of the engine is replaced but its clock and, for the log in memory, what is below the log's contract: the thread
+that appends, the loop, steps in threads are the real ones. A log in memory keeps what it has while its `Polos` is
+stopped and started again, as a directory does, so a restart can be tested on either.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+from polos.runtime.app import Polos
+from polos.runtime.ports import OwnedStore
+from polos.store.blobs import Blobs
+from polos.store.directory import open_store
+from polos.store.faults import FaultPlan, FaultyLog
+from polos.store.inbox import Inbox
+from polos.store.log import Epoch, Log
+from polos.testing.capture import CapturedEvents
+from polos.testing.jumping import JumpingClock
+from polos.testing.store import MemoryStore
+
+__all__ = ["QUIET", "polos_in_memory", "polos_on_disk"]
+
+# An inbox that is looked at every 20 ms would keep time from standing still; only other processes need it.
+QUIET: dict[str, Any] = {"inbox_poll_seconds": 0}
+
+
+def polos_in_memory(
+    clock: JumpingClock, *, place: Path, events: CapturedEvents, faults: FaultPlan, settings: dict[str, Any]
+) -> Polos:
+    """
+    Make a `Polos` on a log in memory; it isn't started.
+
+    Args:
+        clock: its time.
+        place: where it says that it is; nothing is made there.
+        events: gets what becomes durable.
+        faults: says when the log fails.
+        settings: fields of `polos.runtime.settings.Settings`, over `QUIET`.
+    """
+    store = MemoryStore()
+    store.path = place
+    held = _Watched(store, faults)
+    events.follow(store.log)
+    return _TestedPolos(clock, data_dir=place, opens=lambda: held, settings=settings)
+
+
+def polos_on_disk(
+    clock: JumpingClock, *, place: Path, events: CapturedEvents, faults: FaultPlan, settings: dict[str, Any]
+) -> Polos:
+    """Make a `Polos` on a directory, in LMDB as a program has it; arguments as for `polos_in_memory`."""
+    opened = partial(open_store, place, sync=settings.get("sync", "full"), clock=clock)
+
+    def opens() -> OwnedStore:
+        store = opened()
+        events.follow(store.log)
+        return _Watched(store, faults)
+
+    return _TestedPolos(clock, data_dir=place, opens=opens, settings=settings)
+
+
+@final
+class _TestedPolos(Polos):
+    """A `Polos` whose clock knows its engine."""
+
+    def __init__(self, clock: JumpingClock, *, settings: dict[str, Any], **given: Any) -> None:
+        super().__init__(clock=clock, **given, **(QUIET | settings))
+        self._jumping = clock
+
+    async def start(self) -> None:
+        """Start, and let the clock wait for the engine from the first moment."""
+        if self._engine is None:
+            await super().start()
+            self._jumping.watch(self.engine)
+
+
+@final
+class _Watched:
+    """A store whose log fails by plan."""
+
+    read_only = False
+
+    def __init__(self, store: OwnedStore, faults: FaultPlan) -> None:
+        self._store = store
+        self._log = FaultyLog(store.log, faults)
+
+    @property
+    def owner_engine(self) -> object | None:
+        """The engine of this process that runs on it."""
+        return self._store.owner_engine
+
+    @owner_engine.setter
+    def owner_engine(self, engine: object | None) -> None:
+        self._store.owner_engine = engine
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self._store.path
+
+    @property
+    def log(self) -> Log:
+        """The log, with its faults."""
+        return self._log
+
+    @property
+    def blobs(self) -> Blobs:
+        """Large payloads."""
+        return self._store.blobs
+
+    @property
+    def inbox(self) -> Inbox:
+        """Commands from other processes."""
+        return self._store.inbox
+
+    def owner(self) -> object | None:
+        """Give what owns it now."""
+        return self._store.owner()
+
+    def acquire_ownership(self) -> Epoch:
+        """Become the owner."""
+        return self._store.acquire_ownership()
+
+    def release_ownership(self, *, clean: bool = True) -> None:
+        """Give ownership up."""
+        self._store.release_ownership(clean=clean)
+
+    def close(self) -> None:
+        """Close it."""
+        self._store.close()

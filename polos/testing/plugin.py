@@ -1,0 +1,43 @@
+"""
+What pytest sees of the kit: options and fixtures.
+
+`polos.testing` names this module in its `pytest_plugins`, so that the package itself can be imported without pytest, by
+the child processes of a crash sweep among others. Loading it must cost next to nothing, because a project that uses the
+kit in three tests loads it for all of them: nothing of polos is imported before a test asks for it.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from polos.testing.fixtures import (
+    polos,
+    polos_clock,
+    polos_events,
+    polos_faults,
+    polos_hanging,
+    polos_lmdb,
+    polos_settings,
+)
+
+__all__ = [
+    "polos",
+    "polos_clock",
+    "polos_events",
+    "polos_faults",
+    "polos_hanging",
+    "polos_lmdb",
+    "polos_settings",
+    "pytest_addoption",
+]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the kit."""
+    group = parser.getgroup("polos", "durable execution")
+    group.addoption(
+        "--polos-accept",
+        action="store_true",
+        default=False,
+        help="rewrite recorded runs that differ from the current code, where that can be done honestly",
+    )

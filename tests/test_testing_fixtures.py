@@ -1,0 +1,425 @@
+"""The fixtures of `polos.testing` as a user's tests have them: a clock that jumps, captured events, faults on order."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from polos import Polos, WorkflowContext, workflow
+from polos.engine import events as e
+from polos.testing import CapturedEvents, Fault, FaultPlan, Hanging, JumpingClock, jumping
+
+from tests.tidy import ROOT
+
+DAY = 86_400.0
+
+
+@workflow
+async def patient(ctx: WorkflowContext) -> str:
+    await ctx.step.wait_for("a month", days=30)
+    return await ctx.step.run("greet", lambda: "hello")
+
+
+@workflow
+async def two_waits(ctx: WorkflowContext) -> None:
+    await asyncio.gather(ctx.step.wait_for("short", hours=1), ctx.step.wait_for("long", hours=3))
+
+
+@workflow
+async def charges(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
+    return await ctx.step.run("charge", SHOP["charge"], payload["cents"], timeout_seconds=60, max_retries=2)
+
+
+SHOP: dict[str, Any] = {}
+
+
+@pytest.fixture(params=["polos", "polos_lmdb"])
+def either(request: pytest.FixtureRequest) -> Polos:
+    """Each of the two engines."""
+    found: Polos = request.getfixturevalue(request.param)
+    return found
+
+
+# ------------------------------------------------------------------------------------------ clock
+
+
+def test_thirty_days_cost_nothing(either: Polos, polos_clock: JumpingClock, polos_events: CapturedEvents):
+    """A run that waits for a month is over at once, and a month has passed on its clock."""
+
+    async def main() -> Any:
+        async with either:
+            return await patient.run(either, timeout=None)
+
+    assert "hello" == asyncio.run(main())
+    assert 30 * DAY == polos_clock.passed_seconds
+    assert datetime(2026, 1, 31, tzinfo=UTC) == polos_clock.now
+    (run,) = {captured.run for captured in polos_events if captured.run}
+    assert [
+        "RunCreated", "RunStarted", "TimerStarted", "TimerFired", "StepScheduled", "StepCompleted", "RunCompleted"
+    ] == polos_events.types(run)  # fmt: skip
+
+
+def test_no_time_passes_while_the_test_has_something_to_do(polos: Polos, polos_clock: JumpingClock):
+    """A test that goes on with what the engine told it isn't overtaken by a timer."""
+
+    @workflow
+    async def asks(ctx: WorkflowContext) -> Any:
+        return await asyncio.wait_for(ctx.step.wait_for_signal("go"), timeout=60)
+
+    async def main() -> None:
+        async with polos:
+            handle = await asks.invoke(polos)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            await handle.signal("go", 7)
+            await polos.engine.watchers.watch(handle.id, polos.engine.loop)
+            assert 7 == (await handle.get())["result"]
+
+    asyncio.run(main())
+
+    assert 0 == polos_clock.passed_seconds
+
+
+def test_no_time_passes_while_a_function_runs(polos: Polos, polos_clock: JumpingClock, monkeypatch: pytest.MonkeyPatch):
+    """However long a function takes, its timeout doesn't come while it really works."""
+    looked = threading.Event()
+    looks = 0
+
+    def busy(engine: Any, hanging: int, wait_us: int | None) -> bool:
+        nonlocal looks
+        found = _busy(engine, hanging, wait_us)
+        looks += engine.performer.in_flight != {}
+        if looks > 5:
+            looked.set()
+        return found
+
+    _busy = jumping._busy
+    monkeypatch.setattr(jumping, "_busy", busy)
+    SHOP["charge"] = lambda cents: looked.wait(30) and cents
+
+    async def main() -> Any:
+        async with polos:
+            return await charges.run(polos, {"cents": 5})
+
+    assert 5 == asyncio.run(main())
+    assert 0 == polos_clock.passed_seconds
+
+
+def test_no_time_passes_while_a_body_does_something_itself(
+    polos: Polos, polos_clock: JumpingClock, monkeypatch: pytest.MonkeyPatch
+):
+    """A body that is at work outside of the engine counts as something that happens."""
+    looked = asyncio.Event()
+
+    def busy(engine: Any, hanging: int, wait_us: int | None) -> bool:
+        if engine.residents and not engine.work and not engine.in_flight:
+            looked.set()
+        return _busy(engine, hanging, wait_us)
+
+    _busy = jumping._busy
+    monkeypatch.setattr(jumping, "_busy", busy)
+
+    @workflow(deterministic=False)
+    async def by_itself(ctx: WorkflowContext) -> str:
+        await looked.wait()
+        return "done"
+
+    async def main() -> Any:
+        async with polos:
+            return await by_itself.run(polos, timeout=60)
+
+    assert "done" == asyncio.run(main())
+    assert 0 == polos_clock.passed_seconds
+
+
+def test_time_stands_still_on_request(polos: Polos, polos_clock: JumpingClock, polos_events: CapturedEvents):
+    """With `auto` off only `advance` lets time pass, and what is due in it happens at its own moment."""
+    polos_clock.auto = False
+
+    async def main() -> list[list[str]]:
+        found = []
+        async with polos:
+            handle = await two_waits.invoke(polos)
+            for hours in (0, 0.5, 0.5, 1, 5):
+                await polos_clock.advance(hours * 3600)
+                found.append([event.name for event in polos_events.of(e.TimerFired, run=handle)])
+        return found
+
+    assert [[], [], ["short"], ["short"], ["short", "long"]] == asyncio.run(main())
+    start_us = polos_events[0].time_us
+    fired = [captured.time_us - start_us for captured in polos_events if captured.type == "TimerFired"]
+    assert [3_600_000_000, 3 * 3_600_000_000] == fired
+    assert 7 * 3600 == polos_clock.passed_seconds
+
+
+def test_time_passes_by_itself_again(polos: Polos, polos_clock: JumpingClock):
+    """Setting `auto` back lets what waits go on."""
+    polos_clock.auto = False
+
+    async def main() -> Any:
+        async with polos:
+            handle = await patient.invoke(polos)
+            await polos_clock.settle()
+            before = polos_clock.passed_seconds, (await handle.get())["status"]
+            polos_clock.auto = True
+            await polos.engine.watchers.watch(handle.id, polos.engine.loop)
+            return before, (await handle.get())["result"]
+
+    assert ((0, "waiting"), "hello") == asyncio.run(main())
+
+
+def test_time_does_not_run_backwards(polos_clock: JumpingClock):
+    """`advance` refuses what only `jump` can do."""
+    with pytest.raises(ValueError, match="one direction"):
+        asyncio.run(polos_clock.advance(-1))
+
+
+@pytest.mark.parametrize(("jump", "passed"), [(31 * DAY, 0), (-DAY, 31 * DAY)])
+def test_the_wall_clock_jumps(either: Polos, polos_clock: JumpingClock, jump: float, passed: float):
+    """A timer stands on the wall clock: set forward it is due at once, set back it takes longer, and isn't lost."""
+
+    async def main() -> Any:
+        polos_clock.auto = False
+        async with either:
+            handle = await patient.invoke(either)
+            await polos_clock.settle()
+            polos_clock.jump(jump)
+            polos_clock.auto = True
+            await either.engine.watchers.watch(handle.id, either.engine.loop)
+            return (await handle.get())["result"]
+
+    assert "hello" == asyncio.run(main())
+    assert passed == polos_clock.passed_seconds
+
+
+def test_the_clock_serves_an_engine_of_the_test(tmp_path: Path, polos_clock: JumpingClock):
+    """A `Polos` that a test makes itself is watched like those of the fixtures."""
+
+    async def main() -> Any:
+        async with Polos(data_dir=tmp_path / "own", clock=polos_clock, inbox_poll_seconds=0) as own:
+            polos_clock.watch(own.engine)
+            return await patient.run(own, timeout=None)
+
+    assert "hello" == asyncio.run(main())
+
+
+# ---------------------------------------------------------------------------------------- engines
+
+
+def test_a_stopped_engine_is_started_again(either: Polos, polos_events: CapturedEvents):
+    """What one engine began the next one ends, in memory as on disk, on another event loop."""
+
+    @workflow
+    async def asks(ctx: WorkflowContext) -> Any:
+        return await ctx.step.wait_for_signal("go")
+
+    async def begin() -> str:
+        async with either:
+            return (await asks.invoke(either)).id
+
+    async def end(run: str) -> Any:
+        async with either:
+            await either.signal(run, "go", {"sum": 1})
+            await polos_events.wait_for(e.RunCompleted, run=run)
+
+    run = asyncio.run(begin())
+    asyncio.run(end(run))
+
+    (completed,) = polos_events.of("RunCompleted", run=run)
+    assert {"sum": 1} == completed.result
+    assert 2 == len(polos_events.of(e.EngineStarted))
+
+
+def test_what_is_there_can_be_read_without_an_engine(either: Polos):
+    """Before the start and after the end the same `Polos` reads what there is, and keeps what it is told."""
+
+    async def main() -> list[list[str]]:
+        found = [[run["status"] for run in await either.list_executions()]]
+        await patient.invoke(either)
+        found.append([run["status"] for run in await either.list_executions()])
+        async with either:
+            await patient.run(either, timeout=None)
+        found.append([run["status"] for run in await either.list_executions()])
+        either.close()
+        return found
+
+    assert [[], ["queued"], ["completed", "queued"]] == asyncio.run(main())
+
+
+class TestSettings:
+    """A class, a module or a conftest may say what its engines are like."""
+
+    @pytest.fixture
+    def polos_settings(self) -> dict[str, Any]:
+        """Let one run go at a time."""
+        return {"max_concurrent_workflows": 1}
+
+    def test_settings_are_overridden(self, either: Polos):
+        """The engine has the settings that a fixture of the same name gives."""
+
+        async def main() -> int:
+            async with either:
+                return either.engine.settings.max_concurrent_workflows
+
+        assert 1 == asyncio.run(main())
+
+
+# ----------------------------------------------------------------------------------------- events
+
+
+def test_captured_events_are_a_list(polos: Polos, polos_events: CapturedEvents):
+    """They are counted, indexed, sliced and filtered; a type that doesn't exist is a mistake, not an empty answer."""
+
+    async def main() -> Any:
+        async with polos:
+            handle = await patient.invoke(polos)
+            last = await polos_events.wait_for(e.RunCompleted, run=handle)
+            second = await polos_events.wait_for(count=2)
+            return handle, last, second
+
+    handle, last, second = asyncio.run(main())
+
+    assert last is polos_events[-1]
+    assert second is polos_events[1]
+    assert list(range(1, len(polos_events) + 1)) == [captured.position for captured in polos_events[:]]
+    assert ["hello"] == [event.value for event in polos_events.of(e.StepCompleted, run=handle.id)]
+    assert "EngineStarted" in repr(polos_events)
+    with pytest.raises(ValueError, match="there are no events"):
+        polos_events.of("StepComplete")
+
+
+# ----------------------------------------------------------------------------------------- faults
+
+
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("moment", ["begin", "end"])
+def test_the_log_fails(either: Polos, polos_faults: FaultPlan, polos_clock: JumpingClock, fault: Fault, moment: str):
+    """Whatever an append meets, the engine goes on when it can, and what was done isn't done again."""
+    calls: list[int] = []
+
+    def charge(cents: int) -> int:
+        calls.append(cents)
+        if moment == "end":
+            polos_faults.next(fault)
+        return cents
+
+    SHOP["charge"] = charge
+
+    async def main() -> Any:
+        async with either:
+            if moment == "begin":
+                polos_faults.next(fault)
+            return await charges.run(either, {"cents": 5})
+
+    assert 5 == asyncio.run(main())
+    assert [5] == calls
+    assert 1 == polos_faults.failed
+    assert 0 < polos_clock.passed_seconds < 60  # the pause before the log is tried again
+
+
+def test_a_slow_log_holds_effects_back(either: Polos, polos_faults: FaultPlan, polos_clock: JumpingClock):
+    """While an append takes its time no function is called and no time passes."""
+    calls: list[int] = []
+    SHOP["charge"] = calls.append
+
+    async def main() -> None:
+        async with either:
+            before = polos_faults.appends
+            polos_faults.hold()
+            running = asyncio.create_task(charges.run(either, {"cents": 5}))
+            await asyncio.to_thread(polos_faults.wait_appends, before + 1)
+            assert [] == calls
+            assert not running.done()
+            polos_faults.let_go()
+            await running
+
+    asyncio.run(main())
+
+    assert [5] == calls
+    assert 0 == polos_clock.passed_seconds
+
+
+def test_a_step_that_hangs_times_out(either: Polos, polos_hanging: Hanging, polos_clock: JumpingClock):
+    """Time passes over a function that doesn't come back, until each of its attempts is given up."""
+    SHOP["charge"] = polos_hanging
+
+    async def main() -> None:
+        async with either:
+            with pytest.raises(RuntimeError, match="longer than 60"):
+                await charges.run(either, {"cents": 5})
+
+    asyncio.run(main())
+
+    assert 3 == polos_hanging.calls
+    assert 180 < polos_clock.passed_seconds < 200
+    assert 0 == polos_clock.hanging
+
+
+@pytest.mark.parametrize("auto", [True, False])
+def test_an_engine_stops_although_a_step_hangs(
+    either: Polos, polos_hanging: Hanging, polos_clock: JumpingClock, auto: bool
+):
+    """A function that hangs holds a stop up for the grace of the virtual clock; the next engine calls it again."""
+    SHOP["charge"] = polos_hanging
+
+    async def begin() -> str:
+        async with either:
+            polos_clock.auto = auto
+            run = (await charges.invoke(either, {"cents": 5})).id
+            await polos_hanging.wait_called()
+            return run
+
+    async def end(run: str) -> Any:
+        async with either:
+            await polos_hanging.wait_called()
+            polos_hanging.let_go("at last")
+            await either.engine.watchers.watch(run, either.engine.loop)
+            return (await either.get_execution(run))["result"]
+
+    polos_clock.auto = False
+    run = asyncio.run(begin())
+    polos_clock.auto = False
+
+    assert 15 == polos_clock.passed_seconds
+    assert "at last" == asyncio.run(end(run))
+    assert 2 == polos_hanging.calls
+
+
+# ---------------------------------------------------------------------------------------- loading
+
+
+@pytest.mark.parametrize(
+    ("statement", "loaded"),
+    [
+        ("import polos.testing", {"polos", "polos.testing"}),
+        ("import polos.testing.plugin", {"polos", "polos.testing", "polos.testing.fixtures", "polos.testing.plugin"}),
+    ],
+)
+def test_loading_the_plugin_loads_little(statement: str, loaded: set[str]):
+    """Beside pytest itself the plugin loads no third-party package, and of polos only its own three modules."""
+    script = (
+        "import sys; _ = __import__('pytest') if 'plugin' in sys.argv[1] else None; before = set(sys.modules); "
+        "exec(sys.argv[1]); print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, statement], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    found = set(done.stdout.split())
+
+    assert loaded == {name for name in found if name.split(".")[0] not in sys.stdlib_module_names}
+    assert "asyncio" not in found
+
+
+def test_public_names_are_found():
+    """Each name that the package offers is there, and another one isn't."""
+    import polos.testing
+
+    assert [] == [name for name in polos.testing.__all__ if not hasattr(polos.testing, name)]
+    with pytest.raises(AttributeError, match="no attribute 'crash_weep'"):
+        getattr(polos.testing, "crash_weep")  # noqa: B009  # so that type checkers don't see the mistake
