@@ -1,0 +1,393 @@
+"""
+A life of an engine that may end at any point, and what the next one finds.
+
+A `Life` starts an engine on a store, does what a client does (asks for the run, answers what is waited for, again and
+again until it is recorded) and lets virtual time pass until every run has ended, nothing happens any more, or the
+process dies at the point that was ordered. It remembers nothing: whatever the next life needs is in the log, or in the
+files of the world that steps act upon. So it makes no difference to it whether that life is in the same process.
+
+All that is drawn in bodies (ids of children, ``ctx.step.uuid``, ``ctx.step.random``) is drawn for the run and by count,
+from a seed: a run that is crashed and recovered gets the values that the undisturbed one got, or the two couldn't be
+compared. Retry delays have no chance in them for the same reason.
+
+How a life is ended within one process says what can't be found out there. Coroutines of a killed process are never
+heard of again; here they are closed, because only so are the files and connections given back that the system takes
+from a dead process. ``with`` and ``finally`` see a GeneratorExit, handlers of cancellations and errors don't run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from random import Random
+from typing import Any, final
+
+from polos import registry
+from polos.context import is_async
+from polos.definition import Workflow
+from polos.engine import events as e
+from polos.engine.json import Json
+from polos.engine.state import ENDED, OpKind, OpStatus, RunState
+from polos.errors import PolosError
+from polos.points import arm, reach
+from polos.replay.facts import StepCall
+from polos.runtime.bodies import Bodies, Described
+from polos.runtime.engine import Engine
+from polos.runtime.performer import Attempt, Performer
+from polos.runtime.ports import OwnedStore
+from polos.runtime.settings import Settings
+from polos.testing.appender import SimulatedAppender
+from polos.testing.audit import Audit
+from polos.testing.clock import VirtualClock
+from polos.testing.loop import SimulatedLoop
+from polos.testing.sweep_calls import CallLedger
+from polos.testing.sweep_points import AWAIT, Points
+from polos.testing.world import Crashed, World
+from polos.types import Completed, NotDone
+from polos.values import encode
+
+__all__ = ["Answers", "Life", "RunChance", "Task", "Waiting"]
+
+MOMENTS_MAX = 100_000
+SETTINGS = Settings(
+    inbox_poll_seconds=0, record_sources=False
+)  # a poll of the inbox would keep time from standing still
+
+Answers = Mapping[str, Any]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """
+    What a run waits for, as a function in `answers` gets it.
+
+    Attributes:
+        key: key of the suspend, name of the signal or step, or topic.
+        kind: "suspend", "signal", "topic" or "step_outcome_unknown".
+        run: id of the run.
+        workflow: its workflow.
+        data: what the suspend shows; None for anything else.
+    """
+
+    key: str
+    kind: str
+    run: str
+    workflow: str
+    data: Any = None
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class Task:
+    """
+    What all lives of a sweep have in common.
+
+    Attributes:
+        run: id of the root run.
+        command: the command that creates it.
+        workflows: definitions by id; others are looked up in the registry.
+        answers: what is answered, by key.
+        seed: from which everything is drawn.
+        described: the workflows' sources, read once.
+    """
+
+    run: str
+    command: dict[str, Json]
+    workflows: Mapping[str, Workflow[Any]]
+    answers: Answers = field(default_factory=dict[str, Any])
+    seed: int = 0
+    described: dict[int, Described] = field(default_factory=dict[int, Described])
+
+    def find(self, workflow: str) -> Workflow[Any] | None:
+        """Give a workflow by its id."""
+        return self.workflows.get(workflow) or registry.get_workflow(workflow)
+
+
+@final
+class RunChance:
+    """Draws for the run whose code is on the loop, by count; a mark of the engine says which one that is."""
+
+    def __init__(self, seed: int, life: int, audit: Audit) -> None:
+        """
+        Draw from a seed.
+
+        Args:
+            seed: of the sweep.
+            life: tells what is drawn outside of runs apart.
+            audit: says how much a run had drawn before.
+        """
+        self._seed = seed
+        self._life = life
+        self._audit = audit
+        self._run: str | None = None
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def enter(self, run: str, at: int) -> None:  # noqa: ARG002  # the signature of a mark
+        """Draw for this run from now on."""
+        self._run = run
+
+    def leave(self) -> None:
+        """Draw for no run."""
+        self._run = None
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""
+
+    def random(self) -> float:
+        """A float in [0, 1); outside of runs, where only delays are drawn, always the same."""
+        return 0.5 if self._run is None else self._draw("random") / 2**128
+
+    def getrandbits(self, k: int, /) -> int:
+        """A number of so many bits, at most 128."""
+        return self._draw("bits") >> (128 - k)
+
+    def _draw(self, kind: str) -> int:
+        who = self._run or f"life {self._life}"
+        count = self._counts.get((who, kind))
+        if count is None:
+            history = self._audit.histories.get(who, ())
+            count = sum(_drew(event, kind) for event, _, _ in history)
+        self._counts[who, kind] = count + 1
+        digest = hashlib.blake2b(f"{self._seed}/{who}/{kind}/{count}".encode(), digest_size=16)
+        return int.from_bytes(digest.digest(), "big")
+
+
+def _drew(event: e.Event, kind: str) -> bool:
+    if isinstance(event, e.ValueRecorded):
+        return event.kind == ("random" if kind == "random" else "uuid")
+    return kind == "bits" and isinstance(event, e.ChildStarted)
+
+
+@final
+class _Suspends:
+    """Awaits what a step's function gave, and comes past a point each time that it waits."""
+
+    def __init__(self, code: Any) -> None:
+        self._code = code
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        code: Any = self._code if inspect.iscoroutine(self._code) else self._code.__await__()
+        error: BaseException | None = None
+        while True:
+            try:
+                awaited = code.send(None) if error is None else code.throw(error)
+            except StopIteration as stop:
+                return stop.value
+            reach(AWAIT)
+            try:
+                yield awaited
+                error = None
+            except BaseException as thrown:  # noqa: BLE001  # GeneratorExit, too: it is passed on like all others
+                error = thrown
+
+
+@final
+class _Performer(Performer):
+    """Has each call noted before it is made, and makes those that belong in threads on the loop's own."""
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, /, *, life: Life) -> None:
+        super().__init__(engine, loop)
+        self._life = life
+
+    def start(self, run: str, name: str, number: int, call: StepCall) -> None:
+        """Call a step's function, seen."""
+        super().start(run, name, number, replace(call, func=self._seen(run, name, number, call)))
+
+    def _seen(self, run: str, name: str, number: int, call: StepCall) -> Callable[..., Any]:
+        life, func = self._life, call.func
+        note = partial(life.ledger.call, life.audit, run, name, number, call.effect)
+
+        async def seen(*args: Any, **kwargs: Any) -> Any:
+            note()
+            return await _Suspends(func(*args, **kwargs))
+
+        def seen_in_thread(*args: Any, **kwargs: Any) -> Any:
+            note()
+            return func(*args, **kwargs)
+
+        return seen if is_async(func) else seen_in_thread
+
+    def _submit(self, attempt: Attempt, job: Callable[[], None]) -> None:  # noqa: ARG002  # the signature of a Performer
+        self._loop.call_soon(self._inline, job)
+
+    def _inline(self, job: Callable[[], None]) -> None:
+        # In a thread there is no running loop, so the function may run one of its own.
+        asyncio._set_running_loop(None)  # noqa: SLF001  # what loops use, for want of a public way
+        try:
+            job()
+        finally:
+            asyncio._set_running_loop(self._loop)  # noqa: SLF001  # as above
+        self._life.points.check()  # the job takes whatever is raised for an outcome, the end of the process, too
+
+
+@final
+class Life:
+    """
+    One life.
+
+    Attributes:
+        task: what it is about.
+        audit: what the log says.
+        ledger: the calls of effects.
+        points: what it has reached.
+        waits: what is waited for and nobody answers, in words; known when the life has ended by itself.
+        problems: what went wrong besides: answers that were refused, errors on the loop.
+        endless: whether it was given up on.
+        cut: how many events of runs there were before it.
+    """
+
+    def __init__(
+        self, task: Task, *, store: OwnedStore, clock: VirtualClock, audit: Audit, ledger: CallLedger, points: Points,
+        chance: RunChance,
+    ) -> None:  # fmt: skip
+        """Prepare it; `live` lives it."""
+        self.task = task
+        self.audit = audit
+        self.ledger = ledger
+        self.points = points
+        self.waits: list[str] = []
+        self.problems: list[str] = []
+        self.endless = False
+        self.cut = sum(map(len, audit.histories.values()))
+        self._sent: set[str] = set()
+        self._clock = clock
+        self._loop = SimulatedLoop(clock)
+        self._loop.set_exception_handler(self._complain)
+        world = World(clock=clock, chance=Random(0), audit=audit)
+        self.engine = Engine(
+            store, clock=clock, settings=SETTINGS, bodies=Bodies(task.find, described=task.described),
+            appender=partial(SimulatedAppender, world=world), performer=partial(_Performer, life=self),
+        )  # fmt: skip
+        self.engine.marks.append(chance)
+
+    def live(self) -> None:
+        """Live until every run has ended, nothing happens any more, or the process dies; then `close` it."""
+        arm(self.points)
+        try:
+            started = self._loop.create_task(self.engine.start())
+            self._loop.run_ready()
+            if started.done():
+                started.result()
+            self._until_quiet()
+        except Crashed:
+            pass
+        finally:
+            arm(None)
+
+    def _until_quiet(self) -> None:
+        for _ in range(MOMENTS_MAX):
+            self._loop.run_ready()
+            if self.problems:
+                return
+            if self._attend():
+                continue
+            if self._over() or not self._loop.has_moment():
+                return
+            self._loop.run_to_moment()
+        self.endless = True
+
+    def _over(self) -> bool:
+        states = self.audit.states
+        return self.task.run in states and all(state.phase in ENDED for state in states.values())
+
+    # -------------------------------------------------------------------------------- being a client
+
+    def _attend(self) -> bool:
+        """Ask and answer what is to be asked and answered; tells whether anything was."""
+        self.waits.clear()
+        if self.task.run not in self.audit.states:
+            return self._send("create", self.task.command)
+        sent = [self._answer(state) for state in self.audit.states.values() if state.phase not in ENDED]
+        return True in sent
+
+    def _answer(self, state: RunState) -> bool:
+        sent = False
+        for name, op in state.ops.items():
+            if op.kind is OpKind.WAIT and op.claimed and op.status is OpStatus.OPEN:
+                key = name if op.wait_kind == "suspend" else op.key
+                waiting, keys = self._waiting(state, name, op.wait_kind, key), (name, op.key)
+            elif op.kind is OpKind.STEP and op.status is OpStatus.UNKNOWN:
+                waiting, keys = self._waiting(state, name, "step_outcome_unknown", name), (name, name)
+            else:
+                continue
+            found = next((key for key in keys if key in self.task.answers), None)
+            if found is None:
+                self.waits.append(f"{waiting.kind} {waiting.key!r} of run {state.run} ({state.workflow})")
+            else:
+                command = self._command(waiting, self.task.answers[found])
+                sent |= self._send(f"answer-{state.run}-{name}-{op.version}-{op.attempt}", command)
+        return sent
+
+    def _waiting(self, state: RunState, name: str, kind: str, key: str) -> Waiting:
+        data: Any = None
+        if kind == "suspend":
+            for event, _, _ in self.audit.histories[state.run]:
+                if isinstance(event, e.WaitStarted) and event.name == name:
+                    data = event.data
+        return Waiting(key=key, kind=kind, run=state.run, workflow=state.workflow, data=data)
+
+    @staticmethod
+    def _command(waiting: Waiting, answer: Any) -> dict[str, Json]:
+        value = answer(waiting) if callable(answer) and answer is not NotDone else answer
+        run, key = waiting.run, waiting.key
+        if waiting.kind == "step_outcome_unknown":
+            if isinstance(value, NotDone) or value is NotDone:
+                return {"kind": "resolve", "run": run, "step": key, "outcome": "not_done"}
+            value = value.value if isinstance(value, Completed) else value
+            data = encode(value, what=f"answer for {key!r}")[0].value
+            return {"kind": "resolve", "run": run, "step": key, "outcome": "completed", "value": data}
+        data = encode(value, what=f"answer for {key!r}")[0].value
+        match waiting.kind:
+            case "suspend":
+                return {"kind": "resume", "run": run, "key": key, "data": data}
+            case "signal":
+                return {"kind": "signal", "run": run, "name": key, "data": data}
+            case _:
+                return {"kind": "publish", "topic": key, "events": [{"data": data}]}
+
+    def _send(self, command_id: str, command: dict[str, Json]) -> bool:
+        """Give a command, once a life: the same id again and again, which is how an engine knows it."""
+        if command_id in self._sent:
+            return False
+        self._sent.add(command_id)
+        sent = self._loop.create_task(self.engine.execute(command_id, command))
+
+        def done(task: asyncio.Task[Any]) -> None:
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, PolosError):
+                self.problems.append(f"the command {command} was refused: {error}")
+
+        sent.add_done_callback(done)
+        return True
+
+    def _complain(self, _loop: object, context: dict[str, Any]) -> None:
+        self.problems.append(f"on the loop: {context.get('message')}: {context.get('exception')!r}")
+
+    # -------------------------------------------------------------------------------------- the end
+
+    def close(self) -> None:
+        """Leave nothing behind: what is under way is gone, as if the process were."""
+        loop, engine = self._loop, self.engine
+        loop.set_exception_handler(lambda _loop, _context: None)
+        tasks = sorted(asyncio.all_tasks(loop), key=lambda task: (len(task.get_name()), task.get_name()))
+        vars(loop)["_ready"].clear()  # a dead process calls nothing back
+        engine.stopping = True
+        engine.broken = RuntimeError("this process is dead")
+        self.points.dead = True
+        for task in tasks:
+            coroutine: Any = task.get_coro()
+            # Whatever a `finally` raises, or awaits in vain, happens in a process that isn't there any more.
+            with suppress(BaseException):
+                coroutine.close()
+        for resident in list(engine.residents.values()):
+            engine.discard(resident)
+        self._clock.drop_alarms()
+        engine.store.owner_engine = None
+        vars(loop)["_ready"].clear()
+        loop.close()

@@ -1,0 +1,114 @@
+"""
+What steps act upon, for tests: a ledger outside of the engine that no crash takes back.
+
+Effects happen in a bank, a mailbox, somebody's database. A test needs a stand-in that doesn't crash with the process,
+so an `Outside` is a file of one line a note, in the directory of the scenario that is under way: each scenario of a
+sweep begins with an empty one, and what a killed process wrote is there for the next. Beside a sweep notes are kept in
+memory, so that the functions of steps can be used in other tests, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, final
+
+from polos.errors import PolosUsageError
+
+__all__ = ["Outside", "Place"]
+
+
+@final
+class Place:
+    """The directory of the scenario that is under way in this process, made when somebody asks for it."""
+
+    current: Place | None = None  # of the one sweep that runs in a process; see `sweep.SWEEPING`
+
+    def __init__(self, path: Path) -> None:
+        """Say where it will be."""
+        self._path = path
+        self.dead = False  # the process that the scenario is about is gone: it writes nothing any more
+
+    @property
+    def path(self) -> Path:
+        """The directory, private to the user."""
+        if not self._path.is_dir():
+            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._path
+
+
+@final
+class Outside:
+    """
+    An append-only ledger of what steps did.
+
+    ```python run
+    from polos.testing import Outside
+
+    bank = Outside("bank")
+
+    async def charge(order: int, cents: int) -> None:
+        bank.note("charged", order=order, cents=cents)
+
+    bank.note("charged", order=7, cents=100)
+    print(bank.notes("charged"), bank.count("refunded"))
+    ```
+    """
+
+    def __init__(self, name: str = "outside") -> None:
+        """
+        Name a ledger; two of the same name are one.
+
+        Args:
+            name: of its file.
+        """
+        if not name or not all(character.isalnum() or character in "-_" for character in name):
+            raise PolosUsageError(f"an Outside is named by letters, digits, - and _; this is {name!r}")
+        self._name = name
+        self._memory: list[str] = []
+
+    def note(self, kind: str, **data: Any) -> None:
+        """
+        Write something down.
+
+        Args:
+            kind: what happened.
+            **data: and to what; JSON.
+
+        Durable:
+            when it returns, for a killed process; a power cut may lose it.
+        """
+        line = json.dumps({"kind": kind, **data})
+        place = Place.current
+        if place is None:
+            self._memory.append(line)
+        elif not place.dead:
+            descriptor = os.open(self._file(place.path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, f"{line}\n".encode())
+            finally:
+                os.close(descriptor)
+
+    def notes(self, kind: str | None = None, *, directory: Path | None = None) -> list[dict[str, Any]]:
+        """
+        Give what was written down, in order.
+
+        Args:
+            kind: only this; None for everything.
+            directory: of a scenario; None for the one under way.
+        """
+        where = directory if directory is not None else (Place.current.path if Place.current is not None else None)
+        lines = self._memory
+        if where is not None:
+            file = self._file(where)
+            lines = file.read_text("utf-8").splitlines() if file.exists() else []
+        found: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        return [note for note in found if kind is None or note["kind"] == kind]
+
+    def count(self, kind: str) -> int:
+        """Tell how often something was written down."""
+        return len(self.notes(kind))
+
+    def _file(self, directory: Path) -> Path:
+        return directory / f"{self._name}.jsonl"

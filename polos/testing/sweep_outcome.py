@@ -1,0 +1,324 @@
+"""
+How a scenario ended, and whether that is how the undisturbed run ended.
+
+Runs are compared by where they stand in the tree (the name of the step that started them), because ids say nothing.
+What a run recorded of time and chance stands in its result under its name, so that a result made of it can be compared
+although a crash let time pass. What differs between two runs that nothing disturbed (a function that gives something
+else at each call) can't tell anybody that a crash did harm: it is left out, and the report says so.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+from polos.engine import events as e
+from polos.engine.json import Json
+from polos.engine.state import RunState, waiting_reason
+from polos.engine.state import status as status_of
+from polos.replay.divergence import Divergence
+from polos.replay.driver import Driver
+from polos.runtime.engine import Engine
+from polos.runtime.loading import replay
+from polos.runtime.unit import Resident
+from polos.testing.audit import Audit, Stored
+from polos.testing.lives import Life
+from polos.testing.replays import attempts, fold
+
+__all__ = ["CrashOutcome", "Execution", "differences", "outcome_of", "unsteady"]
+
+Same = Callable[[Any, Any], object]
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class Execution:
+    """
+    A run of a scenario.
+
+    Attributes:
+        path: where it stands: "" for the root, else the steps that started it, joined by slashes.
+        id: its id.
+        workflow: its workflow.
+        status: "completed", "failed", "cancelled", "continued", or what it waits for.
+        result: what it returned.
+        error: type and message of what it failed with.
+        state: its `ctx.state` at the end.
+    """
+
+    path: str
+    id: str
+    workflow: str
+    status: str
+    result: Any = None
+    error: tuple[str, str] | None = None
+    state: dict[str, Any] | None = None
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class CrashOutcome:
+    """
+    How a scenario ended; what `check` gets.
+
+    Attributes:
+        status: of the run: "completed", "failed", "cancelled", or "step_outcome_unknown" if it waits for that.
+        result: what it returned.
+        error: type and message of what it failed with, None if it didn't.
+        state: its `ctx.state`.
+        calls: how often the functions of steps were called, by step.
+        executions: the run and its children.
+        crashes: the points at which the process died, in order.
+        directory: what `setup` was given; files that steps wrote are there.
+        in_process: whether its lives were lived in this process.
+        problems: what is wrong with it by itself, whatever the undisturbed run did.
+        unknown: whether it ended with a step of unknown outcome that nobody resolved.
+        recovery: the points that its last life reached.
+        cuts: how many events there were at each crash.
+        tell: makes `events`, when somebody asks.
+    """
+
+    status: str
+    result: Any = None
+    error: tuple[str, str] | None = None
+    state: dict[str, Any] | None = None
+    calls: Counter[str] = field(default_factory=Counter[str])
+    executions: list[Execution] = field(default_factory=list[Execution])
+    crashes: tuple[str, ...] = ()
+    directory: Path = field(default_factory=Path)
+    in_process: bool = True
+    problems: list[str] = field(default_factory=list[str])
+    unknown: bool = False
+    recovery: list[str] = field(default_factory=list[str])
+    cuts: list[int] = field(default_factory=list[int])
+    tell: Callable[[], list[str]] | list[str] = field(default_factory=list[str])
+
+    @property
+    def events(self) -> list[str]:
+        """The histories of all runs in words, one line an event, in the order of the log."""
+        if callable(self.tell):
+            self.tell = self.tell()
+        return self.tell
+
+
+# ---------------------------------------------------------------------------------------- from a life
+
+
+def outcome_of(life: Life) -> CrashOutcome:
+    """Say how the last life of a scenario ended; the life isn't closed yet."""
+    audit, root = life.audit, life.task.run
+    problems = [*life.problems, *audit.violations]
+    audit.violations.clear()
+    problems += [f"the code diverged from its history: {event.message}" for event in audit.diverged]
+    executions: list[Execution] = []
+    paths = _paths(audit.states, root)
+    for run, state in audit.states.items():
+        executions.append(_execution(state, paths[run], audit.histories[run]))
+        problems += [f"{_called(paths[run])}: {text}" for text in _replayed(life.engine, run, audit.histories[run])]
+    unknown = any(state.unknown for state in audit.states.values())
+    if life.endless:
+        problems.append("it doesn't end: it goes on and on")
+    elif not unknown and not problems:
+        problems += [f"it doesn't end: it waits for {what}" for what in life.waits]
+        problems += _stuck(audit.living(), audit, paths, named=bool(life.waits))
+    try:
+        audit.check_rows()
+    except AssertionError as error:
+        problems.append(str(error))
+    shown = next((found for found in executions if found.path == ""), None)
+    end = _last(executions)
+    return CrashOutcome(
+        status=end.status if end else "absent",
+        result=end.result if end else None,
+        error=end.error if end else None,
+        state=end.state if end else None,
+        calls=life.ledger.by_step(),
+        executions=executions if shown else [],
+        tell=partial(_told, audit, paths),
+        problems=problems,
+        unknown=unknown,
+        recovery=list(life.points.reached),
+    )
+
+
+def _last(executions: Iterable[Execution]) -> Execution | None:
+    """Give the root, or the last of its successors."""
+    found = [execution for execution in executions if not execution.path.strip("»")]
+    return max(found, key=lambda execution: len(execution.path), default=None)
+
+
+def _paths(states: Mapping[str, RunState], root: str) -> dict[str, str]:
+    paths: dict[str, str] = {}
+    for number, (run, state) in enumerate(states.items()):
+        if run == root:
+            paths[run] = ""
+        elif state.continues in paths:
+            paths[run] = f"{paths[state.continues]}»"
+        elif state.parent is not None and state.parent in paths:
+            paths[run] = f"{paths[state.parent]}/{state.step}".lstrip("/")
+        else:
+            paths[run] = f"({state.workflow} {number})"
+    return paths
+
+
+def _called(path: str) -> str:
+    return f"child {path!r}" if path else "the run"
+
+
+def _execution(state: RunState, path: str, history: list[Stored]) -> Execution:
+    found = Execution(path=path, id=state.run, workflow=state.workflow, status=_status(state), state=state.state_value)
+    recorded: dict[tuple[type, Any], str] = {
+        (type(event.value), event.value): f"<recorded {event.name!r}>"
+        for event, _, _ in history
+        if isinstance(event, e.ValueRecorded) and isinstance(event.value, str | int | float)
+    }
+    for event, _, _ in history:
+        if isinstance(event, e.RunCompleted):
+            found.result = _plain(event.result, recorded)
+        elif isinstance(event, e.RunFailed):
+            found.error = (event.error.type, event.error.message)
+    return found
+
+
+def _status(state: RunState) -> str:
+    return "step_outcome_unknown" if state.unknown else waiting_reason(state) or status_of(state)
+
+
+def _plain(value: Json, recorded: Mapping[tuple[type, Any], str]) -> Json:
+    if isinstance(value, dict):
+        return {key: _plain(item, recorded) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, recorded) for item in value]
+    return value if value is None else recorded.get((type(value), value), value)
+
+
+def _stuck(living: list[str], audit: Audit, paths: Mapping[str, str], *, named: bool) -> list[str]:
+    if named:
+        return []
+    return [f"it doesn't end: {_called(paths[run])} is {_status(audit.states[run])}" for run in living]
+
+
+def _replayed(engine: Engine, run: str, whole: list[Stored]) -> list[str]:
+    """Say what the code asks for otherwise when it is run on its history once more."""
+    for start, history in attempts(whole):
+        created = history[0][0]
+        assert isinstance(created, e.RunCreated), "a run's stream begins with its creation"
+        if not engine.bodies.knows(created.workflow):
+            continue
+        resident = Resident(fold(run, history[:start]), durable=start)
+        resident.input = created.input
+        code = engine.bodies.make(engine, resident, python=None)
+        if not isinstance(code, Driver):
+            continue
+        try:
+            replay(code, history, attempt_version=start)
+            if code.differences:
+                return [f"replayed, it asks for something else: {found}" for found in code.differences]
+        except Divergence as divergence:
+            return [f"replayed, it diverges from its history: {divergence}"]
+        finally:
+            code.discard()
+    return []
+
+
+def _told(audit: Audit, paths: Mapping[str, str]) -> list[str]:
+    """Tell the histories of all runs in the order of the log."""
+    found: list[tuple[int, str]] = []
+    for run, history in audit.histories.items():
+        for version, (event, time_us, position) in enumerate(history, 1):
+            found.append((position, _line(paths[run], version, event, time_us)))
+    return [line for _, line in sorted(found)]
+
+
+def _line(path: str, version: int, event: e.Event, time_us: int) -> str:
+    at = dt.datetime.fromtimestamp(time_us / 1e6, tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    parts = [f"{part}={_short(getattr(event, part))}" for part in _TOLD if getattr(event, part, None) is not None]
+    where = f"[{path}] " if path else ""
+    return f"{at} {where}{version:>3} {type(event).__name__} {' '.join(parts)}".rstrip()
+
+
+_TOLD = ("name", "attempt", "value", "result", "error", "key", "data", "patch", "reason", "message")
+_SHORT = 60
+
+
+def _short(value: Any) -> str:
+    text = f"{value.type}: {value.message}" if isinstance(value, e.Failure) else repr(value)
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
+
+
+# ------------------------------------------------------------------------------------------ comparing
+
+Place = tuple[Any, ...]  # path of a run, name of a field, keys
+
+
+def unsteady(left: CrashOutcome, right: CrashOutcome) -> set[Place]:
+    """Give the places at which two runs that nothing disturbed differ."""
+    return {place for place, _, _ in _compare(_view(left), _view(right), ())}
+
+
+def differences(expected: CrashOutcome, found: CrashOutcome, *, leave_out: set[Place], same: Same | None) -> list[str]:
+    """
+    Say in words what is wrong with a scenario.
+
+    Args:
+        expected: the undisturbed run.
+        found: how the scenario ended.
+        leave_out: places that aren't compared.
+        same: compares results, instead of ``==``.
+    """
+    told = list(found.problems)
+    if told or found.unknown:
+        return told
+    wanted, got = _view(expected), _view(found)
+    if same is not None:
+        end = _last(expected.executions)
+        key = ("runs", "" if end is None else end.path, "result")
+        if same(found.result, expected.result) is False:
+            told.append(f"the result is {found.result!r}, undisturbed it is {expected.result!r}")
+        leave_out = leave_out | {key}
+    for place, left, right in _compare(wanted, got, ()):
+        if not any(place[: len(kept)] == kept for kept in leave_out):
+            told.append(f"{_named(place)} is {right!r}, undisturbed it is {left!r}")
+    return told
+
+
+def _view(outcome: CrashOutcome) -> Json:
+    runs: dict[str, Json] = {}
+    for run in outcome.executions:
+        error: Json = None if run.error is None else list(run.error)
+        runs[run.path] = {
+            "workflow": run.workflow, "status": run.status, "result": run.result, "error": error, "state": run.state,
+        }  # fmt: skip
+    return {"runs": runs}
+
+
+_ABSENT = "absent"
+
+
+def _compare(left: Json, right: Json, place: Place) -> list[tuple[Place, Any, Any]]:
+    ours, theirs = _parts(left), _parts(right)
+    if ours is None or theirs is None or type(left) is not type(right):
+        return [] if left == right else [(place, left, right)]
+    if not isinstance(left, dict) and len(ours) != len(theirs):
+        return [(place, left, right)]
+    keys = [*ours, *(key for key in theirs if key not in ours)]
+    pairs = ((key, ours.get(key, _ABSENT), theirs.get(key, _ABSENT)) for key in keys)
+    return [found for key, one, other in pairs for found in _compare(one, other, (*place, key))]
+
+
+def _parts(value: Json) -> Mapping[Any, Json] | None:
+    if isinstance(value, list):
+        return dict(enumerate(value))
+    return value if isinstance(value, dict) else None
+
+
+def _named(place: Place) -> str:
+    _, path, *rest = place
+    what = str(rest[0]) if rest else "it"
+    inner = "".join(f"[{part!r}]" for part in rest[1:])
+    return f"the {what}{inner} of {_called(path)}"

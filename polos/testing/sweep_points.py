@@ -1,0 +1,111 @@
+"""
+Points at which a sweep lets the process die.
+
+`polos.points` names the moments between a decision and its effect. Here they are counted: the third time that
+``before_append`` is reached is the point ``before_append:3``, and since nothing in a simulated life is left to chance,
+it is the same moment each time. A sweep adds one name of its own, ``inside_effect/await``: the asynchronous function of
+a step has begun and waits for something, so that its effect may have happened in part.
+
+The hook that `polos.points` calls belongs to the whole process, but a sweep runs on a thread of its own beside the
+program's loop, which may have an engine, too. So what other threads reach isn't counted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, final
+
+from polos.errors import PolosUsageError
+from polos.testing.world import Crashed
+
+__all__ = ["AWAIT", "CrashPoint", "Points"]
+
+AWAIT: Final = "inside_effect/await"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CrashPoint:
+    """
+    A moment at which the process dies.
+
+    Attributes:
+        name: the place, one of `polos.points.POINTS` or ``inside_effect/await``.
+        nth: which time it is reached in a life, from 1.
+    """
+
+    name: str
+    nth: int
+
+    def __str__(self) -> str:
+        """Give it as it is typed: ``before_append:3``."""
+        return f"{self.name}:{self.nth}"
+
+    @classmethod
+    def parse(cls, text: str) -> CrashPoint:
+        """
+        Read what `str` gives.
+
+        Raises:
+            PolosUsageError: it is no point.
+        """
+        name, colon, nth = text.rpartition(":")
+        if not (colon and name and nth.isdecimal() and int(nth)):
+            raise PolosUsageError(f"a crash point is written like before_append:3, this is {text!r}")
+        return cls(name, int(nth))
+
+
+@final
+class Points:
+    """
+    Counts what one life reaches, and ends it where it is told to.
+
+    Attributes:
+        reached: names, in order.
+        dead: whether the life is over.
+    """
+
+    def __init__(self, crash_at: CrashPoint | None, *, die: Callable[[], object] | None = None) -> None:
+        """
+        Begin to count, on the thread that calls this.
+
+        Args:
+            crash_at: where the life ends; None for nowhere.
+            die: ends the process; without, `Crashed` is raised, which is as near as one process comes to it.
+        """
+        self._crash_at = crash_at
+        self._die = die
+        self._thread = threading.get_ident()
+        self._counts: dict[str, int] = {}
+        self.reached: list[str] = []
+        self.dead = False
+
+    def __call__(self, name: str) -> None:
+        """Come past a point."""
+        if threading.get_ident() != self._thread:
+            return
+        self.check()
+        self.reached.append(name)
+        number = self._counts[name] = self._counts.get(name, 0) + 1
+        wanted = self._crash_at
+        if wanted is not None and wanted.nth == number and wanted.name == name:
+            self.dead = True
+            if self._die is not None:
+                self._die()
+            raise Crashed
+
+    def check(self) -> None:
+        """Raise `Crashed` if the life is over: code that caught it the first time doesn't get on."""
+        if self.dead:
+            raise Crashed
+
+    def all(self) -> list[CrashPoint]:
+        """Give every point that was reached, in order."""
+        counts: dict[str, int] = {}
+        found: list[CrashPoint] = []
+        for name in self.reached:
+            counts[name] = counts.get(name, 0) + 1
+            found.append(CrashPoint(name, counts[name]))
+        return found
