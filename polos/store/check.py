@@ -12,7 +12,8 @@ each row against the fold (L6). The store doesn't know what rows mean; that func
 because it runs in the child, whose code is `polos.store.walk`.
 
 `check_tail` is the cheap one, made before a store is opened that wasn't closed cleanly: the meta pages, the
-last records, and their way through the index. It finds what a crash can have broken, not what years can.
+last records, their way through the index, and what the first commit touches. It finds what a crash can have broken,
+not what years can. A file that was cut short is found also in a store that was closed cleanly: `polos.store.pages`.
 """
 
 from __future__ import annotations
@@ -27,11 +28,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from polos.errors import StoreFailed
-from polos.store.format import check_format
+from polos.store.format import LOG_DIRECTORY, check_format
+from polos.store.pages import missing_pages
 from polos.store.walk import NOTE, PLACES, Damage, Fold, VerifyReport
 
-__all__ = ["Damage", "Fold", "VerifyReport", "check_tail", "verify"]
+__all__ = ["Damage", "Fold", "VerifyReport", "check_before_opening", "check_tail", "verify"]
 
+# So many pages may be missing at the end of a file that is well, as far as anybody has seen; a small file is quickly
+# verified whole.
+UNWRITTEN_PAGES_MAX: Final = 16
+SMALL_BYTES: Final = 16 << 20
 DEATHS: Final = frozenset({signal.SIGBUS, signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
 _ABOUT_TO_RUN = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from polos.store.walk import main; main()"
 
@@ -51,9 +57,38 @@ def verify(directory: str | os.PathLike[str], *, fold: str | None = None) -> Ver
     return _in_child(directory, "all", fold)
 
 
-def check_tail(directory: str | os.PathLike[str]) -> VerifyReport:
-    """Check what a crash can have broken, in a child process; costs a tenth of a second."""
-    return _in_child(directory, "tail", None)
+def check_tail(directory: str | os.PathLike[str], *, writing: bool = False) -> VerifyReport:
+    """
+    Check what a crash can have broken, in a child process; costs a tenth of a second.
+
+    Args:
+        directory: the data directory.
+        writing: whether its log is going to be written; a commit is rehearsed then, and taken back.
+    """
+    return _in_child(directory, "open" if writing else "tail", None)
+
+
+def check_before_opening(directory: Path, *, clean: bool, writing: bool) -> Damage | None:
+    """
+    Check what whoever opens a directory would trip over; gives the damage.
+
+    Args:
+        directory: the data directory.
+        clean: whether it was closed cleanly; nothing is checked then unless the file of the log is too short.
+        writing: whether it is going to be written.
+    """
+    file = directory / LOG_DIRECTORY / "data.mdb"
+    if not file.exists() and (directory / "owner.lock").exists():
+        # Nobody becomes the owner of a directory before it has a log; without this it would get a new one.
+        return Damage(place="environment", position=None, message=f"{file} is gone")
+    missing = missing_pages(file)
+    if missing and (missing > UNWRITTEN_PAGES_MAX or file.stat().st_size <= SMALL_BYTES):
+        damage = verify(directory).damage
+        if damage is not None:
+            return damage
+    if missing or not clean:
+        return check_tail(directory, writing=writing).damage
+    return None
 
 
 def _in_child(directory: str | os.PathLike[str], extent: str, fold: str | None) -> VerifyReport:

@@ -25,7 +25,7 @@ from typing import Literal, final
 from polos.clock import Clock, SystemClock
 from polos.errors import NotAPolosStore, PolosUsageError, StoreDamaged, StoreFailed, StoreReadOnly
 from polos.store.blobs import Collected, FileBlobs
-from polos.store.check import check_tail
+from polos.store.check import check_before_opening
 from polos.store.files import TEMPORARY_PREFIX, place_file, sync_directory, translated
 from polos.store.format import (
     BLOBS_DIRECTORY,
@@ -156,7 +156,8 @@ def open_store(
         sync: "full" syncs each commit; with "off" a power cut may lose what was acknowledged, a killed process doesn't.
         map_bytes: address space reserved for the log; the file grows as used.
         map_bytes_max: the log never grows over this.
-        check: look for damage first, in a child process, if the last owner didn't close the store.
+        check: look for damage first, in a child process, if the last owner didn't close the store or the file of the
+            log is too short.
         clock: where time comes from.
 
     Raises:
@@ -173,11 +174,13 @@ def open_store(
     if not read_only:
         _prepare(directory)
     check_format(directory)
-    if check and not was_closed_cleanly(directory) and owner_info(directory) is None:
-        damage = check_tail(directory).damage
+    if check and owner_info(directory) is None:
+        clean = was_closed_cleanly(directory)
+        damage = check_before_opening(directory, clean=clean, writing=not read_only)
         if damage is not None:
+            how = "" if clean else "wasn't closed cleanly and "
             raise StoreDamaged(
-                f"{directory} wasn't closed cleanly and is damaged ({damage.place}: {damage.message}). "
+                f"{directory} {how}is damaged ({damage.place}: {damage.message}). "
                 "`polos verify` says more; restore a backup, or copy what can still be read",
                 position=damage.position,
             )

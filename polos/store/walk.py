@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, final
 
-from polos.errors import PolosStoreError, StoreDamaged
+from polos.errors import NotAPolosStore, PolosStoreError, StoreDamaged
 from polos.store.blobs import FileBlobs
 from polos.store.chain import EMPTY_CHAIN, decode_entry, entry_head, parse_blob_reference
 from polos.store.format import BLOBS_DIRECTORY, LOG_DIRECTORY
@@ -35,6 +35,7 @@ Fold: TypeAlias = Callable[[Iterator[Record]], Iterable[tuple[Key, bytes]]]
 
 PLACES: Final[tuple[Place, ...]] = ("environment", "log", "streams", "blobs", "rows")
 TAIL_RECORDS: Final = 256
+REHEARSAL_BYTES: Final = 1 << 20  # so many pages in a row that all that are free are looked at
 NOTE: Final = struct.Struct("<QQ")  # index in PLACES, position
 
 
@@ -78,7 +79,7 @@ def main() -> None:
     walk = _Walk(Path(directory), int(shared))
     try:
         walk.run(extent, fold)
-    except PolosStoreError as error:
+    except (PolosStoreError, NotAPolosStore) as error:
         position = error.position if isinstance(error, StoreDamaged) and error.position else walk.position
         walk.damage = Damage(place=walk.place, position=position or None, message=str(error))
     sys.stdout.write(json.dumps(asdict(walk.report())))
@@ -109,13 +110,29 @@ class _Walk:
         self._at("environment", 0)
         log = LmdbLog(self._directory / LOG_DIRECTORY, read_only=True)
         with log.reader() as reader:
-            if extent == "tail":
+            if extent != "all":
                 last = reader.head().position
                 for _ in self._walk(reader, max(last - TAIL_RECORDS, 0), tail=True):
                     pass
             else:
                 self._everything(reader, fold)
         log.close()
+        if extent == "open":
+            self._rehearse()
+
+    def _rehearse(self) -> None:
+        """Do all of a commit but the commit: the list of free pages is read by nobody but who writes."""
+        self._at("environment", 0)
+        log = LmdbLog(self._directory / LOG_DIRECTORY)
+        raw = log.environment.raw
+        try:
+            with raw.env.begin(write=True) as transaction:
+                transaction.put(b"rehearsal", bytes(REHEARSAL_BYTES), db=raw.dbs["meta"])
+                transaction.abort()
+        except Exception as error:  # LMDB's own; this module doesn't know it
+            raise StoreDamaged(f"nothing can be written: {error}") from error
+        finally:
+            log.close()
 
     def _everything(self, reader: EntryReader, fold: str) -> None:
         walked = self._walk(reader, 0, tail=False)
