@@ -13,14 +13,15 @@ program's loop, which may have an engine, too. So what other threads reach isn't
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
 from polos.errors import PolosUsageError
 from polos.testing.world import Crashed
 
-__all__ = ["AWAIT", "CrashPoint", "Points"]
+__all__ = ["AWAIT", "CrashPoint", "Points", "numbered"]
 
 AWAIT: Final = "inside_effect/await"
 
@@ -101,11 +102,12 @@ class Points:
         if self.dead:
             raise Crashed
 
-    def all(self) -> list[CrashPoint]:
-        """Give every point that was reached, in order."""
-        counts: dict[str, int] = {}
-        found: list[CrashPoint] = []
-        for name in self.reached:
-            counts[name] = counts.get(name, 0) + 1
-            found.append(CrashPoint(name, counts[name]))
-        return found
+
+def numbered(names: Iterable[str]) -> list[CrashPoint]:
+    """Give the points that a life has come to, from their names in order."""
+    counts: Counter[str] = Counter()
+    found: list[CrashPoint] = []
+    for name in names:
+        counts[name] += 1
+        found.append(CrashPoint(name, counts[name]))
+    return found

@@ -84,7 +84,7 @@ class CrashSweepFailed(AssertionError):
 
     def __init__(
         self, headline: str, *, points: tuple[CrashPoint, ...], differences: list[str], before: list[str],
-        after: list[str], command: str, real: bool, where: str = "", notes: tuple[str, ...] = (),
+        after: list[str], command: str, real: bool, notes: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         """Put the page together."""
         self.points = points
@@ -94,8 +94,6 @@ class CrashSweepFailed(AssertionError):
         self.command = command
         self.real = real
         lines = [headline, "", *(f"  * {found}" for found in differences)]
-        if where:
-            lines += ["", where]
         lines += ["", "what is recorded:", *_cut(before, keep_end=True)]
         if points:
             lines.append(f"  ---------- the process dies at {points[-1]} ----------")

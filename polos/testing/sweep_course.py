@@ -1,0 +1,349 @@
+"""
+The course of a sweep: which scenarios are played, and what is held against each.
+
+The undisturbed run comes first and twice: the first says what is right, the second what says nothing, because it
+differs although nothing happened. Then come the points one by one, then those that are tried in child processes
+besides, then pairs. What fails first ends the sweep; before that the same crash is tried the other way, in child
+processes or in this one, since that tells the reader where to look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final, final
+
+from polos.definition import Workflow
+from polos.engine.decide import created_to_json
+from polos.engine.json import Json
+from polos.errors import PolosUsageError
+from polos.runtime.starting import root_run
+from polos.testing.audit import Audit
+from polos.testing.clock import START_US, VirtualClock
+from polos.testing.lives import Life, RunChance, Task
+from polos.testing.outside import Place
+from polos.testing.store import MemoryStore
+from polos.testing.sweep_calls import CallLedger
+from polos.testing.sweep_outcome import CrashOutcome, differences, outcome_of, unsteady
+from polos.testing.sweep_points import CrashPoint, Points, numbered
+from polos.testing.sweep_processes import Children, LifeFailed
+from polos.testing.sweep_report import POINT_VARIABLE, CrashReport, CrashSweepFailed, command_for
+from polos.testing.sweep_template import OUTSIDE
+
+__all__ = ["PAIRS", "PROCESSES", "Check", "Setup", "Wanted", "swept"]
+
+PAIRS: Final = 100
+PROCESSES: Final = 0.05
+
+SWEEPING = threading.Lock()  # the points and the place of a process are one sweep's at a time
+
+Check = Callable[[CrashOutcome], object]
+Setup = Callable[[Path], object]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the caller asked for; the names are those of `crash_sweep`."""
+
+    workflow: Workflow[Any]
+    input: object = None
+    check: Check | None = None
+    setup: Setup | None = None
+    answers: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    workflows: Sequence[Workflow[Any]] = ()
+    real: bool = False
+    processes: float = PROCESSES
+    pairs: int = PAIRS
+    points: int | None = None
+    seed: int = 0
+    same: Callable[[Any, Any], object] | None = None
+
+    def look(self) -> None:
+        """Refuse what makes no sense, before anything is begun."""
+        for name in ("check", "setup", "same"):
+            value = getattr(self, name)
+            if value is not None and (not callable(value) or inspect.iscoroutinefunction(value)):
+                raise TypeError(f"{name} must be a plain function, it is {value!r}")
+        if not 0 <= self.processes <= 1:
+            raise ValueError(f"processes is a share from 0 to 1, it is {self.processes!r}")
+        if self.pairs < 0 or (self.points is not None and self.points < 0):
+            raise ValueError(f"pairs and points are numbers from 0, they are {self.pairs!r} and {self.points!r}")
+
+    def task(self) -> Task:
+        """Give what all lives have in common."""
+        workflow = self.workflow
+        created = root_run(
+            workflow.id, workflow.encode_payload(self.input), clock=VirtualClock(seed=self.seed), deployment="sweep",
+            seconds=workflow.run_timeout_seconds, queue=workflow.queue_name,
+            queue_limit=workflow.queue_concurrency_limit, tags=workflow.tags,
+        )  # fmt: skip
+        runs: list[Json] = [{"run": created.root, "created": created_to_json(created)}]
+        command: dict[str, Json] = {"kind": "create", "runs": runs}
+        known = {other.id: other for other in (*self.workflows, workflow)}
+        return Task(run=created.root, command=command, workflows=known, answers=self.answers, seed=self.seed)
+
+
+def swept(wanted: Wanted, stop: threading.Event) -> CrashReport:
+    """Sweep, on this thread, until `stop` is set; one sweep at a time."""
+    with SWEEPING:
+        return _Sweep(wanted, stop).run()
+
+
+@final
+class _Sweep:
+    """One sweep, on its thread."""
+
+    def __init__(self, wanted: Wanted, stop: threading.Event) -> None:
+        self._wanted = wanted
+        self._stop = stop
+        self._task = wanted.task()
+        self._chance = Random(wanted.seed)
+        self._report = CrashReport(workflow=wanted.workflow.id, seed=wanted.seed)
+        self._expected: CrashOutcome | None = None
+        self._leave_out: set[tuple[Any, ...]] = set()
+        self._children: Children | None = None
+        self._expected_real: CrashOutcome | None = None
+        self._recoveries: dict[CrashPoint, list[CrashPoint]] = {}
+        self._place = Path()
+
+    def run(self) -> CrashReport:
+        """Sweep."""
+        began, wanted = time.monotonic(), self._wanted
+        self._place = Path(tempfile.mkdtemp(prefix="polos-sweep-"))
+        try:
+            if wanted.real or wanted.processes > 0:
+                self._children = Children(self._task, workflow=wanted.workflow, setup=wanted.setup)
+            target = self._target()
+            if target is None:
+                self._all()
+            elif target:
+                self._undisturbed()
+                real, points = _parse_target(target)
+                self._try(points, real=real)
+                self._report.notes.append(f"only {POINT_VARIABLE}={target} was tried")
+            else:
+                self._report.notes.append(f"{POINT_VARIABLE} names another sweep")
+        finally:
+            Place.current = None
+            shutil.rmtree(self._place, ignore_errors=True)
+        self._report.seconds = time.monotonic() - began
+        return self._report
+
+    def _all(self) -> None:
+        self._undisturbed()
+        wanted, report = self._wanted, self._report
+        singles = list(report.points)
+        if wanted.points is not None and wanted.points < len(singles):
+            drawn = sorted(self._chance.sample(range(len(singles)), wanted.points))
+            singles = [singles[index] for index in drawn]
+        for point in singles:
+            self._try((point,), real=wanted.real)
+            report.singles += 1
+        if not wanted.real:
+            for point in self._drawn(singles):
+                self._try((point,), real=True)
+        for pair in self._pairs(singles):
+            self._try(pair, real=wanted.real)
+            report.pairs += 1
+
+    def _drawn(self, singles: Sequence[CrashPoint]) -> list[CrashPoint]:
+        """Give the points that are tried in child processes besides: the last one, for all of a history is replayed."""
+        count = min(len(singles), max(2, math.ceil(len(singles) * self._wanted.processes)))
+        if not count or not self._wanted.processes:
+            return []
+        others = self._chance.sample(range(len(singles) - 1), count - 1)
+        return [singles[index] for index in (*sorted(others), len(singles) - 1)]
+
+    def _pairs(self, singles: Sequence[CrashPoint]) -> list[tuple[CrashPoint, CrashPoint]]:
+        every = [(first, second) for first in singles for second in self._recoveries.get(first, ())]
+        drawn = sorted(self._chance.sample(range(len(every)), min(self._wanted.pairs, len(every))))
+        return [every[index] for index in drawn]
+
+    # ---------------------------------------------------------------------------------- undisturbed
+
+    def _undisturbed(self) -> None:
+        """Find the points and what is right, and look whether it is right a second time."""
+        first = self._expected = self._scenario(())
+        self._judge(first, (), "the undisturbed run")
+        if first.status not in ("completed", "failed", "cancelled"):
+            self._fail(first, (), [f"the undisturbed run ends as {first.status}"], "the undisturbed run doesn't end")
+        self._report.points = tuple(numbered(first.recovery))
+        second = self._scenario(())
+        self._leave_out = unsteady(first, second)
+        self._report.left_out = tuple(sorted({"/".join(map(str, place[1:])) for place in self._leave_out}))
+        self._judge(second, (), "a second undisturbed run (does setup begin anew?)")
+
+    # ------------------------------------------------------------------------------------ scenarios
+
+    def _try(self, points: tuple[CrashPoint, ...], *, real: bool) -> None:
+        if real:
+            self._expect_real()
+        outcome = self._scenario(points, real=real)
+        if len(points) == 1:
+            self._recoveries[points[0]] = numbered(outcome.recovery)
+        self._report.unknown += outcome.unknown
+        where = " and then at ".join(map(str, points))
+        self._judge(outcome, points, f"a crash at {where}")
+
+    def _expect_real(self) -> None:
+        if self._expected_real is None:
+            self._expected_real = self._scenario((), real=True)
+            self._judge(self._expected_real, (), "the undisturbed run, in a child process,")
+
+    def _scenario(self, points: tuple[CrashPoint, ...], *, real: bool = False) -> CrashOutcome:
+        if self._stop.is_set():
+            raise PolosUsageError("the sweep was stopped: nobody waits for it any more")
+        self._report.scenarios += 1
+        directory = self._place / str(self._report.scenarios)
+        if real:
+            assert self._children is not None, "there are child processes"
+            self._report.processes += 1
+            try:
+                outcome = self._children.live(points, directory)
+            except LifeFailed as error:
+                outcome = CrashOutcome(status="absent", in_process=False, problems=[str(error)])
+            Place.current = Place(directory / OUTSIDE)
+        else:
+            outcome = self._in_process(points, directory / OUTSIDE)
+        outcome.crashes = tuple(map(str, points))
+        return outcome
+
+    def _in_process(self, points: tuple[CrashPoint, ...], directory: Path) -> CrashOutcome:
+        place = Place.current = Place(directory)
+        store = MemoryStore()
+        audit, ledger = Audit(store.log), CallLedger()
+        cuts: list[int] = []
+        outcome: CrashOutcome | None = None
+        now_us = START_US
+        for number, crash_at in enumerate((*points, None), 1):
+            place.dead = False
+            ledger.life = number
+            chance = RunChance(self._wanted.seed, number, audit)
+            clock = VirtualClock(start_us=now_us, chance=chance)
+            if self._wanted.setup is not None:
+                self._wanted.setup(place.path)
+            life = Life(
+                self._task, store=store, clock=clock, audit=audit, ledger=ledger, points=Points(crash_at), chance=chance
+            )
+            if number > 1:
+                cuts.append(life.cut)
+            try:
+                life.live()
+                outcome = None if life.points.dead else outcome_of(life)
+            finally:
+                place.dead = True
+                life.close()
+            now_us = clock.now_us()
+            if outcome is not None:
+                break
+        assert outcome is not None, "the last life isn't crashed"
+        place.dead = False
+        outcome.directory = directory
+        outcome.cuts = cuts
+        return outcome
+
+    # -------------------------------------------------------------------------------------- judging
+
+    def _judge(self, outcome: CrashOutcome, points: tuple[CrashPoint, ...], what: str) -> None:
+        told, error = self._told(outcome)
+        if told:
+            self._fail(outcome, points, told, what, error)
+
+    def _told(self, outcome: CrashOutcome) -> tuple[list[str], Exception | None]:
+        """Say what is wrong with a scenario, and what the user's check raised."""
+        expected = self._expected if outcome.in_process else self._expected_real
+        assert expected is not None, "the undisturbed run comes first"
+        told = differences(expected, outcome, leave_out=self._leave_out, same=self._wanted.same)
+        if told or self._wanted.check is None or outcome.unknown:
+            return told, None
+        try:
+            self._wanted.check(outcome)
+        except Exception as error:  # noqa: BLE001  # whatever a check raises, it says no
+            return [f"check: {type(error).__name__}: {error}"], error
+        return [], None
+
+    def _fail(
+        self,
+        outcome: CrashOutcome,
+        points: tuple[CrashPoint, ...],
+        told: list[str],
+        what: str,
+        error: Exception | None = None,
+    ) -> None:
+        real, name = not outcome.in_process, self._wanted.workflow.id
+        events, cut = outcome.events, outcome.cuts[-1] if outcome.cuts else len(outcome.events)
+        if not points:
+            raise CrashSweepFailed(
+                f"{name}: {what} is at fault, and no crash",
+                points=(), differences=told, before=events, after=[], command="", real=real,
+            ) from error  # fmt: skip
+        place = "child processes" if real else "this process"
+        raise CrashSweepFailed(
+            f"{name} doesn't survive {what} (seed {self._wanted.seed}, in {place})",
+            points=points, differences=told, before=events[:cut], after=events[cut:], real=real,
+            command=command_for(f"{self._name()}/{'real/' if real else ''}{'+'.join(map(str, points))}"),
+            notes=self._elsewhere(points, real=real, by_check=error is not None),
+        ) from error  # fmt: skip
+
+    def _elsewhere(self, points: tuple[CrashPoint, ...], *, real: bool, by_check: bool) -> tuple[str, ...]:
+        """Say what the same crash does in child processes if it failed in this one, and the other way round."""
+        if self._children is None:
+            return ()
+        try:
+            if not real:
+                self._expect_real()
+            told, _ = self._told(self._scenario(points, real=not real))
+        except (CrashSweepFailed, PolosUsageError):
+            return ()
+        if told:
+            return ("The same crash does harm in this process, too." if real else
+                    "The same crash does harm in child processes, too.",)  # fmt: skip
+        return (_ONLY_REAL + (_IN_MEMORY if by_check else ""),) if real else (_ONLY_HERE,)
+
+    # ----------------------------------------------------------------------------------- one point
+
+    def _name(self) -> str:
+        """Tell this sweep from others of the same test."""
+        created = json.dumps(self._task.command, sort_keys=True, default=str)
+        return f"{self._wanted.workflow.id}@{hashlib.sha256(created.encode()).hexdigest()[:6]}"
+
+    def _target(self) -> str | None:
+        """Give the one scenario that is wanted; "" if it is another sweep's, None if all are."""
+        wanted = os.environ.get(POINT_VARIABLE)
+        if not wanted:
+            return None
+        name, _, target = wanted.partition("/")
+        return target if name == self._name() else ""
+
+
+def _parse_target(target: str) -> tuple[bool, tuple[CrashPoint, ...]]:
+    real = target.startswith("real/")
+    points = target.removeprefix("real/").split("+")
+    return real, tuple(CrashPoint.parse(point) for point in points)
+
+
+_ONLY_HERE: Final = (
+    "The same crash does no harm in child processes, where the process is really killed. Look for what this process "
+    "remembers of scenarios before: a module's variable, a cache, a fake that is kept in memory and that setup doesn't "
+    "make anew; or for a `finally` or `with` in a step's function that acts when the coroutine is closed."
+)
+_ONLY_REAL: Final = (
+    "The same crash does no harm in this process. Look for what a process doesn't know of the one before it: the order "
+    "of a set, a module's variable, a cache, the environment, the working directory, the time zone."
+)
+_IN_MEMORY: Final = (
+    " If what steps act upon is kept in memory, it is gone with the process: keep it in files of the directory that "
+    "setup gets, in an Outside, or sweep with processes=0."
+)

@@ -1,0 +1,240 @@
+"""
+The interpreter that lives in child processes are forked from.
+
+How sets are ordered is fixed when an interpreter starts, and so are its environment and what its modules found when
+they were imported. So there is more than one of these, each with its own, and the lives of a scenario take turns. A
+life is forked from one that has everything imported and nothing opened: it costs milliseconds, and a killed one takes
+nothing with it.
+
+What a life gets of the lives before it are the files of the scenario: the log, what `setup` put there, and the ledger
+of calls.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+import os
+import pickle
+import select
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final, final
+
+from polos import registry
+from polos.definition import Workflow
+from polos.engine.json import Json
+from polos.runtime.bodies import Bodies, Described
+from polos.store.directory import open_store
+from polos.testing.audit import Audit
+from polos.testing.clock import START_US, VirtualClock
+from polos.testing.lives import Life, RunChance, Task
+from polos.testing.outside import Place
+from polos.testing.sweep_calls import CallLedger
+from polos.testing.sweep_outcome import outcome_of
+from polos.testing.sweep_points import CrashPoint, Points
+from polos.types import Completed, NotDone
+
+__all__ = ["ENDING", "OUTSIDE", "PATIENCE_SECONDS", "Answer", "Load", "Order", "Ref", "main"]
+
+PATIENCE_SECONDS: Final = 60.0
+OUTSIDE: Final = "outside"  # the user's part of a scenario's directory
+ENDING: Final = "ending"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """What another process finds something by: a module, and the names that lead to it there."""
+
+    module: str
+    names: tuple[str, ...]
+
+    def find(self) -> Any:
+        """Give what it stands for."""
+        found: Any = sys.modules[self.module]
+        for name in self.names:
+            found = getattr(found, name)
+        return found
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer on its way to another process: data, or a function to ask."""
+
+    data: Json = None
+    ref: Ref | None = None
+    kind: str = "data"  # or "completed", "not_done": of a step
+
+    def value(self) -> Any:
+        """Give what `Task.answers` holds."""
+        if self.ref is not None:
+            return self.ref.find()
+        return {"completed": Completed(self.data), "not_done": NotDone()}.get(self.kind, self.data)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Import these: names and files of modules, found on this path."""
+
+    path: tuple[str, ...]
+    modules: tuple[tuple[str, str], ...]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """
+    A life to be lived.
+
+    Attributes:
+        directory: of the scenario.
+        life: which one, from 1.
+        crash_at: where it is killed.
+        run: id of the root run.
+        command: the command that creates it.
+        workflows: the definitions.
+        setup: the user's `setup`.
+        answers: the user's `answers`.
+        seed: of the sweep.
+    """
+
+    directory: Path
+    life: int
+    crash_at: CrashPoint | None
+    run: str
+    command: dict[str, Json]
+    workflows: tuple[Ref, ...]
+    setup: Ref | None
+    answers: Mapping[str, Answer] = field(default_factory=dict[str, Answer])
+    seed: int = 0
+
+
+_described: dict[int, Described] = {}  # of this interpreter's workflows: their sources are read before lives are forked
+
+
+def main(descriptor: int) -> None:
+    """Do what is asked on a connection, until it is closed."""
+    asked = Connection(descriptor)
+    while True:
+        try:
+            request = asked.recv()
+        except EOFError:
+            return
+        if isinstance(request, Load):
+            asked.send(_load(request))
+        else:
+            asked.send(_forked(request, asked))
+
+
+def _load(request: Load) -> str | None:
+    """Import modules; gives a traceback, or None."""
+    sys.path[:] = request.path
+    try:
+        for name, file in request.modules:
+            _import(name, file)
+    except BaseException:  # noqa: BLE001  # a module may raise anything; who asked is told
+        return traceback.format_exc()
+    known = registry.get_all_workflows()
+    bodies = Bodies(known.get, described=_described)
+    for workflow in known:
+        bodies.describe(workflow)
+    return None
+
+
+def _import(name: str, file: str) -> None:
+    if name in sys.modules and name != "__main__":
+        return
+    if name != "__main__":
+        try:
+            found = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            found = None
+        if found is not None and found.origin is not None and Path(found.origin).resolve() == Path(file).resolve():
+            importlib.import_module(name)
+            return
+    # A program, which must not be run as one here, or a test module that isn't on the path.
+    own = "__mp_main__" if name == "__main__" else name
+    if own not in sys.modules:
+        spec = importlib.util.spec_from_file_location(own, file)
+        assert spec is not None, "it has a file"
+        assert spec.loader is not None, "which can be run"
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[own] = module
+        spec.loader.exec_module(module)
+    if name == "__main__":
+        sys.modules["__main__"] = sys.modules[own]
+
+
+def _forked(order: Order, asked: Connection) -> int:
+    """Live a life in a fork; gives its exit code, negative for the signal that ended it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads that the user's modules may have started
+        process = os.fork()
+    if process == 0:
+        gc.freeze()
+        code = 1
+        try:
+            asked.close()
+            _live(order)
+            code = 0
+        except BaseException:  # noqa: BLE001  # the parent is told
+            text = traceback.format_exc()
+            (order.directory / ENDING).write_bytes(pickle.dumps(text))
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    pidfd = os.pidfd_open(process)
+    try:
+        over, _, _ = select.select([pidfd], [], [], PATIENCE_SECONDS)
+        if not over:
+            os.kill(process, signal.SIGALRM)
+    finally:
+        os.close(pidfd)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def _live(order: Order) -> None:
+    place = Place.current = Place(order.directory / OUTSIDE)
+    known: dict[str, Workflow[Any]] = {}
+    for ref in order.workflows:
+        workflow: Workflow[Any] = ref.find()
+        known[workflow.id] = workflow
+    answers = {key: answer.value() for key, answer in order.answers.items()}
+    task = Task(
+        run=order.run, command=order.command, workflows=known, answers=answers, seed=order.seed, described=_described
+    )
+    store = open_store(order.directory / "data", sync="off", check=False)  # a killed process loses nothing by it
+    with store.log.reader() as reader:
+        start_us = max(START_US, reader.head().time_us)
+    audit = Audit(store.log)
+    ledger = CallLedger(order.directory / "calls.jsonl")
+    ledger.life = order.life
+    chance = RunChance(order.seed, order.life, audit)
+    if order.setup is not None:
+        order.setup.find()(place.path)
+    life = Life(
+        task, store=store, clock=VirtualClock(start_us=start_us, chance=chance), audit=audit, ledger=ledger,
+        points=Points(order.crash_at, die=_die), chance=chance,
+    )  # fmt: skip
+    (order.directory / f"cut-{order.life}").write_text(str(life.cut))
+    life.live()
+    outcome = outcome_of(life)
+    outcome.tell = outcome.events
+    (order.directory / ENDING).write_bytes(pickle.dumps(outcome))
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
