@@ -25,17 +25,30 @@ if TYPE_CHECKING:
     from polos.testing.capture import Captured, CapturedEvents
     from polos.testing.clock import VirtualClock
     from polos.testing.jumping import Hanging, JumpingClock
+    from polos.testing.lives import Waiting
+    from polos.testing.outside import Outside
     from polos.testing.simulation import Simulation
+    from polos.testing.sweep import crash_sweep
+    from polos.testing.sweep_outcome import CrashOutcome
+    from polos.testing.sweep_points import CrashPoint
+    from polos.testing.sweep_report import CrashReport, CrashSweepFailed
 
 __all__ = [
     "Captured",
     "CapturedEvents",
+    "CrashOutcome",
+    "CrashPoint",
+    "CrashReport",
+    "CrashSweepFailed",
     "Fault",
     "FaultPlan",
     "Hanging",
     "JumpingClock",
+    "Outside",
     "Simulation",
     "VirtualClock",
+    "Waiting",
+    "crash_sweep",
 ]
 
 pytest_plugins = ["polos.testing.plugin"]
@@ -44,12 +57,19 @@ pytest_plugins = ["polos.testing.plugin"]
 _HOMES: Final = {
     "Captured": "polos.testing.capture",
     "CapturedEvents": "polos.testing.capture",
+    "CrashOutcome": "polos.testing.sweep_outcome",
+    "CrashPoint": "polos.testing.sweep_points",
+    "CrashReport": "polos.testing.sweep_report",
+    "CrashSweepFailed": "polos.testing.sweep_report",
     "Fault": "polos.store.faults",
     "FaultPlan": "polos.store.faults",
     "Hanging": "polos.testing.jumping",
     "JumpingClock": "polos.testing.jumping",
+    "Outside": "polos.testing.outside",
     "Simulation": "polos.testing.simulation",
     "VirtualClock": "polos.testing.clock",
+    "Waiting": "polos.testing.lives",
+    "crash_sweep": "polos.testing.sweep",
 }
 
 

@@ -19,16 +19,19 @@ from polos.testing.fixtures import (
     polos_lmdb,
     polos_settings,
 )
+from polos.testing.sweep_fixture import PROPERTY, polos_crash
 
 __all__ = [
     "polos",
     "polos_clock",
+    "polos_crash",
     "polos_events",
     "polos_faults",
     "polos_hanging",
     "polos_lmdb",
     "polos_settings",
     "pytest_addoption",
+    "pytest_terminal_summary",
 ]
 
 
@@ -41,3 +44,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=False,
         help="rewrite recorded runs that differ from the current code, where that can be done honestly",
     )
+    group.addoption(
+        "--polos-crash",
+        action="store_true",
+        default=False,
+        help="tests that use polos_crash try every crash point, and pairs, instead of a sample",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what each crash sweep did."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    calls = [report for report in reports if isinstance(report, pytest.TestReport) and report.when == "call"]
+    lines = [str(text) for report in calls for name, text in report.user_properties if name == PROPERTY]
+    if lines:
+        terminalreporter.section("crash sweeps")
+        for line in lines:
+            terminalreporter.write_line(line)

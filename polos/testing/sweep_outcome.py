@@ -236,7 +236,7 @@ def _told(audit: Audit, paths: Mapping[str, str]) -> list[str]:
 
 
 def _line(path: str, version: int, event: e.Event, time_us: int) -> str:
-    at = dt.datetime.fromtimestamp(time_us / 1e6, tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    at = dt.datetime.fromtimestamp(time_us / 1e6, tz=dt.UTC).isoformat(" ", "milliseconds")[:-6]
     parts = [f"{part}={_short(getattr(event, part))}" for part in _TOLD if getattr(event, part, None) is not None]
     where = f"[{path}] " if path else ""
     return f"{at} {where}{version:>3} {type(event).__name__} {' '.join(parts)}".rstrip()

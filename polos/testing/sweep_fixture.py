@@ -1,0 +1,80 @@
+"""
+The crash sweep as pytest sees it.
+
+A sweep of every point is for `pytest --polos-crash`, in CI; whoever runs the tests while writing the workflow wants an
+answer at once. So without the option a test's sweeps try a sample, the same each time, and the line that each sweep
+leaves in pytest's summary says how much was tried. What a test says itself (``points=``, ``pairs=``) counts in both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, final
+
+import pytest
+
+if TYPE_CHECKING:
+    from polos.definition import Workflow
+    from polos.testing.sweep_report import CrashReport
+
+__all__ = ["PROPERTY", "QUICK", "CrashSweeps", "polos_crash"]
+
+QUICK: Final = {"points": 12, "pairs": 4}
+PROPERTY: Final = (
+    "polos crash sweep"  # of a test's report, so that it comes back from the processes of pytest-xdist, too
+)
+
+
+@final
+class CrashSweeps:
+    """
+    Sweeps for one test.
+
+    ``polos_crash(workflow, input, check=...)``, or in an async test ``await polos_crash.sweep(workflow, input, ...)``.
+
+    Attributes:
+        full: whether `--polos-crash` was given.
+        reports: what was done.
+    """
+
+    def __init__(self, node: pytest.Item, *, full: bool) -> None:
+        """Sweep for a test."""
+        self.full = full
+        self.reports: list[CrashReport] = []
+        self._node = node
+
+    def __call__(self, workflow: Workflow[Any], input: object = None, **options: Any) -> CrashReport:
+        """
+        Sweep, and block meanwhile; takes what `crash_sweep` takes.
+
+        Raises:
+            CrashSweepFailed: a crash can be told from outside.
+        """
+        from polos.testing.sweep import sweep
+
+        return self._told(sweep(workflow, input, **self._options(options)))
+
+    async def sweep(self, workflow: Workflow[Any], input: object = None, **options: Any) -> CrashReport:
+        """
+        Sweep beside the test's own loop; takes what `crash_sweep` takes.
+
+        Raises:
+            CrashSweepFailed: a crash can be told from outside.
+        """
+        from polos.testing.sweep import crash_sweep
+
+        return self._told(await crash_sweep(workflow, input, **self._options(options)))
+
+    def _options(self, given: dict[str, Any]) -> dict[str, Any]:
+        return given if self.full else {**QUICK, **given}
+
+    def _told(self, report: CrashReport) -> CrashReport:
+        self.reports.append(report)
+        self._node.user_properties.append((PROPERTY, str(report)))
+        return report
+
+
+@pytest.fixture
+def polos_crash(request: pytest.FixtureRequest) -> CrashSweeps:
+    """Crashes a workflow at a sample of its points, with `--polos-crash` at all of them."""
+    node: pytest.Item = request.node
+    return CrashSweeps(node, full=bool(request.config.getoption("--polos-crash")))
