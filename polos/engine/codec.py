@@ -94,12 +94,15 @@ def decode(name: str, schema_version: int, payload: bytes) -> Event:
         message = f"{name} has schema version {schema_version}; this polos knows up to {SCHEMA_VERSIONS[name]}"
         raise StoreDamaged(message)
     try:
-        found = orjson.loads(payload)
+        parsed: object = orjson.loads(payload)
+        if not isinstance(parsed, dict):
+            raise TypeError(f"it is a {type(parsed).__name__}")
+        found = cast("Fields", parsed)  # JSON has no keys but strings
         while schema_version < SCHEMA_VERSIONS[name]:
             found = UPCASTERS[name, schema_version](found)
             schema_version += 1
         return _build(cls, found)
-    except (orjson.JSONDecodeError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # JSON's, the class's, or an upcaster's
         message = f"the payload of a {name} isn't one: {error}"
         raise StoreDamaged(message) from error
 

@@ -17,7 +17,7 @@ from typing import Any
 from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.json import Json
-from polos.engine.messages import Message
+from polos.engine.messages import Message, body_text
 from polos.engine.state import ENDED, Op, OpKind, OpStatus, Phase, RunState
 from polos.errors import CommandRefused
 
@@ -475,18 +475,21 @@ def _deliver(state: RunState, command: c.Deliver, now_us: int) -> Decision:
                 return _nothing()  # a parent asks once; only a person's second request forces
             return _request_cancel(state, c.RequestCancel(by=by, grace_us=command.grace_us), now_us)
         case "resume":
-            return _signal(state, "suspend", str(message.body["key"]), message, now_us)
+            return _signal(state, "suspend", body_text(message, "key"), message, now_us)
         case "signal":
-            return _signal(state, "signal", str(message.body["key"]), message, now_us)
+            return _signal(state, "signal", body_text(message, "key"), message, now_us)
         case _:
             text = f"a run can't take a message of kind {message.kind!r}"
             raise CommandRefused(text)
 
 
+_CHILD_ENDS = frozenset({"completed", "failed", "cancelled"})
+
+
 def _child_finished(state: RunState, message: Message) -> Decision:
-    name = str(message.body["name"])
+    name = body_text(message, "name")
     op = _open_op(state, name, OpKind.CHILD)
-    child = str(message.body["child"])
+    child = body_text(message, "child")
     if op is None or op.child != child:
         return _nothing()
     error = message.body.get("error")
@@ -495,12 +498,16 @@ def _child_finished(state: RunState, message: Message) -> Decision:
     if isinstance(error, dict):
         traceback = error.get("traceback")
         text = None if traceback is None else str(traceback)
-        failure = e.Failure(type=str(error["type"]), message=str(error["message"]), traceback=text)
+        failure = e.Failure(type=str(error.get("type")), message=str(error.get("message")), traceback=text)
+    status = body_text(message, "status")
+    if status not in _CHILD_ENDS or (status == "failed") != (failure is not None):
+        what = f"a child of run {state.run} can't have ended as {status!r} with the error {error!r}"
+        raise CommandRefused(what)
     return Decision([
         e.ChildFinished(
             name=name,
             child=child,
-            status=str(message.body["status"]),
+            status=status,
             result=message.body.get("result"),
             result_type=None if result_type is None else str(result_type),
             error=failure,

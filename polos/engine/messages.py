@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from polos.engine.json import Json
+from polos.errors import CommandRefused
 
-__all__ = ["Message", "message_from_json", "message_to_json"]
+__all__ = ["Message", "body_text", "message_from_json", "message_to_json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +41,30 @@ def message_to_json(message: Message) -> Json:
 
 
 def message_from_json(value: Json) -> Message:
-    """Give back what `message_to_json` was given."""
-    assert isinstance(value, dict), "a message is a JSON object"
-    body = value["body"]
-    assert isinstance(body, dict), "a message's body is a JSON object"
-    return Message(id=str(value["id"]), kind=str(value["kind"]), target=str(value["target"]), body=body)
+    """
+    Give back what `message_to_json` was given.
+
+    Raises:
+        CommandRefused: it is something else.
+    """
+    body = value.get("body") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(body, dict):
+        raise CommandRefused(f"a message is an object with an id, a kind, a target and a body, not {value!r}")
+    return Message(id=_text(value, "id"), kind=_text(value, "kind"), target=_text(value, "target"), body=body)
+
+
+def body_text(message: Message, name: str) -> str:
+    """
+    Give a field of a message's body that is a text.
+
+    Raises:
+        CommandRefused: it isn't there, or is something else.
+    """
+    return _text(message.body, name, of=f"a message of kind {message.kind!r}")
+
+
+def _text(found: dict[str, Json], name: str, *, of: str = "a message") -> str:
+    value = found.get(name)
+    if not isinstance(value, str):
+        raise CommandRefused(f"{of} needs {name!r}, a text; it has {value!r}")
+    return value

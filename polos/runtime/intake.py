@@ -11,17 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, cast
-
-import orjson
+from typing import TYPE_CHECKING, Any
 
 from polos import errors
 from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.decide import Decision
 from polos.engine.json import Json, printable
-from polos.engine.messages import Message, message_from_json, message_to_json
+from polos.engine.messages import Message, body_text, message_from_json, message_to_json
 from polos.engine.projections import CODE_PREFIX, INBOX_STREAM
 from polos.engine.state import Debt, Phase
 from polos.errors import (
@@ -35,6 +32,14 @@ from polos.errors import (
     UpdateRejected,
 )
 from polos.points import reach
+from polos.runtime.foreign import (
+    check_run_id,
+    created_from_json,
+    parse_command,
+    published_events,
+    runs_to_create,
+    text_of,
+)
 from polos.runtime.topics import Topics
 from polos.runtime.unit import Reply, Resident, Unit, Work
 from polos.store.inbox import InboxItem
@@ -43,42 +48,12 @@ if TYPE_CHECKING:
     from polos.runtime.bodies import Described
     from polos.runtime.engine import Engine
 
-__all__ = ["Intake", "created_from_json"]
+__all__ = ["Intake"]
 
 _log = logging.getLogger("polos")
 
 _CANT = (PolosStoreError, StoreReadOnly)  # what an inbox says when its files don't let it
 _ENDS = (e.RunCompleted, e.RunFailed, e.RunCancelled)
-_CREATED_FIELDS = frozenset(spec.name for spec in fields(e.RunCreated))
-
-
-def created_from_json(body: dict[str, Json]) -> e.RunCreated:
-    """
-    Give what a run is created with.
-
-    Raises:
-        CommandRefused: a field is unknown or missing.
-    """
-    unknown = body.keys() - _CREATED_FIELDS
-    if unknown:
-        message = f"a run can't be created with {sorted(unknown)}; was the command written by a newer polos?"
-        raise CommandRefused(message)
-    values: dict[str, Any] = dict(body)
-    for name in ("tags", "adopts"):
-        values[name] = tuple(values.get(name) or ())
-    try:
-        return e.RunCreated(**values)
-    except TypeError as error:
-        message = f"a run can't be created from this command: {error}"
-        raise CommandRefused(message) from error
-
-
-def _text(command: dict[str, Json], name: str) -> str:
-    value = command.get(name)
-    if not isinstance(value, str) or not value:
-        message = f"the command {command.get('kind')!r} needs {name!r}, a text that isn't empty; it has {value!r}"
-        raise CommandRefused(message)
-    return value
 
 
 class Intake:
@@ -158,7 +133,7 @@ class Intake:
 
     def _addressee(self, unit: Unit, message: Message) -> str:
         """Find whom a resume reaches: the run it names, or, in the tree below it, who waits longest (D30)."""
-        key = str(message.body["key"])
+        key = body_text(message, "key")
         resident = self._engine.loader.get(message.target)
         if any(key in {name, op.key} for name, op in resident.state.ops.items() if op.wait_kind == "suspend"):
             return message.target
@@ -220,11 +195,11 @@ class Intake:
         """
         kind = command.get("kind")
         if kind == "publish":
-            ids = self.topics.published(_text(command, "topic"), command_id)
+            ids = self.topics.published(text_of(command, "topic"), command_id)
             if ids:
                 return {"outcome": "published", "detail": {"sequence_ids": list(ids)}}
         elif kind == "cancel":
-            resident = self._engine.loader.get(_text(command, "run"))
+            resident = self._engine.loader.get(text_of(command, "run"))
             if resident.state.phase is Phase.CANCELLING:
                 return {"outcome": "accepted", "detail": {"cancelled": True}}
         try:
@@ -243,23 +218,21 @@ class Intake:
         return apply(unit, command_id, command)
 
     def _create(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
-        wanted = command.get("runs")
-        assert isinstance(wanted, list), "a create command has runs"
-        specs = [(str(item["run"]), created_from_json(item["created"])) for item in wanted]  # type: ignore[index,call-overload,arg-type]  # objects, by the command's form
-        started = [self._start(unit, run, created) for run, created in specs]
+        started = [self._start(unit, run, created) for run, created in runs_to_create(command)]
         return {"outcome": "accepted" if any(started) or not started else "existing"}
 
     def _message(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
         """Take a message that a run of another log sent."""
         message = message_from_json(command.get("message"))
         if message.kind == "start":
+            check_run_id(message.target)
             self._start(unit, message.target, created_from_json(message.body))
         else:
             self._deliver(unit, message)
         return {"outcome": "accepted"}
 
     def _resume(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
-        run, key = _text(command, "run"), _text(command, "key")
+        run, key = text_of(command, "run"), text_of(command, "key")
         body: dict[str, Json] = {"key": key, "data": command.get("data")}
         targets = [run]
         if command.get("all"):
@@ -274,14 +247,14 @@ class Intake:
         return {"outcome": "accepted", "detail": {"runs": reached}}
 
     def _signal(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
-        run, name = _text(command, "run"), _text(command, "name")
+        run, name = text_of(command, "run"), text_of(command, "name")
         message = Message(id=command_id, kind="signal", target=run, body={"key": name, "data": command.get("data")})
         self._engine.decide_on(unit, self._engine.loader.get(run), c.Deliver(message=message))
         return {"outcome": "accepted"}
 
     def _cancel(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
         engine = self._engine
-        resident = engine.loader.get(_text(command, "run"))
+        resident = engine.loader.get(text_of(command, "run"))
         if resident.ended:
             unit.rests_on(resident)
             return {"outcome": "accepted", "detail": {"cancelled": False}}
@@ -294,10 +267,8 @@ class Intake:
         return {"outcome": "accepted", "detail": {"cancelled": True}}
 
     def _publish(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
-        topic = _text(command, "topic")
-        wanted = command.get("events")
-        assert isinstance(wanted, list), "a publish command has events"
-        bodies = [body for body in wanted if isinstance(body, dict)]
+        topic = text_of(command, "topic")
+        bodies = published_events(command)
         run, root = command.get("run"), command.get("root")
         indexes = self.topics.publish(
             unit,
@@ -312,7 +283,7 @@ class Intake:
         return {"outcome": "published", "detail": {"sequence_ids": ids}}
 
     def _update(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
-        run, name = _text(command, "run"), _text(command, "name")
+        run, name = text_of(command, "run"), text_of(command, "name")
         update_id = str(command.get("update_id") or command_id)
         resident = self._engine.loader.get(run)
         data = command.get("data")
@@ -333,7 +304,7 @@ class Intake:
         return {"outcome": "accepted", "detail": {"update_id": update_id}}
 
     def _query(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
-        run, name = _text(command, "run"), _text(command, "name")
+        run, name = text_of(command, "run"), text_of(command, "name")
         resident = self._engine.loader.get(run)
         unit.residents[run] = resident  # the answer waits until what it rests on is durable
         if resident.code is None:
@@ -354,7 +325,7 @@ class Intake:
         return {"outcome": "answered", "detail": {"value": self._engine.bodies.plain(value)}}
 
     def _resolve(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
-        outcome = _text(command, "outcome")
+        outcome = text_of(command, "outcome")
         if outcome not in ("completed", "failed", "not_done"):
             message = f"a step is resolved as 'completed', 'failed' or 'not_done', not as {outcome!r}"
             raise CommandRefused(message)
@@ -362,18 +333,18 @@ class Intake:
         if outcome == "failed":
             error = e.Failure(type="StepResolved", message=str(command.get("message") or "resolved as failed"))
         request = c.ResolveStep(
-            name=_text(command, "step"),
+            name=text_of(command, "step"),
             outcome=outcome,
             by=str(command.get("by") or "user"),
             value=command.get("value"),
             error=error,
         )
-        self._engine.decide_on(unit, self._engine.loader.get(_text(command, "run")), request)
+        self._engine.decide_on(unit, self._engine.loader.get(text_of(command, "run")), request)
         return {"outcome": "accepted"}
 
     def _readmit(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
         engine = self._engine
-        resident = engine.loader.get(_text(command, "run"))
+        resident = engine.loader.get(text_of(command, "run"))
         if resident.ended or resident.state.aside is None:
             message = f"run {resident.run} isn't set aside"
             raise CommandRefused(message)
@@ -426,7 +397,7 @@ class Intake:
             try:
                 if command_id in self._unfit:
                     raise PolosInternalError("deciding this command met a bug in polos; its log says more")
-                reply = self._apply(unit, command_id, _parse(item.payload))
+                reply = self._apply(unit, command_id, parse_command(item.payload))
             except Exception as error:
                 if unit.records and not isinstance(error, PolosError):
                     raise  # what it began is undone, and the next time it is refused at once
@@ -504,20 +475,6 @@ class Intake:
                 packages=dict(described.packages),
             ),
         )
-
-
-def _parse(payload: bytes) -> dict[str, Json]:
-    try:
-        found: Any = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        message = f"the command isn't JSON: {error}"
-        raise CommandRefused(message) from error
-    fields_found = cast("dict[str, Json]", found) if isinstance(found, dict) else {}
-    command = fields_found.get("command")
-    if not isinstance(command, dict):
-        message = "the command file holds no command"
-        raise CommandRefused(message)
-    return command
 
 
 # Names that a refusal from another process may have, so that its client raises the same class.

@@ -1,0 +1,158 @@
+"""
+What comes from outside as JSON, believed field by field.
+
+A command may have been written by any program, of any version, or by hand. What it says is recorded, and from then on
+every engine that opens the log reads it: a number where a name belongs would not be one refused command but a log that
+nothing can go on with. So the form of a command is looked at here, once, before anything is decided, and whatever
+doesn't fit is the caller's mistake, with the field and what it holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Final, cast
+
+import orjson
+
+from polos.engine import events as e
+from polos.engine.json import Json
+from polos.errors import CommandRefused
+
+__all__ = [
+    "RUN_ID_BYTES_MAX",
+    "check_run_id",
+    "created_from_json",
+    "parse_command",
+    "published_events",
+    "runs_to_create",
+    "text_of",
+]
+
+# A run's id stands in keys of the log, in names of messages and in the marker of who is on the loop.
+RUN_ID_BYTES_MAX: Final = 200
+# Far more than a thousand years in microseconds; the sum with any moment still fits a key of the log.
+MICROSECONDS_MAX: Final = 1 << 61
+
+_FORMS: Final[dict[str, str]] = {spec.name: str(spec.type) for spec in fields(e.RunCreated)}
+
+
+def parse_command(payload: bytes) -> dict[str, Json]:
+    """
+    Give the command that a file of the inbox holds.
+
+    Raises:
+        CommandRefused: it holds none.
+    """
+    try:
+        found: Any = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        message = f"the command isn't JSON: {error}"
+        raise CommandRefused(message) from error
+    fields_found = cast("dict[str, Json]", found) if isinstance(found, dict) else {}
+    command = fields_found.get("command")
+    if not isinstance(command, dict):
+        message = "the command file holds no command"
+        raise CommandRefused(message)
+    return command
+
+
+def text_of(command: dict[str, Json], name: str) -> str:
+    """
+    Give a field that is a text.
+
+    Raises:
+        CommandRefused: it isn't there, or is something else.
+    """
+    value = command.get(name)
+    if not isinstance(value, str) or not value:
+        message = f"the command {command.get('kind')!r} needs {name!r}, a text that isn't empty; it has {value!r}"
+        raise CommandRefused(message)
+    return value
+
+
+def runs_to_create(command: dict[str, Json]) -> list[tuple[str, e.RunCreated]]:
+    """
+    Give the runs that a command creates, by id.
+
+    Raises:
+        CommandRefused: they have another form.
+    """
+    wanted = command.get("runs")
+    if not isinstance(wanted, list):
+        raise CommandRefused(f"the command 'create' needs 'runs', a list; it has {wanted!r}")
+    found: list[tuple[str, e.RunCreated]] = []
+    for item in wanted:
+        created = item.get("created") if isinstance(item, dict) else None
+        if not isinstance(item, dict) or not isinstance(created, dict):
+            raise CommandRefused(f"each of 'runs' is an object with 'run' and 'created', not {item!r}")
+        run = text_of({"kind": "create", **item}, "run")
+        check_run_id(run)
+        found.append((run, created_from_json(created)))
+    return found
+
+
+def check_run_id(run: str) -> None:
+    """
+    Refuse an id that no run can have.
+
+    Raises:
+        CommandRefused: it is empty, or too long.
+    """
+    if not 0 < len(run.encode()) <= RUN_ID_BYTES_MAX:
+        raise CommandRefused(f"the id of a run has 1 to {RUN_ID_BYTES_MAX} bytes, not {run[:80]!r}")
+
+
+def published_events(command: dict[str, Json]) -> list[dict[str, Json]]:
+    """
+    Give the events that a command publishes.
+
+    Raises:
+        CommandRefused: they have another form.
+    """
+    wanted = command.get("events")
+    if not isinstance(wanted, list) or not all(isinstance(body, dict) for body in wanted):
+        raise CommandRefused(f"the command 'publish' needs 'events', a list of objects; it has {wanted!r}")
+    return cast("list[dict[str, Json]]", wanted)
+
+
+def created_from_json(body: dict[str, Json]) -> e.RunCreated:
+    """
+    Give what a run is created with.
+
+    Raises:
+        CommandRefused: a field is unknown, missing or of another type.
+    """
+    unknown = body.keys() - _FORMS.keys()
+    if unknown:
+        message = f"a run can't be created with {sorted(unknown)}; was the command written by a newer polos?"
+        raise CommandRefused(message)
+    values: dict[str, Any] = dict(body)
+    for name in ("tags", "adopts"):
+        values[name] = values.get(name) or []
+    for name, value in values.items():
+        if not _fits(value, _FORMS[name]):
+            raise CommandRefused(f"a run can't be created with {name}={value!r}: it must be {_FORMS[name]}")
+    try:
+        values["tags"], values["adopts"] = tuple(values["tags"]), tuple(values["adopts"])
+        return e.RunCreated(**values)
+    except TypeError as error:
+        message = f"a run can't be created from this command: {error}"
+        raise CommandRefused(message) from error
+
+
+def _fits(value: Json, form: str) -> bool:
+    """Tell whether a value is what a field of `RunCreated` holds, by the field's annotation."""
+    match form.removesuffix(" | None"):
+        case "Json":
+            return True
+        case "str":
+            return isinstance(value, str) or (value is None and form.endswith("None"))
+        case "bool":
+            return isinstance(value, bool)
+        case "int":
+            is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MICROSECONDS_MAX
+            return is_number or (value is None and form.endswith("None"))
+        case "tuple[str, ...]":
+            return isinstance(value, list) and all(isinstance(item, str) for item in value)
+        case _:
+            raise AssertionError(f"no way is known to look at a field that is {form}")
