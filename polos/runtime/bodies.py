@@ -58,7 +58,11 @@ class Bodies:
     """The workflows that an engine can run."""
 
     def __init__(
-        self, find: Callable[[str], Workflow[Any] | None], *, described: dict[int, Described] | None = None
+        self,
+        find: Callable[[str], Workflow[Any] | None],
+        *,
+        described: dict[int, Described] | None = None,
+        driver: type[Driver] = Driver,
     ) -> None:
         """
         Take the way to look a workflow up.
@@ -67,8 +71,10 @@ class Bodies:
             find: gives a workflow by id, None if there is none.
             described: what is known of the code of workflows, by their `id()`, for who starts many engines: sources
                 are read once. The workflows must outlive it.
+            driver: runs bodies that can be replayed; the test kit has one that looks closer.
         """
         self._find = find
+        self._driver = driver
         self._described: dict[int, Described] = {} if described is None else described
         self._kept: dict[str, DirectCode] = {}
 
@@ -129,7 +135,7 @@ class Bodies:
             direct.bind(_Body(self, engine, resident, workflow, direct))
             return direct
         settings = engine.settings
-        driver = Driver(
+        driver = self._driver(
             run=resident.run,
             values=engine.clock,
             new_run_id=engine.new_run_id,

@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from polos.store.faults import Fault, FaultPlan
     from polos.testing.capture import Captured, CapturedEvents
     from polos.testing.clock import VirtualClock
+    from polos.testing.comparing import Compared
+    from polos.testing.differences import Difference, RunDiffers
     from polos.testing.jumping import Hanging, JumpingClock
     from polos.testing.lives import Waiting
     from polos.testing.outside import Outside
+    from polos.testing.recorded import BadRecording, RecordedRun, record_run
+    from polos.testing.recorded_replay import assert_replays
     from polos.testing.simulation import Simulation
     from polos.testing.sweep import crash_sweep
     from polos.testing.sweep_outcome import CrashOutcome
@@ -34,42 +38,56 @@ if TYPE_CHECKING:
     from polos.testing.sweep_report import CrashReport, CrashSweepFailed
 
 __all__ = [
+    "BadRecording",
     "Captured",
     "CapturedEvents",
+    "Compared",
     "CrashOutcome",
     "CrashPoint",
     "CrashReport",
     "CrashSweepFailed",
+    "Difference",
     "Fault",
     "FaultPlan",
     "Hanging",
     "JumpingClock",
     "Outside",
+    "RecordedRun",
+    "RunDiffers",
     "Simulation",
     "VirtualClock",
     "Waiting",
+    "assert_replays",
     "crash_sweep",
+    "record_run",
 ]
 
 pytest_plugins = ["polos.testing.plugin"]
 
 # Public name → module that defines it.
 _HOMES: Final = {
+    "BadRecording": "polos.testing.recorded",
     "Captured": "polos.testing.capture",
     "CapturedEvents": "polos.testing.capture",
+    "Compared": "polos.testing.comparing",
     "CrashOutcome": "polos.testing.sweep_outcome",
     "CrashPoint": "polos.testing.sweep_points",
     "CrashReport": "polos.testing.sweep_report",
     "CrashSweepFailed": "polos.testing.sweep_report",
+    "Difference": "polos.testing.differences",
     "Fault": "polos.store.faults",
     "FaultPlan": "polos.store.faults",
     "Hanging": "polos.testing.jumping",
     "JumpingClock": "polos.testing.jumping",
     "Outside": "polos.testing.outside",
+    "RecordedRun": "polos.testing.recorded",
+    "RunDiffers": "polos.testing.differences",
     "Simulation": "polos.testing.simulation",
     "VirtualClock": "polos.testing.clock",
     "Waiting": "polos.testing.lives",
+    "assert_replays": "polos.testing.recorded_replay",
     "crash_sweep": "polos.testing.sweep",
+    "record_run": "polos.testing.recorded",
 }
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "polos_lmdb",
     "polos_settings",
     "pytest_addoption",
+    "pytest_configure",
     "pytest_terminal_summary",
 ]
 
@@ -50,6 +51,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=False,
         help="tests that use polos_crash try every crash point, and pairs, instead of a sample",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell whoever compares with a recording whether to accept."""
+    if config.getoption("--polos-accept", default=False):  # a plugin named by a test module comes too late for options
+        from polos.testing.accepting import ACCEPTING
+
+        ACCEPTING.set(True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
