@@ -231,7 +231,7 @@ def test_commands_come_twice(tmp_path: Path) -> None:
     """A client may send any command a second time, before or after its answer; here that makes no difference."""
     twice: set[str] = set()
 
-    @explore(runs=100, folder=tmp_path, repeats=2)
+    @explore(runs=100, folder=tmp_path, repeats=2, inbox=0)
     def test(world: ExploredWorld) -> None:
         run = world.start(order, {"id": 7})
         world.signal(run, "paid")

@@ -25,7 +25,7 @@ from polos.engine.decide import decide
 from polos.engine.json import Json
 from polos.engine.messages import Message
 from polos.engine.state import DebtKind
-from polos.errors import EngineNotRunning, PolosError, PolosUsageError, StoreFailed
+from polos.errors import EngineNotRunning, PolosError, PolosUsageError, StoreFailed, StoreFenced
 from polos.points import reach
 from polos.runtime.activations import Activations
 from polos.runtime.admission import Slots
@@ -196,7 +196,7 @@ class Engine:
         reach("drained_before_close")
         writer = self._writer
         await asyncio.to_thread(writer.close)
-        self._refuse_rest()
+        self.refuse_rest("the engine was stopped")
         self.watchers.close()
         self.store.release_ownership()
 
@@ -212,16 +212,15 @@ class Engine:
         finally:
             alarm.cancel()
 
-    def _refuse_rest(self) -> None:
-        lost = StoreFailed("the engine was stopped while the log refused this", maybe_happened=True)
-        for unit in self.in_flight.values():
-            for work, _ in unit.work:
+    def refuse_rest(self, why: str) -> None:
+        """Refuse what waits: nobody will decide it any more."""
+        lost = StoreFailed(f"{why} while the log refused this", maybe_happened=True)
+        error = EngineNotRunning(f"{why} before this could be recorded")
+        under_way = [work for unit in self.in_flight.values() for work, _ in (*unit.work, *unit.refused)]
+        for waiting, refusal in ((under_way, lost), (self.work, error)):
+            for work in waiting:
                 if work.fail is not None:
-                    work.fail(lost)
-        error = EngineNotRunning("the engine was stopped before this could be recorded")
-        for work in self.work:
-            if work.fail is not None:
-                work.fail(error)
+                    work.fail(refusal)
         self.work.clear()
 
     # -------------------------------------------------------------------------------------- work
@@ -240,6 +239,8 @@ class Engine:
         """Say why nothing is taken from outside now, None if it is."""
         if self.stopping:
             return EngineNotRunning("the engine is stopping")
+        if isinstance(self.broken, StoreFenced):
+            return EngineNotRunning("another engine has taken the store")
         if len(self.work) >= self.settings.work_queue_max:
             state = f"the log refuses writes ({self.broken})" if self.broken is not None else "the engine is busy"
             text = f"{len(self.work)} commands wait (work_queue_max) and {state}; try again later"

@@ -366,12 +366,17 @@ class Intake:
         self._alarm = None
         if engine.stopping or engine.settings.inbox_poll_seconds <= 0:
             return
-        if engine.broken is None:
-            for item in self._pending():
-                if item.command_id not in self._consuming:
-                    self._consuming.add(item.command_id)
-                    self._consume(item)
+        self.look()
         self._alarm = engine.clock.call_after(round(engine.settings.inbox_poll_seconds * 1e6), self._poll)
+
+    def look(self) -> None:
+        """Decide what is in the inbox now, unless the log refuses writes."""
+        if self._engine.broken is not None:
+            return
+        for item in self._pending():
+            if item.command_id not in self._consuming:
+                self._consuming.add(item.command_id)
+                self._consume(item)
 
     def _pending(self) -> Sequence[InboxItem]:
         """Give what is in the inbox; one that can't be read now is looked at again, and reported once."""

@@ -5,6 +5,9 @@ Code that ran ahead of the disk is thrown away and every run it concerns is read
 outcomes of steps, fired timers, signals and commands stay in memory and are decided anew. No effect
 starts in between.
 
+A log that another engine has taken refuses for ever, so there is nothing to try again: this engine would read the
+runs, and call for them what their new owner is calling. It starts nothing any more and takes no commands.
+
 A bug of ours is handled the same way, with one difference: deciding the same again would fail the same
 way again, for ever, and hold up everybody. So the run whose code led to it is set aside
 (`internal_error`), its facts are recorded, and it is tried again by the next engine or when somebody
@@ -17,7 +20,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from polos.errors import PolosStoreError
+from polos.engine.state import ENDED
+from polos.errors import PolosStoreError, StoreFenced, UnknownRun
 from polos.runtime.direct import DirectCode
 from polos.runtime.unit import Unit, Work
 
@@ -44,11 +48,23 @@ class Recovery:
             return
         self._under_way = True
         engine = self._engine
+        if isinstance(engine.broken, StoreFenced):
+            self._give_up(engine.broken)
+            return
         if isinstance(engine.broken, PolosStoreError):
             _log.error("the log refuses writes: %s; nothing new starts until it takes them", engine.broken)
         task = engine.loop.create_task(self._recover())
         engine.background.add(task)
         task.add_done_callback(engine.background.discard)
+
+    def _give_up(self, fenced: StoreFenced) -> None:
+        """Another engine owns the store: refuse what waits, since nobody here will decide it."""
+        engine = self._engine
+        _log.error("another engine has taken the store, this one does nothing any more: %s", fenced)
+        engine.timers.close()
+        engine.refuse_rest("another engine took the store")
+        engine.in_flight.clear()
+        engine.backlog.clear()
 
     def undo(self, unit: Unit, work: Work, error: Exception) -> None:
         """
@@ -116,8 +132,19 @@ class Recovery:
             engine.work.appendleft(work)
         for unit in units:
             engine.debts.begun.update(unit.begun)
+            for run, name in unit.abandoned:
+                if self._is_given_up(run, name):
+                    engine.performer.abandon(run, name)
         for run in lost:
             engine.wake(run)
             # Its end may be in a commit of unknown outcome that turned out well; who waits looks for itself.
             engine.watchers.ended(run)
         engine.schedule()
+
+    def _is_given_up(self, run: str, name: str) -> bool:
+        """Tell whether a commit of unknown outcome, in which a step was given up, turned out well."""
+        try:
+            state = self._engine.loader.get(run).state
+        except UnknownRun:
+            return False
+        return state.phase in ENDED or name not in state.ops

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, final
+
+import orjson
 
 from polos.definition import Workflow
 from polos.engine.json import Json
 from polos.engine.retry import next_delay_us, retryable
+from polos.errors import CommandRefused
 from polos.runtime.settings import Settings
+from polos.store.faults import Fault
 from polos.testing.clock import Alarm
 from polos.testing.explored import Sent
 from polos.testing.gates import Gates, HeldAppend, HeldCall
@@ -39,11 +43,15 @@ class Disturbances:
     evictions: int = 2
     failures: int = 1
     repeats: int = 1
+    inbox: int = 1
+    hurries: int = 1
+    takeovers: int = 0
+    faults: int = 0
 
     @property
     def total(self) -> int:
         """How many there may be in all."""
-        return self.crashes + self.evictions + self.failures + self.repeats
+        return sum(getattr(self, one.name) for one in fields(self))
 
 
 @dataclass(slots=True)
@@ -77,6 +85,10 @@ class Course:
             evict=disturbances.evictions,
             fail=disturbances.failures,
             repeat=disturbances.repeats,
+            inbox=disturbances.inbox,
+            hurry=disturbances.hurries,
+            takeover=disturbances.takeovers,
+            fault=disturbances.faults,
         )
         self._failing: list[_MayFail] = []
         self._answers: dict[str, Json] = {}
@@ -84,6 +96,9 @@ class Course:
         self._names: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
         self._unheard: set[Call] = set()
+        self._hurried_on = False  # whether the engine was not at rest after the last thing
+        self._turns = 0  # of the loop until the next thing happens; 0 lets the engine come to rest
+        self._looked: set[str] = set()  # command ids in the inbox that the engine has been told to look at
         self._birth()
 
     def name(self, run: str, workflow: str | None = None) -> str:
@@ -113,18 +128,37 @@ class Course:
     def _do(self, action: Callable[[], object]) -> None:
         """Do something on the engine's loop, and let the engine come to rest."""
         self.sim.loop.call_soon(action)
-        self.sim.run_ready()
+        self._rest()
+
+    def _rest(self) -> None:
+        if self._turns:
+            self.sim.run_turns(self._turns)
+        else:
+            self.sim.run_ready()
 
     # ------------------------------------------------------------------------- what could come next
 
     def usual(self) -> list[Option]:
         """Give what is under way, in its natural order: commits, calls, alarms, commands, and time if nothing else."""
+        options = self._under_way()
+        if not options and self._hurried_on:
+            # Nothing follows at once, so what was left undone is done first.
+            self._hurried_on = False
+            self.sim.run_ready()
+            options = self._under_way()
+        return options
+
+    def _under_way(self) -> list[Option]:
         self._answer_suspends()
+        self._hear_of_inbox()
         options = [self._append(held) for held in self.gates.first_appends()]
         options += [self._call(held) for held in self.gates.calls]
         options += [self._alarm(alarm) for alarm in self.gates.ringing()]
         options += [self._command(sent) for sent in self.sent if sent.sure and sent.possible]
         options += [self._command(sent, "once more") for sent in self.sent if sent.call in self._unheard]
+        items = () if self.sim.engine.broken is not None else self.sim.store.inbox.pending()
+        if any(item.command_id not in self._looked for item in items):
+            options.append(Option("the engine looks into its inbox", "inbox", self._look))
         if self.sim.loop.has_moment():
             options.append(Option("time passes", "time", self.sim.run_to_moment))
         return options
@@ -134,7 +168,10 @@ class Course:
         return [self._command(sent) for sent in self.sent if not sent.sure and sent.possible]
 
     def _append(self, held: HeldAppend) -> Option:
+        former = held.engine != self.gates.life
         label = "the commit is made" if held.what == "append" else "the engine hears of the commit"
+        if former:
+            label = f"by the engine that lost the store: {label}"
         return Option(label, f"log {held.engine}", lambda: self._do(lambda: self.gates.let_append(held)))
 
     def _alarm(self, alarm: Alarm) -> Option:
@@ -159,9 +196,37 @@ class Course:
             self._unheard.discard(sent.call)
             sent.sent = True
             self.sim.send_again(sent.call)
-            self.sim.run_ready()
+            self._rest()
 
         return Option(f"{sent.label} {again}".rstrip(), sent.call.id, send, disturbs)
+
+    def _put(self, sent: Sent, again: str = "", disturbs: str = "inbox") -> Option:
+        def put() -> None:
+            self._left[disturbs] -= 1
+            sent.sent = sent.by_inbox = True
+            self._looked.discard(sent.call.id)
+            self.sim.store.inbox.put(sent.call.id, orjson.dumps({"command": sent.call.command}))
+
+        return Option(f"{sent.label} {again}".rstrip() + ", into the inbox", sent.call.id, put, disturbs)
+
+    def _look(self) -> None:
+        self._looked |= {item.command_id for item in self.sim.store.inbox.pending()}
+        self._do(self.sim.engine.intake.look)
+
+    def _hear_of_inbox(self) -> None:
+        """Let clients in other processes find the outcomes of what they put into the inbox, in the log."""
+        waiting = [sent for sent in self.sent if sent.by_inbox and not sent.call.answered]
+        if not waiting:
+            return
+        with self.sim.store.log.reader() as reader:
+            for sent in waiting:
+                row = reader.row(("command", sent.call.id))
+                if row is not None:
+                    found = orjson.loads(row)
+                    if found["outcome"] == "refused":
+                        sent.call.error = CommandRefused(str(found["detail"]))
+                    else:
+                        sent.call.reply = found
 
     def _answer_suspends(self) -> None:
         """Have clients answer what is asked, as the rows of the log say, so only when it is durable."""
@@ -178,11 +243,18 @@ class Course:
 
     # --------------------------------------------------------------------------------- disturbances
 
-    def disturbing(self) -> list[Option]:
-        """Give the trouble that could come."""
+    def disturbing(self, usual: list[Option]) -> list[Option]:
+        """Give the trouble that could come; also that something usual is followed by the next thing at once."""
         options = self._failures()
+        if self._left["hurry"] > 0:
+            options += [self._hurried(option, turns) for option in usual for turns in (1, 2, 3)]
         if self._left["repeat"] > 0:
-            options += [self._command(sent, "a second time", "repeat") for sent in self.sent if sent.sent]
+            again = ("a second time", "repeat")
+            options += [
+                (self._put if sent.by_inbox else self._command)(sent, *again) for sent in self.sent if sent.sent
+            ]
+        if self._left["inbox"] > 0:
+            options += [self._put(sent) for sent in self.sent if sent.possible and sent.call.command["kind"] != "query"]
         if self._left["evict"] > 0:
             options += [self._eviction(run) for run in self._evictable()]
         if self._left["crash"] > 0:
@@ -190,7 +262,25 @@ class Course:
             if self.sim.loop.has_moment():
                 label = "the process dies, and another one goes on much later"
                 options.append(Option(label, "process", self._crash_for_long, "crash"))
+        if self._left["takeover"] > 0:
+            label = "another engine takes the store, and this one doesn't know"
+            options.append(Option(label, "process", self._take_over, "takeover"))
+        if self._left["fault"] > 0:
+            options += [
+                self._fault(fault) for fault in Fault if any(one.what == "append" for one in self.gates.appends)
+            ]
         return options
+
+    def _hurried(self, option: Option, turns: int) -> Option:
+        def hurry() -> None:
+            self._left["hurry"] -= 1
+            self._turns, self._hurried_on = turns, True
+            try:
+                option.happen()
+            finally:
+                self._turns = 0
+
+        return Option(f"{option.label}, and {turns} turns later", option.source, hurry, "hurry")
 
     def _failures(self) -> list[Option]:
         options: list[Option] = []
@@ -234,6 +324,17 @@ class Course:
 
         return Option(f"{self.name(run)} leaves memory", run, evict, "evict")
 
+    def _fault(self, fault: Fault) -> Option:
+        def fail() -> None:
+            self._left["fault"] -= 1
+            self.sim.plan.next(fault)
+
+        return Option(f"the next commit fails, {fault.name.lower()}", "process", fail, "fault")
+
+    def _take_over(self) -> None:
+        self._left["takeover"] -= 1
+        self._begin(self.sim.take_over)
+
     def _crash(self) -> None:
         self._left["crash"] -= 1
         self.sim.crash()
@@ -248,9 +349,14 @@ class Course:
 
     def _birth(self) -> None:
         self.gates.clear()
+        self._begin(self.sim.start)
+
+    def _begin(self, start: Callable[[], None]) -> None:
+        """Begin the next life; clients that have no answer ask again."""
         self.gates.life += 1
-        self._unheard = {sent.call for sent in self.sent if sent.sent and not sent.answered}
-        self.sim.start()
+        self._looked.clear()
+        self._unheard = {sent.call for sent in self.sent if sent.sent and not (sent.answered or sent.by_inbox)}
+        start()
 
 
 def _tried_again(held: HeldCall) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import os
 import traceback
 import warnings
@@ -33,6 +34,8 @@ from polos.testing.shrinking import shrink
 from polos.testing.simulation import QUIET
 
 __all__ = ["StaleSchedule", "explore"]
+
+_log = logging.getLogger("polos")
 
 SHRINK_TRIES_MAX: Final = 400
 FIRST_LENGTH: Final = 20
@@ -88,6 +91,10 @@ def explore(
     evictions: int = 2,
     failures: int = 1,
     repeats: int = 1,
+    inbox: int = 1,
+    hurries: int = 1,
+    takeovers: int = 0,
+    faults: int = 0,
     points_max: int = 2_000,
     workflows: Iterable[Workflow[Any]] | None = None,
     settings: Settings = QUIET,
@@ -106,6 +113,10 @@ def explore(
     evictions: int = 2,
     failures: int = 1,
     repeats: int = 1,
+    inbox: int = 1,
+    hurries: int = 1,
+    takeovers: int = 0,
+    faults: int = 0,
     points_max: int = 2_000,
     workflows: Iterable[Workflow[Any]] | None = None,
     settings: Settings = QUIET,
@@ -123,6 +134,10 @@ def explore(
         evictions: how often an idle run may leave memory.
         failures: how often a call may fail that is tried again.
         repeats: how often a client may send a command a second time.
+        inbox: how many commands may come from another process, through the inbox.
+        hurries: how often the next thing may come before the engine is done with the last one.
+        takeovers: how often another engine may take the store while the first one lives on.
+        faults: how many commits may fail: refused, or with an unknown outcome.
         points_max: a schedule in which more happens is an error.
         workflows: what the engine knows; all that are registered if it isn't said.
         settings: of the engine.
@@ -144,6 +159,10 @@ def explore(
             evictions=evictions,
             failures=failures,
             repeats=repeats,
+            inbox=inbox,
+            hurries=hurries,
+            takeovers=takeovers,
+            faults=faults,
             points_max=points_max,
             workflows=workflows,
             settings=settings,
@@ -158,7 +177,16 @@ def explore(
         test=test,
         runs=int(os.environ.get("POLOS_EXPLORE_RUNS", runs)),
         seed=seed,
-        disturbances=Disturbances(crashes=crashes, evictions=evictions, failures=failures, repeats=repeats),
+        disturbances=Disturbances(
+            crashes=crashes,
+            evictions=evictions,
+            failures=failures,
+            repeats=repeats,
+            inbox=inbox,
+            hurries=hurries,
+            takeovers=takeovers,
+            faults=faults,
+        ),
         points_max=points_max,
         workflows=None if workflows is None else tuple(workflows),
         settings=settings,
@@ -218,7 +246,8 @@ class _Exploration:
         chance = Random(f"{self.plan.seed}/{number}")
         return drawn(chance, length=self.length, disturbances=self.plan.disturbances.total, way=self.plan.way)
 
-    def _play(self, strategy: Strategy) -> _Played:
+    def _play(self, strategy: Strategy, *, aloud: bool = False) -> _Played:
+        """Play a schedule; `aloud` lets the engine write to the log what trouble it has with it."""
         chooser = Chooser(strategy)
         world = ExploredWorld(
             chooser,
@@ -228,6 +257,9 @@ class _Exploration:
             settings=self.plan.settings,
         )
         played = _Played(chooser, world.happened)
+        level = _log.level
+        if not aloud:
+            _log.setLevel(logging.CRITICAL + 1)
         try:
             self.body(world)
             if not world.finished:
@@ -236,12 +268,13 @@ class _Exploration:
             played.error = error
         finally:
             world.close()
+            _log.setLevel(level)
         return played
 
     # -------------------------------------------------------------------------------------- failures
 
     def _play_saved(self, path: Path, schedule: SavedSchedule) -> None:
-        played = self._play(Scripted(schedule.decisions))
+        played = self._play(Scripted(schedule.decisions), aloud=True)
         if played.error is not None:
             text = [f"this schedule failed before and was saved in {path}; how it came to that:"]
             played.error.add_note("\n".join([*text, *_story(played.happened)]))
@@ -260,7 +293,7 @@ class _Exploration:
 
         first = failed.chooser.decisions
         short = shrink(first, fails, tries_max=SHRINK_TRIES_MAX)
-        played = self._play(Scripted(short))
+        played = self._play(Scripted(short), aloud=True)
         if played.error is None or played.kind != kind:
             assert failed.error is not None, "it failed"
             failed.error.add_note(

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from polos.errors import EngineNotRunning, PolosStoreError, PolosUsageError
 from polos.testing.simulation import Call
 
 __all__ = ["Happened", "Outcome", "Sent"]
@@ -69,6 +68,7 @@ class Sent:
         after: what must have been answered before.
         call: the command, and what became of it.
         sent: whether it was sent.
+        by_inbox: whether it was put into the inbox, as another process does, instead of handed to the engine.
     """
 
     label: str
@@ -76,23 +76,24 @@ class Sent:
     sure: bool = True
     after: Sent | None = None
     sent: bool = False
+    by_inbox: bool = False
 
     @property
     def outcome(self) -> str | None:
         """What the engine answered: "accepted", "existing", "published", "answered", "refused"; None for nothing."""
-        if isinstance(self.call.error, PolosUsageError):
-            return "refused"
-        return None if self.call.reply is None else str(self.call.reply.get("outcome"))
+        if not self.call.decided:
+            return None
+        return "refused" if self.call.reply is None else str(self.call.reply.get("outcome"))
 
     @property
     def refusal(self) -> str | None:
         """What it was refused with."""
-        return str(self.call.error) if isinstance(self.call.error, PolosUsageError) else None
+        return str(self.call.error) if self.outcome == "refused" else None
 
     @property
     def answered(self) -> bool:
         """Whether its client knows what became of it."""
-        return self.call.answered and not isinstance(self.call.error, EngineNotRunning | PolosStoreError)
+        return self.call.decided
 
     @property
     def possible(self) -> bool:

@@ -232,11 +232,9 @@ class ExploredWorld:
     def _step(self) -> bool:
         """Let one thing happen; tells whether there is more."""
         course = self._course
-        options = course.usual()
-        if not options:
-            options.append(Option("nothing more happens", "end", _nothing))
-        options += course.possible()
-        options += course.disturbing()
+        usual = course.usual()
+        options = usual or [Option("nothing more happens", "end", _nothing)]
+        options = [*options, *course.possible(), *course.disturbing(usual)]
         index = self._chooser.choose(options)
         option = options[index]
         seconds = (self.sim.clock.monotonic_us() - self._began_us) / 1e6
@@ -250,10 +248,8 @@ class ExploredWorld:
         audit, commands = self.sim.audit, self._course.sent
         diverged = [event.message for event in audit.diverged]
         assert not diverged, f"code doesn't fit its own history: {diverged}"
-        unanswered = [sent.label for sent in commands if sent.sent and not sent.answered]
+        unanswered = [(sent.label, sent.call.error) for sent in commands if sent.sent and not sent.answered]
         assert not unanswered, f"clients wait for ever for the outcome of: {unanswered}"
-        broken = [sent.call.error for sent in commands if sent.call.error is not None and sent.outcome != "refused"]
-        assert not broken, f"commands failed: {broken}"
         audit.check_rows()
         for run in audit.states:
             audit.check_folding(run, looks=0)

@@ -76,6 +76,7 @@ class Gates:
         counts: how often each step's function was called, by run and name.
         audit: what the log says; each call is compared with it.
         life: which engine it is now.
+        fenced: engines that have appended since another one took the store.
     """
 
     def __init__(self) -> None:
@@ -86,10 +87,11 @@ class Gates:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.audit: Audit | None = None
         self.life = 0
+        self.fenced: set[int] = set()
 
-    def append(self, what: str, go_on: Callable[[], None]) -> None:
-        """Hold an append, or the handing back of its outcome."""
-        self.appends.append(HeldAppend(what, go_on, self.life))
+    def append(self, engine: int, what: str, go_on: Callable[[], None]) -> None:
+        """Hold an append of an engine, or the handing back of its outcome."""
+        self.appends.append(HeldAppend(what, go_on, engine))
 
     def due(self, alarms: list[Alarm]) -> None:
         """Hold alarms whose moment has come."""
@@ -99,11 +101,17 @@ class Gates:
         """Make what calls the functions of steps, held back."""
         return _HeldPerformer(engine, loop, self)
 
-    def called(self, run: str, name: str, call: StepCall) -> None:
-        """Note that a step's function is about to be called."""
+    def begin(self, run: str, name: str, life: int) -> None:
+        """Note that an engine takes it upon itself to have a function called."""
+        told = all(held.engine != life for held in self.appends)
+        if life in self.fenced and told and self.audit is not None:
+            self.audit.violations.append(f"L7: an engine that has lost the store calls step {name} of run {run}")
+
+    def called(self, run: str, name: str, call: StepCall, *, life: int, sure: bool) -> None:
+        """Note that a function is about to be called; `sure` unless its engine doesn't know what the log holds."""
         self.counts[run, name] += 1
-        if self.audit is not None:
-            told = all(held.what == "append" for held in self.appends)
+        if self.audit is not None and life == self.life:  # what one has begun that has lost the store can't be helped
+            told = sure and all(held.what == "append" for held in self.appends)
             self.audit.may_call(run, name, self.counts[run, name], pure=call.effect == "pure", told=told)
 
     def clear(self) -> None:
@@ -125,6 +133,8 @@ class Gates:
     def let_append(self, held: HeldAppend) -> None:
         """Let an append, or its outcome, go on."""
         self.appends.remove(held)
+        if held.what == "append" and held.engine != self.life:
+            self.fenced.add(held.engine)
         held.go()
 
     def ringing(self) -> list[Alarm]:
@@ -138,7 +148,9 @@ class Gates:
         SimulatedLoop.ring(alarm)
 
     def let_call(self, held: HeldCall, error: BaseException | None = None) -> None:
-        """Let a call go on, or fail with an error."""
+        """Let a call go on, or fail with an error; nothing happens to one that was cancelled in the meantime."""
+        if held not in self.calls:
+            return
         if error is None:
             held.go()
         else:
@@ -156,19 +168,24 @@ class _HeldPerformer(Performer):
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, gates: Gates) -> None:
         super().__init__(engine, loop)
         self._gates = gates
+        self._life = gates.life
 
     def start(self, run: str, name: str, number: int, call: StepCall) -> None:
         """Call a step's function, once its gate opens."""
+        self._gates.begin(run, name, self._life)
         held = is_async(call.func)
         func = self._awaited(run, name, number, call) if held else self._counted(run, name, call)
         super().start(run, name, number, replace(call, func=func))
+
+    def _called(self, run: str, name: str, call: StepCall) -> None:
+        self._gates.called(run, name, call, life=self._life, sure=self._engine.broken is None)
 
     # --------------------------------------------------------------------------- asynchronous functions
 
     def _awaited(self, run: str, name: str, number: int, call: StepCall) -> Callable[..., Any]:
         async def held(*args: Any, **kwargs: Any) -> Any:
             await self._pass(run, name, number, call, begun=False, error=None)
-            self._gates.called(run, name, call)
+            self._called(run, name, call)
             try:
                 value = await call.func(*args, **kwargs)
             except Exception as error:
@@ -206,7 +223,7 @@ class _HeldPerformer(Performer):
 
     def _counted(self, run: str, name: str, call: StepCall) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
-            self._gates.called(run, name, call)
+            self._called(run, name, call)
             return call.func(*args, **kwargs)
 
         return counted

@@ -69,7 +69,7 @@ def save(folder: Path, schedule: SavedSchedule) -> Path:
     Raises:
         OSError: it can't be written.
     """
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     path = _path(folder, schedule.test, schedule.decisions)
     found = {
         "format": FORMAT,

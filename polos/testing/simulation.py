@@ -23,11 +23,10 @@ from polos.engine import events as e
 from polos.engine.decide import created_to_json
 from polos.engine.json import Json
 from polos.engine.projections import run_stream
-from polos.errors import PolosError, PolosInternalError
+from polos.errors import EngineNotRunning, PolosError, PolosInternalError, PolosUsageError
 from polos.runtime.bodies import Bodies
 from polos.runtime.engine import Engine
 from polos.runtime.performer import Performer
-from polos.runtime.ports import MakesPerformer
 from polos.runtime.settings import Settings
 from polos.runtime.starting import root_run
 from polos.store.faults import FaultPlan, FaultyLog
@@ -66,12 +65,18 @@ class Call:
         """Whether its outcome is known."""
         return self.reply is not None or self.error is not None
 
+    @property
+    def decided(self) -> bool:
+        """Whether an engine has decided it; one that is stopping, or can't record anything, hasn't."""
+        refused = isinstance(self.error, PolosUsageError) and not isinstance(self.error, EngineNotRunning)
+        return self.reply is not None or refused
+
 
 class HeldBack(Protocol):
     """Has what nobody can foresee the moment of happen when it likes."""
 
-    def append(self, what: str, go_on: Callable[[], None]) -> None:
-        """Take an append of a group, or the handing back of its outcome."""
+    def append(self, engine: int, what: str, go_on: Callable[[], None]) -> None:
+        """Take an append of a group, or the handing back of its outcome; `engine` is which of all engines, from 1."""
         ...
 
     def due(self, alarms: list[Alarm]) -> None:
@@ -87,6 +92,7 @@ class HeldBack(Protocol):
 class _Life:
     engine: Engine
     loop: SimulatedLoop
+    former: list[Engine] = field(default_factory=list[Engine])  # that others have taken the store from
     errors: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
@@ -141,9 +147,9 @@ class Simulation:
             world=self.world,
             latency_us_max=latency_us_max,
             queue_units_max=queue_units_max,
-            hold=None if held is None else held.append,
         )
         self._life: _Life | None = None
+        self._engines = 0
         self._numbers = 0
         self.calls: list[Call] = []
 
@@ -180,20 +186,36 @@ class Simulation:
         assert self._life is None, "one engine at a time"
         self.world.life += 1
         loop = SimulatedLoop(self.clock, world=self.world)
-        performer: MakesPerformer = Performer
         if self._held is not None:
-            loop.on_due, performer = self._held.due, self._held.performer
-        engine = Engine(
+            loop.on_due = self._held.due
+        life = self._life = _Life(self._make(), loop)
+        loop.set_exception_handler(lambda _loop, context: life.errors.append(context))
+        self._start(life)
+
+    def take_over(self) -> None:
+        """Have another engine take the store while the present one lives on and knows nothing of it."""
+        life = self._life
+        assert life is not None, "an engine is running"
+        life.former.append(life.engine)
+        life.engine = self._make()
+        self._start(life)
+
+    def _make(self) -> Engine:
+        self._engines += 1
+        appender = self._appender
+        if self._held is not None:
+            appender = partial(appender, hold=partial(self._held.append, self._engines))
+        return Engine(
             self.store,
             clock=self.clock,
             settings=self._settings,
             bodies=Bodies(self.workflows.get),
-            appender=self._appender,
-            performer=performer,
+            appender=appender,
+            performer=Performer if self._held is None else self._held.performer,
         )
-        life = self._life = _Life(engine, loop)
-        loop.set_exception_handler(lambda _loop, context: life.errors.append(context))
-        started = loop.create_task(engine.start())
+
+    def _start(self, life: _Life) -> None:
+        started = life.loop.create_task(life.engine.start())
         self._run(SimulatedLoop.run_ready)
         if self._life is life and started.done():
             started.result()
@@ -203,18 +225,19 @@ class Simulation:
         life, self._life = self._life, None
         if life is None:
             return
-        engine, loop = life.engine, life.loop
+        loop = life.loop
         loop.set_exception_handler(lambda _loop, _context: None)
         tasks = asyncio.all_tasks(loop)
         loop._ready.clear()  # type: ignore[attr-defined]  # noqa: SLF001  # a dead process calls nothing back
         self.clock.drop_alarms()
         self.store.owner_engine = None
-        engine.stopping = True
-        engine.broken = RuntimeError("this process is dead")
         for task in tasks:
             task.cancel()
-        for resident in list(engine.residents.values()):
-            engine.discard(resident)
+        for engine in (*life.former, life.engine):
+            engine.stopping = True
+            engine.broken = RuntimeError("this process is dead")
+            for resident in list(engine.residents.values()):
+                engine.discard(resident)
         self.world.crash_at, ordered = set(), self.world.crash_at
         loop.run_ready()
         for task in tasks:
@@ -309,6 +332,8 @@ class Simulation:
         error = None if task.cancelled() else task.exception()
         if self._life is not life or task.cancelled():
             return
+        if error is not None and call.decided:
+            return  # one that was sent twice: the first answer counts, if it is one
         call.reply, call.error = None, error
         if call.error is not None:
             return
