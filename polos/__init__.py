@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from polos.definition import Workflow, workflow
     from polos.engine.retry import RetryPolicy
     from polos.errors import StepExecutionError, WorkflowTimeoutError
-    from polos.features import events
+    from polos.features import events, queues
+    from polos.queueing import Queue, RateLimit, queue
     from polos.registry import get_all_workflows, get_workflow
     from polos.runtime.app import Polos
     from polos.runtime.batch import batch_invoke
@@ -37,6 +38,8 @@ __all__ = [
     "NotDone",
     "Polos",
     "PolosClient",
+    "Queue",
+    "RateLimit",
     "RetryPolicy",
     "StepExecutionError",
     "StillUnknown",
@@ -50,6 +53,8 @@ __all__ = [
     "events",
     "get_all_workflows",
     "get_workflow",
+    "queue",
+    "queues",
     "workflow",
 ]
 
@@ -63,6 +68,8 @@ _HOMES = {
     "NotDone": "polos.types",
     "Polos": "polos.runtime.app",
     "PolosClient": "polos.runtime.client",
+    "Queue": "polos.queueing",
+    "RateLimit": "polos.queueing",
     "RetryPolicy": "polos.engine.retry",
     "StepExecutionError": "polos.errors",
     "StillUnknown": "polos.types",
@@ -74,6 +81,7 @@ _HOMES = {
     "batch_invoke": "polos.runtime.batch",
     "get_all_workflows": "polos.registry",
     "get_workflow": "polos.registry",
+    "queue": "polos.queueing",
     "workflow": "polos.definition",
 }
 
@@ -81,8 +89,8 @@ _HOMES = {
 if not TYPE_CHECKING:  # a checker that saw this would take every misspelt name for a public one
 
     def __getattr__(name: str) -> Any:
-        if name == "events":
-            found: Any = import_module("polos.features.events")
+        if name in ("events", "queues"):
+            found: Any = import_module(f"polos.features.{name}")
         elif name in _HOMES:
             found = getattr(import_module(_HOMES[name]), name)
         else:

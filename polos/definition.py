@@ -16,6 +16,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast, overload
 
@@ -32,6 +33,7 @@ from polos.errors import (
     ValueRefused,
     WorkflowTimeoutError,
 )
+from polos.queueing import Queue, read_queue
 from polos.registry import get_all_workflows, get_workflow, register
 from polos.signature import Signature, read_signature
 from polos.values import decode, encode, return_hint
@@ -89,6 +91,7 @@ class Workflow(Generic[ResultT_co]):
         workflow_type: "workflow", "agent" or "tool".
         queue_name: the queue of its runs; None for one of its own.
         queue_concurrency_limit: how many runs of that queue may run at once.
+        queue: all that was said of that queue; None if nothing was.
         trigger_on_event: topic whose events start runs.
         batch_size: how many events start one run.
         batch_timeout_seconds: how long a batch waits to be full.
@@ -135,12 +138,16 @@ class Workflow(Generic[ResultT_co]):
         tags: Sequence[str] = (),
         activation_callbacks_max: int | None = None,
         signature: Signature | None = None,
+        queue: Queue | None = None,
     ) -> None:
         self.signature: Signature = signature if signature is not None else read_signature(func)
         self.id = id
         self.func = func
         self.description = description
         self.workflow_type = workflow_type
+        if queue is None and (queue_name is not None or queue_concurrency_limit is not None):
+            queue = Queue(queue_name or id, queue_concurrency_limit)
+        self.queue: Queue | None = queue
         self.queue_name = queue_name
         self.queue_concurrency_limit = queue_concurrency_limit
         self.trigger_on_event = trigger_on_event
@@ -266,6 +273,11 @@ class Workflow(Generic[ResultT_co]):
         user_id: str | None = None,
         initial_state: BaseModel | dict[str, Any] | None = None,
         run_timeout_seconds: float | None = None,
+        *,
+        priority: int = 0,
+        start_after: float | None = None,
+        start_at: datetime | None = None,
+        tags: Sequence[str] = (),
     ) -> ExecutionHandle:
         """
         Start a run, and don't wait for it.
@@ -279,6 +291,10 @@ class Workflow(Generic[ResultT_co]):
             user_id: on whose behalf it works.
             initial_state: what `ctx.state` begins with.
             run_timeout_seconds: after which it is cancelled.
+            priority: the higher, the sooner it gets its turn in its queue; children inherit it.
+            start_after: seconds after which it may begin.
+            start_at: moment from which on it may begin; UTC if it names no zone.
+            tags: beside those of the workflow.
 
         Returns:
             A handle of the run.
@@ -298,21 +314,15 @@ class Workflow(Generic[ResultT_co]):
             )
         positive("run_timeout_seconds", run_timeout_seconds)
         limit = None if queue is not None and queue != self.queue_name else self.queue_concurrency_limit
-        return cast(
-            "ExecutionHandle",
-            await client.invoke(
-                self.id,
-                self.encode_payload(payload),
-                queue_name=queue or self.queue_name,
-                queue_concurrency_limit=limit,
-                concurrency_key=concurrency_key,
-                session_id=session_id,
-                user_id=user_id,
-                initial_state=initial_state,
-                run_timeout_seconds=self.run_timeout_seconds if run_timeout_seconds is None else run_timeout_seconds,
-                tags=self.tags,
-            ),
-        )
+        seconds = self.run_timeout_seconds if run_timeout_seconds is None else run_timeout_seconds
+        started: ExecutionHandle = await client.invoke(
+            self.id, self.encode_payload(payload),
+            queue_name=queue or self.queue_name, queue_concurrency_limit=limit, concurrency_key=concurrency_key,
+            session_id=session_id, user_id=user_id, initial_state=initial_state, run_timeout_seconds=seconds,
+            priority=priority, start_after=start_after, start_at=start_at,
+            tags=(*self.tags, *(tag for tag in _tags(tags) if tag not in self.tags)),
+        )  # fmt: skip
+        return started
 
     async def run(  # noqa: PLR0917  # the order that programs use
         self,
@@ -431,7 +441,7 @@ def workflow(id: Any = None, description: Any = None, queue: object = None, *res
     Args:
         id: the workflow's id; the function's name by default.
         description: for people.
-        queue: a name, a `Queue`, or a dict with `name` and `concurrency_limit`; by default a queue of its own.
+        queue: a name, a `Queue`, or a dict with the arguments of one; by default a queue of its own.
         *rest: more by position, in the order in which they stand in the list of names below.
         **options: `trigger_on_event` (topic whose events start runs), `batch_size` and `batch_timeout_seconds` (of
             such events), `schedule` (cron text, dict, True for "later", False for "never"), `on_start` and `on_end`
@@ -485,7 +495,7 @@ def _define(  # noqa: PLR0917  # takes the decorator's arguments as they were gi
     if not callable(func):
         raise TypeError(f"workflow decorates a function, it was given {func!r}")
     known_as = id if id is not None else getattr(func, "__name__", type(func).__name__)
-    queue_name, queue_limit = _queue(queue, known_as)
+    own_queue = read_queue(queue, known_as)
     if queue is not None and schedule:
         raise ValueError(f"workflow {known_as!r} has a queue and a schedule; scheduled runs have a queue of their own")
     made: Workflow[Any] = Workflow(
@@ -493,8 +503,8 @@ def _define(  # noqa: PLR0917  # takes the decorator's arguments as they were gi
         func,
         description,
         "workflow",
-        queue_name,
-        queue_limit,
+        None if own_queue is None else own_queue.name,
+        None if own_queue is None else own_queue.concurrency_limit,
         trigger_on_event,
         batch_size,
         batch_timeout_seconds,
@@ -502,6 +512,7 @@ def _define(  # noqa: PLR0917  # takes the decorator's arguments as they were gi
         on_start,
         on_end,
         state_schema=state_schema,
+        queue=own_queue,
         signature=read_signature(func, names),
         **ours,
     )
@@ -531,29 +542,6 @@ def _tags(tags: Sequence[str]) -> tuple[str, ...]:
     for tag in tags:
         text("a tag", tag)
     return tuple(tags)
-
-
-def _queue(queue: object, id: str) -> tuple[str | None, int | None]:
-    """Read the queue argument: name and limit."""
-    if queue is None:
-        return None, None
-    name: object
-    limit: object
-    if isinstance(queue, str):
-        name, limit = queue, None
-    elif isinstance(queue, dict):
-        given = cast("dict[str, object]", queue)
-        name, limit = given.get("name", id), given.get("concurrency_limit")
-    elif hasattr(queue, "name") and hasattr(queue, "concurrency_limit"):
-        name, limit = getattr(queue, "name"), getattr(queue, "concurrency_limit")  # noqa: B009  # any object that has them
-    else:
-        raise ValueError(f"queue must be a name, a Queue or a dict, it is {queue!r}")
-    if not isinstance(name, str):
-        raise ValueError(f"the name of a queue must be a text, it is {name!r}")  # noqa: TRY004  # as Polos does
-    text("the name of a queue", name)
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise ValueError(f"concurrency_limit of queue {name!r} must be a number from 1, it is {limit!r}")
-    return name, limit
 
 
 def _check_schema(schema: object) -> None:

@@ -17,6 +17,7 @@ Three families, never mixed::
         │   ├── NondeterministicCall     real I/O, threads or an undurable wait in a workflow body
         │   ├── WorkflowNeverWaits       a workflow body keeps its loop busy without ever waiting
         │   ├── CommandRefused           the engine decided the command and said no
+        │   ├── QueueFull                as many runs wait in a queue as may
         │   ├── UpdateRejected           the workflow's validator refused an update
         │   └── ValueRefused             a value can't be recorded, or a record doesn't fit its type
         ├── PolosStoreError              the world: disk, file system, damage
@@ -55,6 +56,7 @@ __all__ = [
     "PolosInternalError",
     "PolosStoreError",
     "PolosUsageError",
+    "QueueFull",
     "RunEvicted",
     "StepExecutionError",
     "StoreClosed",
@@ -138,6 +140,10 @@ class WorkflowNeverWaits(PolosUsageError):
 
 class CommandRefused(PolosUsageError):
     """The engine refused the command."""
+
+
+class QueueFull(PolosUsageError):
+    """So many runs wait in a queue that it takes no more (`max_queued`); nothing was created."""
 
 
 class UpdateRejected(PolosUsageError):

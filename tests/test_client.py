@@ -176,6 +176,7 @@ async def test_invoke_makes_the_run(store: FakeStore, client: PolosClient):
                     "queue": "q",
                     "queue_limit": 3,
                     "concurrency_key": "k",
+                    "priority": 0,
                     "session": "s",
                     "user": "u",
                     "tags": ["vip"],

@@ -189,10 +189,12 @@ def test_invoke_hands_everything_over():
         (("take", {"number": 4}), {
             "queue_name": "q", "queue_concurrency_limit": 3, "concurrency_key": None, "session_id": None,
             "user_id": None, "initial_state": None, "run_timeout_seconds": 50, "tags": ("t",),
+                "priority": 0, "start_after": None, "start_at": None,
         }),
         (("take", {"number": 5}), {
             "queue_name": "other", "queue_concurrency_limit": None, "concurrency_key": "key", "session_id": "s",
             "user_id": "u", "initial_state": {"n": 1}, "run_timeout_seconds": 60, "tags": ("t",),
+                "priority": 0, "start_after": None, "start_at": None,
         }),
     ]  # fmt: skip
 

@@ -265,6 +265,16 @@ class Admission:
         found = self._queues.get(queue)
         return 0 if found is None else found.waiting_fresh
 
+    def free(self, queue: str) -> int:
+        """Count the runs that could get a slot of a queue at once; 0 if others stand in line for it."""
+        found = self._queues.get(queue)
+        free = self._limit - len(self._holders)
+        if found is None:
+            return free
+        if found.waiting or found.limits.paused:
+            return 0
+        return free if found.limits.concurrency is None else min(free, max(found.limits.concurrency - found.held, 0))
+
     def limits(self, queue: str) -> Limits:
         """Give what holds for a queue."""
         found = self._queues.get(queue)

@@ -30,6 +30,7 @@ __all__ = [
     "MarkUnknown",
     "Readmit",
     "ReceiveUpdate",
+    "RefuseRun",
     "Request",
     "RequestCancel",
     "ResolveStep",
@@ -53,6 +54,14 @@ class BeginRun:
     python: str | None = None
     direct: bool = False
     state: Json = None
+    counted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseRun:
+    """End a run that can't be begun."""
+
+    error: e.Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,4 +227,5 @@ Command = (
     | Diverge
     | SetAside
     | Readmit
+    | RefuseRun
 )

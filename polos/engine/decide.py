@@ -87,9 +87,22 @@ def _begin(state: RunState, command: c.BeginRun, _now_us: int) -> Decision:
     else:
         return _nothing()
     started = e.RunStarted(
-        attempt=attempt, code=command.code, python=command.python, direct=command.direct, state=command.state
+        attempt=attempt,
+        code=command.code,
+        python=command.python,
+        direct=command.direct,
+        state=command.state,
+        counted=command.counted and attempt == 1,
     )
     return Decision([started])
+
+
+def _refuse_run(state: RunState, command: c.RefuseRun, _now_us: int) -> Decision:
+    if state.phase is not Phase.QUEUED:
+        return _nothing()
+    decision = Decision()
+    _Ending(state, decision, cause=NOT_CODE).finish(e.RunFailed(cause=NOT_CODE, error=command.error))
+    return decision
 
 
 def _set_aside(state: RunState, command: c.SetAside, _now_us: int) -> Decision:
@@ -560,6 +573,7 @@ _DECIDE: dict[type[Any], Callable[[RunState, Any, int], Decision]] = {
     c.RequestCancel: _request_cancel,
     c.ForceCancel: _force_cancel,
     c.Diverge: _diverge,
+    c.RefuseRun: _refuse_run,
     c.SetAside: _set_aside,
     c.Readmit: _readmit,
 }

@@ -21,12 +21,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from polos.engine.json import Json
+from polos.engine.system_events import (
+    CodeRegistered,
+    EngineStarted,
+    EventPublished,
+    InboxConsumed,
+    QueueConfigured,
+    Snapshot,
+)
 
 __all__ = [
     "EVENTS",
     "FACTS",
+    "CodeRegistered",
+    "EngineStarted",
     "Event",
+    "EventPublished",
     "Failure",
+    "InboxConsumed",
+    "QueueConfigured",
+    "Snapshot",
 ]
 
 
@@ -59,6 +73,7 @@ class RunCreated:
     queue: str | None = None
     queue_limit: int | None = None
     concurrency_key: str | None = None
+    priority: int = 0  # the higher, the sooner
     session: str | None = None
     user: str | None = None
     tags: tuple[str, ...] = ()
@@ -78,6 +93,7 @@ class RunStarted:
     python: str | None = None
     direct: bool = False  # the body may do I/O itself; it isn't replayed but looks finished work up by name
     state: Json = None  # what `ctx.state` begins with, where the workflow says more than the run was created with
+    counted: bool = False  # by a rate limit of its queue: whoever owns the log next has to know of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -479,60 +495,6 @@ class StreamChunk:
     deltas: tuple[Json, ...] = ()
 
 
-# ---------------------------------------------------------------------------------------- system
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventPublished:
-    """An event of a topic."""
-
-    topic: str
-    data: Json = None
-    event_type: str | None = None
-    event_id: str = ""
-    run: str | None = None  # the run that published it
-    root: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CodeRegistered:
-    """The code that a workflow has from now on."""
-
-    workflow: str
-    digest: str
-    modules: Json = field(default_factory=dict[str, Any])  # module name → digest of its source
-    blobs: Json = field(default_factory=dict[str, Any])  # module name → blob of its source; empty when switched off
-    git_commit: str | None = None
-    python: str = ""
-    packages: Json = field(default_factory=dict[str, Any])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineStarted:
-    """An engine took over the log. What was open at this record was cut off, so that a crash shows in every run."""
-
-    epoch: int
-    pid: int
-    host: str
-    clean: bool = True  # the engine before it closed the log; if not, its process was killed
-    python: str = ""
-    polos: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InboxConsumed:
-    """A command from the inbox was decided; never decided again."""
-
-    command_id: str
-    outcome: str  # "accepted", "refused", "existing", "published" or "answered"
-    detail: Json = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A fold of the stream up to the record before."""
-
-    state: Json
-
-
 Event = (
     RunCreated
     | RunStarted
@@ -579,6 +541,7 @@ Event = (
     | TagsChanged
     | StreamChunk
     | EventPublished
+    | QueueConfigured
     | CodeRegistered
     | EngineStarted
     | InboxConsumed

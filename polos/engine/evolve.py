@@ -164,8 +164,8 @@ def _end(state: RunState, time_us: int) -> None:
 def _run_created(state: RunState, event: e.RunCreated, time_us: int) -> None:
     for name in (
         "workflow", "kind", "root", "root_workflow", "parent", "step", "origin", "wanted", "detached",
-        "session", "user", "tags", "queue", "queue_limit", "concurrency_key", "deployment", "continues", "chain",
-        "run_timeout_us", "initial_state",
+        "session", "user", "tags", "queue", "queue_limit", "concurrency_key", "priority", "deployment", "continues",
+        "chain", "run_timeout_us", "initial_state",
     ):  # fmt: skip
         setattr(state, name, getattr(event, name))
     state.created_us = time_us
@@ -188,6 +188,7 @@ def _run_started(state: RunState, event: e.RunStarted, time_us: int) -> None:
     state.state_value = dict(state.attempt_state) if isinstance(state.attempt_state, dict) else None
     for op in state.ops.values():
         op.claimed = False
+    state.counted = state.counted or event.counted
     if state.started_us is None:
         state.started_us = time_us
         if state.run_timeout_us is not None and state.phase is Phase.ACTIVE:

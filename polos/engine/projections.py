@@ -16,6 +16,9 @@ Keys (tuples; encoded by the store):
 ``("root", root, created_us, run)``                   the tree below a root
 ``("tag", tag, created_us, run)``                     runs with a tag
 ``("timer", due_us, run)``                            when a run that isn't running must be looked at
+``("line", queue, created_us, run)``                  a run that wasn't begun: key, priority, when it may begin
+``("start", queue, started_us, run)``                 a start that counts against a rate: the key
+``("queue", queue)``                                  what holds for a queue, JSON
 ``("unseen", run)``                                   a waiting run whose code may not have seen a fact
 ``("topic_wait", topic, run, name)``                  who waits for events of a topic
 ``("suspend", root, key, opened_us, run, name)``      who waits for an answer, by tree
@@ -29,6 +32,7 @@ Keys (tuples; encoded by the store):
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -36,12 +40,13 @@ import orjson
 from polos.engine import events as e
 from polos.engine.evolve import evolve
 from polos.engine.json import Json
-from polos.engine.state import ENDED, OpKind, RunState, next_due_us, status, waiting_reason
+from polos.engine.state import ENDED, DebtKind, OpKind, Phase, RunState, next_due_us, status, waiting_reason
 
 __all__ = [
     "CODE_PREFIX",
     "ENGINE_STREAM",
     "INBOX_STREAM",
+    "QUEUE_PREFIX",
     "RUN_PREFIX",
     "TOPIC_PREFIX",
     "Changes",
@@ -49,6 +54,7 @@ __all__ = [
     "Rows",
     "advance",
     "fold_rows",
+    "queue_of",
     "run_rows",
     "run_stream",
     "summary",
@@ -65,6 +71,7 @@ Shown = tuple[str, str | None, int | None, bool]
 RUN_PREFIX = "run/"
 TOPIC_PREFIX = "topic/"
 CODE_PREFIX = "code/"
+QUEUE_PREFIX = "queue/"
 INBOX_STREAM = "inbox"
 ENGINE_STREAM = "engine"  # who owned the log, and when
 
@@ -128,6 +135,7 @@ def summary(state: RunState) -> dict[str, Json]:
         "tags": list(state.tags),
         "queue": state.queue,
         "concurrency_key": state.concurrency_key,
+        "priority": state.priority,
         "deployment": state.deployment,
         "run_timeout_us": state.run_timeout_us,
         "cancel_requested_us": state.cancel_requested_us,
@@ -175,7 +183,19 @@ def run_rows(state: RunState) -> Rows:
         rows["root", state.root, at, state.run] = b""
     for tag in state.tags:
         rows["tag", tag, at, state.run] = b""
+    if state.phase is Phase.QUEUED and not state.aside:
+        debt = state.owed.get((DebtKind.START, ""))
+        due_us = None if debt is None else debt.due_us
+        place = [state.concurrency_key or "", state.priority, due_us]
+        rows["line", queue_of(state), at, state.run] = orjson.dumps(place)
+    if state.counted and state.started_us is not None:
+        rows["start", queue_of(state), state.started_us, state.run] = orjson.dumps(state.concurrency_key or "")
     return rows
+
+
+def queue_of(state: RunState) -> str:
+    """Name the queue that a run stands in: its own workflow's, if nothing else was said."""
+    return state.queue or state.workflow
 
 
 def wait_rows(state: RunState, name: str) -> Rows:
@@ -195,6 +215,8 @@ def system_rows(event: e.Event) -> Rows:
     match event:
         case e.EventPublished():
             return {("topic", event.topic): b""}
+        case e.QueueConfigured():
+            return {("queue", event.queue): orjson.dumps(asdict(event))}
         case e.CodeRegistered():
             return {("code", event.workflow): event.digest.encode()}
         case e.InboxConsumed():

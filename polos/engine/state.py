@@ -85,6 +85,7 @@ RUN_TRANSITIONS: Mapping[Phase, Mapping[type[Any], Phase]] = {
     Phase.QUEUED: {
         e.RunStarted: Phase.ACTIVE,
         e.CancelRequested: Phase.CANCELLING,
+        e.RunFailed: Phase.FAILED,  # its queue was full
         **dict.fromkeys(_OUTER, Phase.QUEUED),
     },
     Phase.ACTIVE: {
@@ -259,6 +260,8 @@ class RunState:
     queue: str | None = None
     queue_limit: int | None = None
     concurrency_key: str | None = None
+    priority: int = 0
+    counted: bool = False  # its start counts against a rate of its queue
     deployment: str | None = None
     continues: str | None = None
     chain: str | None = None

@@ -71,24 +71,25 @@ class Activations:
             message = f"no workflow {state.workflow!r} is registered in this program"
             self._engine.decide_on(unit, resident, c.SetAside(reason="no_code", message=message))
             return
-        if not self._take_slot(resident):
+        if not self._engine.lines.take(resident):
             return
         if state.aside == "no_code":
             self._engine.decide_on(unit, resident, c.Readmit(by="engine"))
         definition = self._engine.bodies.describe(state.workflow)
         self._engine.intake.register_code(unit, state.workflow, definition)
         first = self._engine.bodies.first_state(state)
-        begun = c.BeginRun(code=definition.code, python=definition.python, direct=definition.direct, state=first)
+        begun = c.BeginRun(
+            code=definition.code,
+            python=definition.python,
+            direct=definition.direct,
+            state=first,
+            counted=self._engine.lines.counts(state),
+        )
         if self._engine.decide_on(unit, resident, begun):
+            self._engine.lines.started(resident.run, now_us=unit.now_us)
             if resident.code is not None:
                 resident.code.discard()
             resident.code = self._engine.bodies.make(self._engine, resident, python=definition.python)
-
-    def _take_slot(self, resident: Resident) -> bool:
-        if resident.has_slot:
-            return True
-        resident.has_slot = self._engine.slots.take(resident.run)
-        return resident.has_slot
 
     def _deliver(self, unit: Unit, resident: Resident) -> None:
         """Run a run's code on the facts it may see now."""
@@ -137,7 +138,7 @@ class Activations:
         needs_position = isinstance(fact.event, e.WaitSatisfied | e.ResultReused)
         if (code.direct or needs_position) and fact.version > resident.durable:
             return False
-        return self._take_slot(resident)
+        return self._engine.lines.take(resident)
 
     def _close_code(self, resident: Resident) -> None:
         if resident.code is not None:
@@ -151,5 +152,4 @@ class Activations:
         shown = status(state)
         cleaning_up = shown == "pending_cancel" and (state.busy > 0 or not state.ops)
         if resident.has_slot and not resident.facts and shown != "running" and not cleaning_up:
-            resident.has_slot = False
-            self._engine.pass_slot(self._engine.slots.give_back(resident.run))
+            self._engine.lines.give_back(resident)

@@ -24,6 +24,7 @@ from polos.engine.json import Json
 from polos.engine.retry import next_delay_us, retryable
 from polos.engine.state import Phase, RunState
 from polos.errors import ExecutionCancelledError, PolosUsageError, StepExecutionError, ValueRefused, WorkflowNeverWaits
+from polos.queueing import Queue
 from polos.replay.driver import Driver
 from polos.replay.facts import Earlier, Outcome
 from polos.runtime.code import describe_code
@@ -91,6 +92,11 @@ class Bodies:
         """Give a workflow's own grace, None if it has none."""
         found = self._find(workflow)
         return None if found is None else found.cancel_grace_seconds
+
+    def queue(self, workflow: str) -> Queue | None:
+        """Give what a workflow says of its queue, None if it says nothing."""
+        found = self._find(workflow)
+        return None if found is None else found.queue
 
     def describe(self, workflow: str) -> Described:
         """Give what is recorded of a workflow's code."""
@@ -309,6 +315,7 @@ def _successor_spec(state: RunState, payload: Json, children: tuple[str, ...]) -
         queue=state.queue,
         queue_limit=state.queue_limit,
         concurrency_key=state.concurrency_key,
+        priority=state.priority,
         session=state.session,
         user=state.user,
         tags=state.tags,

@@ -213,6 +213,9 @@ class PolosClient:
         initial_state: Any = None,
         run_timeout_seconds: float | None = None,
         *,
+        priority: int = 0,
+        start_after: float | None = None,
+        start_at: datetime | None = None,
         tags: Sequence[str] = (),
     ) -> ExecutionHandle:
         """
@@ -228,6 +231,9 @@ class PolosClient:
             user_id: the user, else that of the surrounding run.
             initial_state: `ctx.state` to begin with, at most 1 MB as JSON.
             run_timeout_seconds: the run is cancelled after that.
+            priority: the higher, the sooner it gets its turn in its queue; children inherit it.
+            start_after: seconds after which it may begin.
+            start_at: moment from which on it may begin; UTC if it names no zone.
             tags: by which the run can be found.
 
         Returns:
@@ -236,6 +242,7 @@ class PolosClient:
         Raises:
             TypeError: the payload or the state can't be recorded, or a name is no text.
             ValueError: the state is over the limit, a name is empty or can't be written, a number isn't positive.
+            QueueFull: as many runs wait in the queue as may.
         """
         run = self._root_run(
             workflow_id,
@@ -247,6 +254,9 @@ class PolosClient:
             user=user_id,
             initial_state=initial_state,
             seconds=run_timeout_seconds,
+            priority=priority,
+            start_after=start_after,
+            start_at=start_at,
             tags=tags,
         )
         return (await self._create([run], session_id))[0]

@@ -28,10 +28,10 @@ from polos.engine.state import DebtKind
 from polos.errors import EngineNotRunning, PolosError, PolosUsageError, StoreFailed, StoreFenced
 from polos.points import reach
 from polos.runtime.activations import Activations
-from polos.runtime.admission import Slots
 from polos.runtime.bodies import Bodies
 from polos.runtime.debts import Debts
 from polos.runtime.intake import Intake
+from polos.runtime.lines import Lines
 from polos.runtime.loading import Loader
 from polos.runtime.performer import Performer
 from polos.runtime.ports import Appender, MakesAppender, MakesPerformer, OwnedStore
@@ -97,7 +97,7 @@ class Engine:
         self.background: set[asyncio.Task[Any]] = set()
         self.residents: dict[str, Resident] = {}
         self.loader: Loader = Loader(self)
-        self.slots: Slots = Slots(settings.max_concurrent_workflows)
+        self.lines: Lines = Lines(self, settings.max_concurrent_workflows)
         self.watchers: Watchers = Watchers()
         self.timers: Timers = Timers(clock, self._due)
         self.debts: Debts = Debts(self)
@@ -186,6 +186,7 @@ class Engine:
         self.store.owner_engine = None
         await self.intake.stop()
         self.timers.close()
+        self.lines.close()
         due_us = self.clock.now_us() + round(self.settings.stop_grace_seconds * 1e6)
         await self.performer.drain(due_us)
         await self._flush(due_us)
@@ -399,11 +400,6 @@ class Engine:
 
         self.post(Work(apply, done=lambda _reply: done(), fail=lambda _error: done(), run=run))
 
-    def pass_slot(self, run: str | None) -> None:
-        """A slot is free: it is this run's turn."""
-        if run is not None:
-            self.wake(run, slot=True)
-
     def wake(self, run: str, *, slot: bool = False) -> None:
         """Look at a run soon: start it, deliver its facts; with `slot` it was given one, and may need it no more."""
 
@@ -411,7 +407,7 @@ class Engine:
             resident = self.loader.find(run)
             if resident is None:
                 if slot:
-                    self.pass_slot(self.slots.give_back(run))
+                    self.lines.pass_on(run)
                 return
             resident.has_slot = resident.has_slot or slot
             unit.residents[run] = resident
@@ -536,10 +532,8 @@ class Engine:
             resident.code.discard()
             resident.code = None
         if resident.ended:
-            self.slots.leave(resident.run)
-        if resident.has_slot:
-            resident.has_slot = False
-            self.pass_slot(self.slots.give_back(resident.run))
+            self.lines.leave(resident.run)
+        self.lines.give_back(resident)
 
     def reread(self, resident: Resident) -> None:
         """Throw a run out and read it again."""

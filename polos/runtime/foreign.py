@@ -24,6 +24,7 @@ __all__ = [
     "created_from_json",
     "parse_command",
     "published_events",
+    "queue_changes",
     "runs_to_create",
     "text_of",
 ]
@@ -33,6 +34,9 @@ RUN_ID_BYTES_MAX: Final = 200
 # Far more than a thousand years in microseconds; the sum with any moment still fits a key of the log.
 MICROSECONDS_MAX: Final = 1 << 61
 
+_LIMITS: Final[dict[str, str]] = {
+    spec.name: str(spec.type) for spec in fields(e.QueueConfigured) if spec.name not in ("queue", "by", "declared")
+}
 _FORMS: Final[dict[str, str]] = {spec.name: str(spec.type) for spec in fields(e.RunCreated)}
 
 
@@ -115,6 +119,25 @@ def published_events(command: dict[str, Json]) -> list[dict[str, Json]]:
     return cast("list[dict[str, Json]]", wanted)
 
 
+def queue_changes(command: dict[str, Json]) -> dict[str, Json]:
+    """
+    Give what a command changes of a queue.
+
+    Raises:
+        CommandRefused: a field is unknown, or its value isn't one that a limit can be.
+    """
+    changes = command.get("changes")
+    if not isinstance(changes, dict):
+        raise CommandRefused(f"the command 'queue' needs 'changes', an object; it has {changes!r}")
+    for name, value in changes.items():
+        if name not in _LIMITS:
+            raise CommandRefused(f"{name!r} of a queue can't be changed; was the command written by a newer polos?")
+        least = 0 if name == "max_queued" else 1
+        if not _fits(value, _LIMITS[name]) or (type(value) is int and value < least):
+            raise CommandRefused(f"a queue can't have {name}={value!r}: it must be {_LIMITS[name]}, from {least}")
+    return changes
+
+
 def created_from_json(body: dict[str, Json]) -> e.RunCreated:
     """
     Give what a run is created with.
@@ -130,7 +153,7 @@ def created_from_json(body: dict[str, Json]) -> e.RunCreated:
     for name in ("tags", "adopts"):
         values[name] = values.get(name) or []
     for name, value in values.items():
-        if not _fits(value, _FORMS[name]):
+        if not _fits(value, _FORMS[name]) or (name != "priority" and isinstance(value, int) and value < 0):
             raise CommandRefused(f"a run can't be created with {name}={value!r}: it must be {_FORMS[name]}")
     try:
         values["tags"], values["adopts"] = tuple(values["tags"]), tuple(values["adopts"])
@@ -150,7 +173,7 @@ def _fits(value: Json, form: str) -> bool:
         case "bool":
             return isinstance(value, bool)
         case "int":
-            is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MICROSECONDS_MAX
+            is_number = isinstance(value, int) and not isinstance(value, bool) and abs(value) < MICROSECONDS_MAX
             return is_number or (value is None and form.endswith("None"))
         case "tuple[str, ...]":
             return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from polos import errors
@@ -27,19 +29,23 @@ from polos.errors import (
     PolosInternalError,
     PolosStoreError,
     PolosUsageError,
+    QueueFull,
     StoreReadOnly,
     UnknownRun,
     UpdateRejected,
 )
 from polos.points import reach
+from polos.queueing import Queue
 from polos.runtime.foreign import (
     check_run_id,
     created_from_json,
     parse_command,
     published_events,
+    queue_changes,
     runs_to_create,
     text_of,
 )
+from polos.runtime.performer import failure_of
 from polos.runtime.topics import Topics
 from polos.runtime.unit import Reply, Resident, Unit, Work
 from polos.store.inbox import InboxItem
@@ -79,6 +85,7 @@ class Intake:
             "resolve": self._resolve,
             "readmit": self._readmit,
             "message": self._message,
+            "queue": self._queue,
         }
 
     # -------------------------------------------------------------------------------- between runs
@@ -103,7 +110,7 @@ class Intake:
             unit.append(sender, e.MessageOwed(message=message_to_json(message)))
             return
         if message.kind == "start":
-            self._start(unit, message.target, created_from_json(message.body))
+            self._start_child(unit, message, sender.state.priority)
         elif message.kind == "publish":
             root = sender.state.root
             self.topics.publish(unit, message.target, [message.body], message.id, run=sender.run, root=root)
@@ -114,11 +121,47 @@ class Intake:
         if self._engine.loader.exists(run):
             unit.rests_on(self._engine.residents.get(run))
             return False
+        self._declare(unit, created)
         resident = self._engine.loader.create(run)
         resident.input = created.input
         self._engine.decide_on(unit, resident, c.CreateRun(created=created))
         unit.created.append(resident)
         return True
+
+    def _start_child(self, unit: Unit, message: Message, priority: int) -> None:
+        """Start a child; what it needs to begin soon its parent needs, too, so it has its priority."""
+        created = created_from_json(message.body)
+        created = replace(created, priority=created.priority or priority)
+        if self._engine.loader.exists(message.target):
+            return
+        try:
+            self._engine.lines.room(created.queue or created.workflow, 1)
+        except QueueFull as error:
+            # The parent's request is recorded; what became of it has to be an answer.
+            self._start(unit, message.target, created)
+            refused = c.RefuseRun(error=failure_of(error))
+            self._engine.decide_on(unit, self._engine.loader.get(message.target), refused)
+            return
+        self._start(unit, message.target, created)
+
+    def _declare(self, unit: Unit, created: e.RunCreated) -> None:
+        """Take up what is said of a run's queue: by the definition of its workflow, else by who asks for the run."""
+        lines = self._engine.lines
+        said = self._engine.bodies.queue(created.workflow)
+        name = created.queue or created.workflow
+        if said is not None and said.name == name:
+            lines.declare(unit, name, said.recorded())
+        elif created.queue_limit is not None and not lines.is_configured(name):
+            lines.declare(unit, name, {"key_concurrency_limit": created.queue_limit})
+
+    def declare(self, queues: Iterable[Queue]) -> None:
+        """Take up what the code says of queues; for the start, since runs wait in them already."""
+
+        def apply(unit: Unit) -> None:
+            for queue in queues:
+                self._engine.lines.declare(unit, queue.name, queue.recorded())
+
+        self._engine.post(Work(apply))
 
     def _deliver(self, unit: Unit, message: Message) -> None:
         engine = self._engine
@@ -218,15 +261,28 @@ class Intake:
         return apply(unit, command_id, command)
 
     def _create(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
-        started = [self._start(unit, run, created) for run, created in runs_to_create(command)]
+        wanted = runs_to_create(command)
+        coming = Counter(created.queue or created.workflow for run, created in wanted if not self._exists(run))
+        for queue, count in coming.items():
+            self._engine.lines.room(queue, count)
+        started = [self._start(unit, run, created) for run, created in wanted]
         return {"outcome": "accepted" if any(started) or not started else "existing"}
+
+    def _exists(self, run: str) -> bool:
+        return self._engine.loader.exists(run)
+
+    def _queue(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
+        """Change what holds for a queue."""
+        by = str(command.get("by") or "user")
+        self._engine.lines.amend(unit, text_of(command, "queue"), by, queue_changes(command))
+        return {"outcome": "accepted"}
 
     def _message(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
         """Take a message that a run of another log sent."""
         message = message_from_json(command.get("message"))
         if message.kind == "start":
             check_run_id(message.target)
-            self._start(unit, message.target, created_from_json(message.body))
+            self._start_child(unit, message, 0)
         else:
             self._deliver(unit, message)
         return {"outcome": "accepted"}
@@ -454,6 +510,8 @@ class Intake:
         """Units on their way were lost."""
         self.topics.forget_undurable()
         self._registered.clear()
+        with self._engine.store.log.reader() as reader:
+            self._engine.lines.forget_undurable(reader)
 
     def register_code(self, unit: Unit, workflow: str, described: Described) -> None:
         """Record the code that a workflow has, unless it is the one recorded last."""

@@ -269,7 +269,8 @@ class Loader:
         engine = self._engine
         runs: dict[str, None] = {}
         with engine.store.log.reader() as reader:
-            for wanted in ("running", "pending_cancel", "queued", "no_code", "diverged", "poisoned", "internal_error"):
+            engine.lines.recover(reader)
+            for wanted in ("pending_cancel", "no_code", "diverged", "poisoned", "internal_error"):
                 for key, _ in reader.rows(("status", wanted)):
                     runs[str(key[-1])] = None
             outbox = dict.fromkeys(str(key[1]) for key, _ in reader.rows(("outbox",)))

@@ -9,7 +9,8 @@ an engine in another process knows it fills in itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from datetime import UTC, datetime
+from typing import Any, Final, cast
 
 from polos.calls import optional_text, positive, text
 from polos.children import encode_initial_state
@@ -22,6 +23,8 @@ from polos.registry import get_workflow
 from polos.values import encode
 
 __all__ = ["recorded", "root_run"]
+
+PRIORITY_MAX: Final = 2**31
 
 
 def recorded(value: Any, what: str) -> Json:
@@ -50,6 +53,9 @@ def root_run(
     queue: str | None = None,
     queue_limit: int | None = None,
     concurrency_key: str | None = None,
+    priority: int = 0,
+    start_after: float | None = None,
+    start_at: datetime | None = None,
     tags: Sequence[str] = (),
 ) -> e.RunCreated:
     """
@@ -59,14 +65,12 @@ def root_run(
         TypeError: the payload or the state isn't JSON, or a name is no text.
         ValueError: the state is over its limit, a name is empty or can't be written, a number isn't positive.
     """
-    positive("run_timeout_seconds", seconds)
     text("workflow_id", workflow_id)
     for name, given in {"queue_name": queue, "concurrency_key": concurrency_key, "deployment_id": deployment}.items():
         optional_text(name, given)
     for name, given in {"session_id": session, "user_id": user}.items():
         optional_text(name, given or None)  # programs that have none pass an empty one
-    if queue_limit is not None and (not isinstance(cast("object", queue_limit), int) or queue_limit < 1):
-        raise ValueError(f"queue_concurrency_limit must be a number from 1, it is {queue_limit!r}")
+    _check_numbers(seconds, queue_limit, priority)
     tags = _tags(tags)
     around = current_context()
     if around is not None:
@@ -88,12 +92,37 @@ def root_run(
         queue=queue,
         queue_limit=queue_limit,
         concurrency_key=concurrency_key,
+        priority=priority,
+        start_after_us=_start_us(clock, start_after, start_at),
         session=session or clock.uuid4(),
         user=user,
         tags=tags,
         deployment=deployment,
         kind="workflow" if workflow is None else workflow.workflow_type,
     )
+
+
+def _check_numbers(seconds: float | None, queue_limit: int | None, priority: int) -> None:
+    positive("run_timeout_seconds", seconds)
+    if queue_limit is not None and (not isinstance(cast("object", queue_limit), int) or queue_limit < 1):
+        raise ValueError(f"queue_concurrency_limit must be a number from 1, it is {queue_limit!r}")
+    if isinstance(priority, bool) or not isinstance(cast("object", priority), int) or abs(priority) > PRIORITY_MAX:
+        raise ValueError(f"priority must be a whole number of at most {PRIORITY_MAX}, it is {priority!r}")
+
+
+def _start_us(clock: Clock, start_after: float | None, start_at: datetime | None) -> int | None:
+    if start_after is None and start_at is None:
+        return None
+    if start_after is not None and start_at is not None:
+        raise ValueError("start_after and start_at say the same in two ways; give one of them")
+    positive("start_after", start_after)
+    if start_after is not None:
+        return clock.now_us() + round(start_after * 1e6)
+    if not isinstance(cast("object", start_at), datetime):
+        raise TypeError(f"start_at must be a datetime, it is {start_at!r}")
+    assert start_at is not None, "one of the two was given"
+    moment = start_at if start_at.tzinfo is not None else start_at.replace(tzinfo=UTC)
+    return max(round(moment.timestamp() * 1e6), 0)
 
 
 def _tags(tags: Sequence[str]) -> tuple[str, ...]:

@@ -197,7 +197,7 @@ def hide(workflow_id: str) -> None:
     """Let engines of this process not know a workflow."""
     init = Bodies.__init__
 
-    def without(self: Bodies, find: Any) -> None:
-        init(self, lambda wanted: None if wanted == workflow_id else find(wanted))
+    def without(self: Bodies, find: Any, **rest: Any) -> None:
+        init(self, lambda wanted: None if wanted == workflow_id else find(wanted), **rest)
 
     Bodies.__init__ = without  # type: ignore[method-assign]

@@ -306,11 +306,26 @@ def unfinished(sim: Simulation, program: ModuleType) -> None:
     sim.run_for(60)
 
 
+def queues(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.queued, {"to": "ada"}, queue="golden mail", concurrency_key="a")
+    sim.create(program.queued, {"to": "bob"}, queue="golden mail", concurrency_key="a", start_after=5)
+    sim.run_for(1)
+    sim.send("queue", queue="golden mail", changes={"paused": True})
+    for number in range(4):
+        sim.create(program.queued, {"to": number}, queue="golden mail", concurrency_key="b", priority=number)
+    sim.run_for(10)
+    sim.create(program.sender, None)
+    sim.run_for(10)
+    sim.recover()
+    sim.send("queue", queue="golden mail", changes={"paused": False, "max_queued": None}, by="ada")
+    sim.settle()
+
+
 SCENES: dict[str, Scene] = {
     scene.__name__: scene
     for scene in (
         steps, step_retries, unknown_outcome, reconcile, pure_steps, gather, timers, topics, signals, suspends,
         children, cancellation, updates, state, continue_as_new, direct_bodies, run_retries, run_timeout, divergence,
-        set_aside, large_result, recorded_values, generators, synchronization, two_logs, inbox, unfinished,
+        set_aside, large_result, queues, recorded_values, generators, synchronization, two_logs, inbox, unfinished,
     )
 }  # fmt: skip

@@ -197,7 +197,7 @@ class EngineMachine(RuleBasedStateMachine):
         if self.sim.alive:
             engine = self.sim.engine
             held = {run for run, resident in engine.residents.items() if resident.has_slot}
-            assert len(held) <= engine.slots.held <= engine.settings.max_concurrent_workflows
+            assert len(held) <= engine.lines.held <= engine.settings.max_concurrent_workflows
 
     def teardown(self) -> None:
         """Everything comes to rest: every run ends, nothing is owed, every command has an answer."""

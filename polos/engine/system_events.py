@@ -1,0 +1,85 @@
+"""
+What is recorded of the things around runs: topics, queues, code, engines, commands.
+
+They are events like all others and belong to `polos.engine.events`, from where they are used; they stand here because
+each of them has a stream that is no run's, and none of them is a fact that code is run on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from polos.engine.json import Json
+
+__all__ = ["CodeRegistered", "EngineStarted", "EventPublished", "InboxConsumed", "QueueConfigured", "Snapshot"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventPublished:
+    """An event of a topic."""
+
+    topic: str
+    data: Json = None
+    event_type: str | None = None
+    event_id: str = ""
+    run: str | None = None  # the run that published it
+    root: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueConfigured:
+    """What holds for a queue from now on, as a whole; see `polos.engine.admission.Limits`."""
+
+    queue: str
+    by: str  # "code", or who asked for it
+    declared: Json = None  # what the code said last, so that it is taken up again only when it says something else
+    concurrency_limit: int | None = None
+    key_concurrency_limit: int | None = None
+    rate_limit: int | None = None  # starts
+    rate_period_us: int | None = None  # in any window of this length
+    key_rate_limit: int | None = None
+    key_rate_period_us: int | None = None
+    max_queued: int | None = None
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeRegistered:
+    """The code that a workflow has from now on."""
+
+    workflow: str
+    digest: str
+    modules: Json = field(default_factory=dict[str, Any])  # module name → digest of its source
+    blobs: Json = field(default_factory=dict[str, Any])  # module name → blob of its source; empty when switched off
+    git_commit: str | None = None
+    python: str = ""
+    packages: Json = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStarted:
+    """An engine took over the log. What was open at this record was cut off, so that a crash shows in every run."""
+
+    epoch: int
+    pid: int
+    host: str
+    clean: bool = True  # the engine before it closed the log; if not, its process was killed
+    python: str = ""
+    polos: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxConsumed:
+    """A command from the inbox was decided; never decided again."""
+
+    command_id: str
+    outcome: str  # "accepted", "refused", "existing", "published" or "answered"
+    detail: Json = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A fold of the stream up to the record before."""
+
+    state: Json

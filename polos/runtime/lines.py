@@ -1,0 +1,263 @@
+"""
+Slots and queues, as the engine uses them: `Admission`, with the engine's clock, its log and its runs.
+
+What holds for a queue is an event of the queue's stream. It is said by the code, which names queues where it defines
+workflows, and by whoever changes it while the engine runs; the later word counts. What the code says is taken up when
+it isn't what the code said the last time, so a change made by hand outlives a restart, but not a new version of the
+code that says something new.
+
+A run whose turn it is holds its slot from that moment on, also while it is still being read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from polos.engine import events as e
+from polos.engine.admission import NO_LIMITS, Admission, Limits, Rate, Ticket
+from polos.engine.json import Json
+from polos.engine.projections import QUEUE_PREFIX, queue_of
+from polos.engine.state import Phase, RunState
+from polos.errors import QueueFull
+from polos.runtime.unit import Resident, Unit, Work
+
+if TYPE_CHECKING:
+    from polos.runtime.engine import Engine
+    from polos.store.log import Reader
+
+__all__ = ["Lines", "limits_of"]
+
+
+def limits_of(event: e.QueueConfigured) -> Limits:
+    """Give what an event says of a queue."""
+    rate = None
+    if event.rate_limit is not None and event.rate_period_us is not None:
+        rate = Rate(event.rate_limit, event.rate_period_us)
+    key_rate = None
+    if event.key_rate_limit is not None and event.key_rate_period_us is not None:
+        key_rate = Rate(event.key_rate_limit, event.key_rate_period_us)
+    return Limits(
+        concurrency=event.concurrency_limit,
+        key_concurrency=event.key_concurrency_limit,
+        rate=rate,
+        key_rate=key_rate,
+        max_queued=event.max_queued,
+        paused=event.paused,
+    )
+
+
+def _ticket(state: RunState) -> Ticket:
+    return Ticket(
+        run=state.run,
+        queue=queue_of(state),
+        key=state.concurrency_key or "",
+        priority=state.priority,
+        created_us=state.created_us,
+        begun=state.phase is not Phase.QUEUED,
+    )
+
+
+class Lines:
+    """Who holds a slot, and who stands in line for one."""
+
+    def __init__(self, engine: Engine, limit: int) -> None:
+        """
+        Make `limit` free slots.
+
+        Args:
+            engine: whose runs they are for.
+            limit: `max_concurrent_workflows`.
+        """
+        self._engine = engine
+        self._admission = Admission(limit)
+        self._configured: dict[str, e.QueueConfigured] = {}
+        self._declared: dict[str, Json] = {}  # what the code of this process said, and is recorded or on its way
+        self._alarm: Any = None
+        self._alarm_us: int | None = None
+
+    # ------------------------------------------------------------------------------------ slots
+
+    @property
+    def held(self) -> int:
+        """Count the slots that are taken."""
+        return self._admission.held
+
+    def queued(self, queue: str) -> int:
+        """Count the runs of a queue that stand in line and weren't begun."""
+        return self._admission.queued(queue)
+
+    def take(self, resident: Resident) -> bool:
+        """Take a slot for a run; a run that gets none stands in line."""
+        if not resident.has_slot:
+            if not self._admission.holds(resident.run):
+                self._wake(self._admission.join(_ticket(resident.state), now_us=self._now_us()), but=resident.run)
+            resident.has_slot = self._admission.holds(resident.run)
+        return resident.has_slot
+
+    def counts(self, state: RunState) -> bool:
+        """Tell whether the start of a run counts against a rate."""
+        limits = self._admission.limits(queue_of(state))
+        return limits.rate is not None or limits.key_rate is not None
+
+    def started(self, run: str, *, now_us: int) -> None:
+        """The start of a run is being recorded, at this time."""
+        self._wake(self._admission.started(run, now_us=now_us))
+
+    def give_back(self, resident: Resident) -> None:
+        """Give a run's slot back."""
+        if resident.has_slot:
+            resident.has_slot = False
+            self.pass_on(resident.run)
+
+    def pass_on(self, run: str) -> None:
+        """Give back the slot of a run that isn't in memory."""
+        self._wake(self._admission.give_back(run, now_us=self._now_us()))
+
+    def leave(self, run: str) -> None:
+        """A run ended: it waits for nothing any more."""
+        self._admission.leave(run, now_us=self._now_us())
+
+    def _wake(self, granted: list[str], *, but: str = "") -> None:
+        for run in granted:
+            if run != but:
+                self._engine.wake(run, slot=True)
+        self._arm()
+
+    def _now_us(self) -> int:
+        return self._engine.now_us()
+
+    def _arm(self) -> None:
+        due_us = self._admission.due_us()
+        if due_us == self._alarm_us:
+            return
+        self.close()
+        if due_us is not None and not self._engine.stopping:
+            self._alarm_us = due_us
+            self._alarm = self._engine.clock.call_at(due_us, self._due)
+
+    def _due(self) -> None:
+        self._alarm = self._alarm_us = None
+        if not self._engine.stopping:
+            self._wake(self._admission.tick(self._now_us()))
+
+    def close(self) -> None:
+        """Wait for no moment any more."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._alarm_us = None
+
+    # ------------------------------------------------------------------------------------ queues
+
+    def room(self, queue: str, coming: int) -> None:
+        """
+        Look whether runs may be added to a queue.
+
+        Raises:
+            QueueFull: so many would wait that the queue takes no more.
+        """
+        most = self._admission.limits(queue).max_queued
+        waiting = self._admission.queued(queue)
+        if most is not None and waiting + coming > most + self._admission.free(queue):
+            message = (
+                f"the queue {queue!r} is full: {waiting} runs wait in it, {coming} more were asked for, and "
+                f"max_queued is {most}; try again later"
+            )
+            raise QueueFull(message)
+
+    def is_configured(self, queue: str) -> bool:
+        """Tell whether anything was ever said of a queue."""
+        return queue in self._configured
+
+    def configured(self, queue: str) -> e.QueueConfigured:
+        """Give what holds for a queue, as it is recorded or about to be."""
+        return self._configured.get(queue) or e.QueueConfigured(queue=queue, by="code")
+
+    def declare(self, unit: Unit, queue: str, wanted: dict[str, Json]) -> None:
+        """Take up what the code says of a queue, if it didn't say so before."""
+        if self._declared.get(queue) == wanted:
+            return
+        self._declared[queue] = wanted
+        before = self.configured(queue)
+        if before.declared != wanted:
+            given: dict[str, Any] = dict(wanted)
+            self.change(unit, e.QueueConfigured(queue=queue, by="code", declared=wanted, paused=before.paused, **given))
+
+    def change(self, unit: Unit, event: e.QueueConfigured) -> None:
+        """Record what holds for a queue from now on. What begins because of it is recorded behind it."""
+        unit.append_system(QUEUE_PREFIX + event.queue, event)
+        self._apply(event)
+
+    def amend(self, unit: Unit, queue: str, by: str, changes: dict[str, Any]) -> e.QueueConfigured:
+        """Change some of what holds for a queue."""
+        event = replace(self.configured(queue), by=by, **changes)
+        self.change(unit, event)
+        return event
+
+    def _apply(self, event: e.QueueConfigured) -> None:
+        self._configured[event.queue] = event
+        self._wake(self._admission.configure(event.queue, limits_of(event), now_us=self._now_us()))
+
+    def forget_undurable(self, reader: Reader) -> None:
+        """Units on their way were lost: what is recorded of queues counts."""
+        self._declared.clear()
+        lost = set(self._configured)
+        for _, row in reader.rows(("queue",)):
+            event = e.QueueConfigured(**orjson.loads(row))
+            lost.discard(event.queue)
+            if self._configured.get(event.queue) != event:
+                self._apply(event)
+        for queue in lost:
+            del self._configured[queue]
+            self._wake(self._admission.configure(queue, NO_LIMITS, now_us=self._now_us()))
+
+    # ------------------------------------------------------------------------------------ start-up
+
+    def recover(self, reader: Reader) -> None:
+        """Take up what is recorded: limits, starts within the period of a rate, who was running, who waits."""
+        now_us = self._now_us()
+        self.forget_undurable(reader)
+        for event in self._configured.values():
+            limits = limits_of(event)
+            periods = [rate.period_us for rate in (limits.rate, limits.key_rate) if rate is not None]
+            if periods:
+                after = ("start", event.queue, max(now_us - max(periods), 0))
+                for key, row in reader.rows(("start", event.queue), after=after):
+                    self._admission.note_start(event.queue, orjson.loads(row), int(key[2]))
+        fresh: list[Ticket] = []
+        for key, row in reader.rows(("line",)):
+            name, priority, due_us = orjson.loads(row)
+            if due_us is None or due_us <= now_us:
+                ticket = Ticket(run=str(key[3]), queue=str(key[1]), key=name, priority=priority, created_us=int(key[2]))
+                fresh.append(ticket)
+        resumed: list[str] = []
+        for key, _ in reader.rows(("status", "running")):
+            self._engine.post(Work(partial(self._take_up, str(key[-1]), resumed)))
+        self._engine.post(Work(partial(self._open, resumed, fresh)))
+
+    def _take_up(self, run: str, resumed: list[str], unit: Unit) -> None:
+        """
+        Read a run that was running, and let it keep the slot that it had.
+
+        One that has nothing under way had none: it was waiting, what it waited for came, and nobody ran its code yet.
+        """
+        resident = self._engine.loader.find(run)
+        if resident is None:
+            return
+        if resident.state.busy == 0:
+            resumed.append(run)
+            return
+        self._admission.hold(_ticket(resident.state))
+        resident.has_slot = True
+        unit.residents[run] = resident
+        unit.ready.append(resident)
+
+    def _open(self, resumed: list[str], fresh: list[Ticket], _unit: Unit) -> None:
+        """Let the others come, when all who had a slot have it again."""
+        for run in resumed:
+            self._engine.wake(run)
+        for ticket in fresh:
+            self._wake(self._admission.join(ticket, now_us=self._now_us()))
