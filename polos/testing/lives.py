@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -44,7 +45,7 @@ from polos.runtime.settings import Settings
 from polos.testing.appender import SimulatedAppender
 from polos.testing.audit import Audit
 from polos.testing.clock import VirtualClock
-from polos.testing.loop import SimulatedLoop
+from polos.testing.loop import PATIENCE_SECONDS, RealWaitTooLong, SimulatedLoop
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_points import AWAIT, Points
 from polos.testing.world import Crashed, World
@@ -168,8 +169,9 @@ def _drew(event: e.Event, kind: str) -> bool:
 class _Suspends:
     """Awaits what a step's function gave, and comes past a point each time that it waits."""
 
-    def __init__(self, code: Any) -> None:
+    def __init__(self, code: Any, life: Life) -> None:
         self._code = code
+        self._life = life
 
     def __await__(self) -> Generator[Any, Any, Any]:
         code: Any = self._code if inspect.iscoroutine(self._code) else self._code.__await__()
@@ -179,7 +181,11 @@ class _Suspends:
                 awaited = code.send(None) if error is None else code.throw(error)
             except StopIteration as stop:
                 return stop.value
-            reach(AWAIT)
+            try:
+                reach(AWAIT)
+            except Crashed:
+                self._life.orphans.append(code)  # it knows nothing of the crash, and is closed with everything else
+                raise
             try:
                 yield awaited
                 error = None
@@ -205,7 +211,7 @@ class _Performer(Performer):
 
         async def seen(*args: Any, **kwargs: Any) -> Any:
             note()
-            return await _Suspends(func(*args, **kwargs))
+            return await _Suspends(func(*args, **kwargs), life)
 
         def seen_in_thread(*args: Any, **kwargs: Any) -> Any:
             note()
@@ -217,12 +223,8 @@ class _Performer(Performer):
         self._loop.call_soon(self._inline, job)
 
     def _inline(self, job: Callable[[], None]) -> None:
-        # In a thread there is no running loop, so the function may run one of its own.
-        asyncio._set_running_loop(None)  # noqa: SLF001  # what loops use, for want of a public way
-        try:
+        with self._life.loop.left():
             job()
-        finally:
-            asyncio._set_running_loop(self._loop)  # noqa: SLF001  # as above
         self._life.points.check()  # the job takes whatever is raised for an outcome, the end of the process, too
 
 
@@ -240,6 +242,9 @@ class Life:
         problems: what went wrong besides: answers that were refused, errors on the loop.
         endless: whether it was given up on.
         cut: how many events of runs there were before it.
+        orphans: coroutines of functions that nothing waits for any more.
+        loop: what it runs on.
+        engine: the engine.
     """
 
     def __init__(
@@ -255,10 +260,12 @@ class Life:
         self.problems: list[str] = []
         self.endless = False
         self.cut = sum(map(len, audit.histories.values()))
+        self.orphans: list[Any] = []
         self._sent: set[str] = set()
         self._clock = clock
-        self._loop = SimulatedLoop(clock)
-        self._loop.set_exception_handler(self._complain)
+        self.loop = SimulatedLoop(clock)
+        self.loop.set_exception_handler(self._complain)
+        self.loop.is_busy = self._is_busy
         world = World(clock=clock, chance=Random(0), audit=audit)
         self.engine = Engine(
             store, clock=clock, settings=SETTINGS, bodies=Bodies(task.find, described=task.described),
@@ -270,27 +277,36 @@ class Life:
         """Live until every run has ended, nothing happens any more, or the process dies; then `close` it."""
         arm(self.points)
         try:
-            started = self._loop.create_task(self.engine.start())
-            self._loop.run_ready()
+            started = self.loop.create_task(self.engine.start())
+            self.loop.run_ready()
             if started.done():
                 started.result()
             self._until_quiet()
         except Crashed:
             pass
+        except RealWaitTooLong as error:
+            names = sorted({name for _, name, _ in self.engine.performer.in_flight})
+            raise RealWaitTooLong(
+                f"step {', '.join(names)} waits for a connection or a process, and nothing came of it within "
+                f"{PATIENCE_SECONDS:.0f} s of real time; while it has one open, virtual time can't pass"
+            ) from error
         finally:
             arm(None)
 
     def _until_quiet(self) -> None:
         for _ in range(MOMENTS_MAX):
-            self._loop.run_ready()
+            self.loop.run_ready()
             if self.problems:
                 return
             if self._attend():
                 continue
-            if self._over() or not self._loop.has_moment():
+            if self._over() or not self.loop.has_moment():
                 return
-            self._loop.run_to_moment()
+            self.loop.run_to_moment()
         self.endless = True
+
+    def _is_busy(self) -> bool:
+        return any(attempt.task is not None for attempt in self.engine.performer.in_flight.values())
 
     def _over(self) -> bool:
         states = self.audit.states
@@ -356,7 +372,7 @@ class Life:
         if command_id in self._sent:
             return False
         self._sent.add(command_id)
-        sent = self._loop.create_task(self.engine.execute(command_id, command))
+        sent = self.loop.create_task(self.engine.execute(command_id, command))
 
         def done(task: asyncio.Task[Any]) -> None:
             error = None if task.cancelled() else task.exception()
@@ -373,21 +389,33 @@ class Life:
 
     def close(self) -> None:
         """Leave nothing behind: what is under way is gone, as if the process were."""
-        loop, engine = self._loop, self.engine
+        loop, engine = self.loop, self.engine
         loop.set_exception_handler(lambda _loop, _context: None)
         tasks = sorted(asyncio.all_tasks(loop), key=lambda task: (len(task.get_name()), task.get_name()))
-        vars(loop)["_ready"].clear()  # a dead process calls nothing back
+        loop.drop_ready()  # a dead process calls nothing back
         engine.stopping = True
         engine.broken = RuntimeError("this process is dead")
         self.points.dead = True
-        for task in tasks:
-            coroutine: Any = task.get_coro()
-            # Whatever a `finally` raises, or awaits in vain, happens in a process that isn't there any more.
-            with suppress(BaseException):
-                coroutine.close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # nobody closes anything in a process that is killed
+            for coroutine in [*self.orphans, *(task.get_coro() for task in tasks)]:
+                # Whatever a `finally` raises, or awaits in vain, happens in a process that isn't there any more.
+                with suppress(BaseException):
+                    coroutine.close()
+            tasks.clear()
+            self.orphans.clear()
+            self._disconnect()
         for resident in list(engine.residents.values()):
             engine.discard(resident)
         self._clock.drop_alarms()
         engine.store.owner_engine = None
-        vars(loop)["_ready"].clear()
+        loop.drop_ready()
         loop.close()
+
+    def _disconnect(self) -> None:
+        """Close connections and end processes, as the system does for a process that is gone."""
+        loop = self.loop
+        loop.is_busy = None
+        for transport in loop.transports():
+            transport.close()
+        loop.run_ready()

@@ -4,6 +4,7 @@ The program's event loop, on virtual time and on one thread.
 asyncio's own selector loop, with three things replaced. Its clock is a `VirtualClock`. Where it would wait for the
 operating system it has found out that nothing is ready; that is the moment to let time pass up to whatever comes
 next, or to stop if nothing does. And what would go to a thread is done at once, because a thread ends when it likes.
+Who says when a function is under way (`SimulatedLoop.is_busy`) may have functions that talk to the real world, too.
 
 So a run of the loop is a function of the program and the seed, however long it lasts on the virtual clock.
 """
@@ -12,26 +13,43 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, TypeVarTuple, Unpack, final
 
+from polos.errors import PolosUsageError
 from polos.testing.clock import Alarm, VirtualClock
 
-__all__ = ["SimulatedLoop"]
+__all__ = ["PATIENCE_SECONDS", "RealWaitTooLong", "SimulatedLoop"]
+
+PATIENCE_SECONDS = 5.0
 
 _Ts = TypeVarTuple("_Ts")
 
 
 @final
+class RealWaitTooLong(PolosUsageError):
+    """A simulated run waits for a connection or a process of the real world, and nothing comes of it."""
+
+
+_Ready = list[tuple[selectors.SelectorKey, int]]
+
+
+@final
 class _Waiting(selectors.DefaultSelector):
-    """A selector that never waits: it asks the loop what to do instead."""
+    """A selector that doesn't wait by itself: it asks the loop what to do instead."""
 
-    idle: Callable[[float | None], None]
+    idle: Callable[[float | None], _Ready]
 
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None or timeout > 0:
-            self.idle(timeout)
-        return []
+    def select(self, timeout: float | None = None) -> _Ready:
+        # The loop's own pipe aside, there is something here only if a function opens connections or starts processes.
+        ready = self.wait(0) if len(self.get_map()) > 1 else []
+        return ready or ([] if timeout is not None and timeout <= 0 else self.idle(timeout))
+
+    def wait(self, seconds: float) -> _Ready:
+        """Wait for the operating system."""
+        return super().select(seconds)
 
 
 @final
@@ -42,6 +60,8 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     Attributes:
         world: whatever the code that runs on the loop may want to reach; see `polos.testing.world`.
         on_due: is given the alarms whose moment has come, and has them ring when it likes; None to ring them at once.
+        is_busy: tells whether a function is under way that may wait for the real world: a connection, a process, a
+            thread. Time stands still for it then, for as long as `PATIENCE_SECONDS`. None for never.
     """
 
     def __init__(self, clock: VirtualClock, *, world: object = None) -> None:
@@ -51,9 +71,29 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         super().__init__(selector)
         self.world = world
         self.on_due: Callable[[list[Alarm]], None] | None = None
+        self.is_busy: Callable[[], bool] | None = None
+        self._real = selector
         self._clock_of_world = clock
         self._until_us: int | None = 0
         self._moments_max: int | None = None
+
+    def transports(self) -> list[asyncio.BaseTransport]:
+        """Give the connections that are open, and the processes instead of their pipes."""
+        found: dict[int, asyncio.BaseTransport] = {}
+        for key in list(self._real.get_map().values()):
+            for handle in key.data:
+                transport = _owner(handle)
+                transport = getattr(getattr(transport, "_protocol", None), "proc", transport)
+                if isinstance(transport, asyncio.BaseTransport):
+                    found[id(transport)] = transport
+        return list(found.values())
+
+    def drop_ready(self) -> None:
+        """Forget what was to be called next, but for the connections that are being closed."""
+        ready: deque[asyncio.Handle] = vars(self)["_ready"]
+        kept = [handle for handle in ready if isinstance(_owner(handle), asyncio.BaseTransport)]
+        ready.clear()
+        ready.extend(kept)
 
     def run_ready(self) -> None:
         """Run what can happen now; no time passes."""
@@ -105,15 +145,38 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         """Do at once what a thread would do."""
         future: asyncio.Future[Any] = self.create_future()
         try:
-            result = func(*args)
+            with self.left():
+                result = func(*args)
         except Exception as error:  # noqa: BLE001  # whoever awaits it gets it
             future.set_exception(error)
         else:
             future.set_result(result)
         return future
 
-    def _idle(self, timeout: float | None) -> None:
-        """Nothing is ready: let time pass up to the next moment at which something is, or stop."""
+    @contextmanager
+    def left(self) -> Generator[None]:
+        """Do something as on another thread, where no loop is running: it may run one of its own."""
+        asyncio._set_running_loop(None)  # noqa: SLF001  # what loops use, for want of a public way
+        try:
+            yield
+        finally:
+            asyncio._set_running_loop(self)  # noqa: SLF001  # as above
+
+    def _idle(self, timeout: float | None) -> _Ready:
+        """Nothing is ready: wait for the real world, or let time pass up to the next moment, or stop."""
+        if self.is_busy is not None and self.is_busy():
+            connected = len(self._real.get_map()) > 1
+            if connected or (timeout is None and self._clock_of_world.next_us() is None):
+                ready = self._real.wait(PATIENCE_SECONDS)
+                if ready:
+                    return ready
+                if connected:
+                    raise RealWaitTooLong
+        self._pass(timeout)
+        return []
+
+    def _pass(self, timeout: float | None) -> None:
+        """Let time pass up to the next moment at which something is to happen, or stop."""
         clock = self._clock_of_world
         waits = [] if timeout is None else [max(1, round(timeout * 1e6))]
         alarm_us = clock.next_us()
@@ -144,3 +207,8 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         """Let an alarm ring, unless somebody has cancelled it meanwhile."""
         if not alarm.cancelled:
             alarm.callback()
+
+
+def _owner(handle: asyncio.Handle | None) -> object:
+    """Give the object whose method a handle calls."""
+    return getattr(getattr(handle, "_callback", None), "__self__", None)

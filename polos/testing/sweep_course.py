@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 import math
 import os
 import shutil
@@ -97,8 +98,17 @@ class Wanted:
 
 def swept(wanted: Wanted, stop: threading.Event) -> CrashReport:
     """Sweep, on this thread, until `stop` is set; one sweep at a time."""
+    thread, log = threading.get_ident(), logging.getLogger("polos")
+
+    def elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != thread  # what an engine says of a run that diverged stands in the failure
+
     with SWEEPING:
-        return _Sweep(wanted, stop).run()
+        log.addFilter(elsewhere)
+        try:
+            return _Sweep(wanted, stop).run()
+        finally:
+            log.removeFilter(elsewhere)
 
 
 @final
@@ -154,6 +164,9 @@ class _Sweep:
         if not wanted.real:
             for point in self._drawn(singles):
                 self._try((point,), real=True)
+        first = self._expected
+        if first is not None and first.replayed:
+            self._fail(first, (), first.replayed, "the undisturbed run")
         for pair in self._pairs(singles):
             self._try(pair, real=wanted.real)
             report.pairs += 1
@@ -286,7 +299,7 @@ class _Sweep:
         events, cut = outcome.events, outcome.cuts[-1] if outcome.cuts else len(outcome.events)
         if not points:
             raise CrashSweepFailed(
-                f"{name}: {what} is at fault, and no crash",
+                f"{name}: {what} is wrong by itself, no crash is needed",
                 points=(), differences=told, before=events, after=[], command="", real=real,
             ) from error  # fmt: skip
         place = "child processes" if real else "this process"

@@ -77,6 +77,7 @@ class CrashOutcome:
         directory: what `setup` was given; files that steps wrote are there.
         in_process: whether its lives were lived in this process.
         problems: what is wrong with it by itself, whatever the undisturbed run did.
+        replayed: what its history, run once more in the process that ended it, asks for otherwise.
         unknown: whether it ended with a step of unknown outcome that nobody resolved.
         recovery: the points that its last life reached.
         cuts: how many events there were at each crash.
@@ -93,6 +94,7 @@ class CrashOutcome:
     directory: Path = field(default_factory=Path)
     in_process: bool = True
     problems: list[str] = field(default_factory=list[str])
+    replayed: list[str] = field(default_factory=list[str])
     unknown: bool = False
     recovery: list[str] = field(default_factory=list[str])
     cuts: list[int] = field(default_factory=list[int])
@@ -116,16 +118,16 @@ def outcome_of(life: Life) -> CrashOutcome:
     audit.violations.clear()
     problems += [f"the code diverged from its history: {event.message}" for event in audit.diverged]
     executions: list[Execution] = []
+    replayed: list[str] = []
     paths = _paths(audit.states, root)
     for run, state in audit.states.items():
         executions.append(_execution(state, paths[run], audit.histories[run]))
-        problems += [f"{_called(paths[run])}: {text}" for text in _replayed(life.engine, run, audit.histories[run])]
+        replayed += [f"{_called(paths[run])}: {text}" for text in _replayed(life.engine, run, audit.histories[run])]
     unknown = any(state.unknown for state in audit.states.values())
     if life.endless:
         problems.append("it doesn't end: it goes on and on")
     elif not unknown and not problems:
-        problems += [f"it doesn't end: it waits for {what}" for what in life.waits]
-        problems += _stuck(audit.living(), audit, paths, named=bool(life.waits))
+        problems += _stuck(life, paths)
     try:
         audit.check_rows()
     except AssertionError as error:
@@ -141,6 +143,7 @@ def outcome_of(life: Life) -> CrashOutcome:
         executions=executions if shown else [],
         tell=partial(_told, audit, paths),
         problems=problems,
+        replayed=replayed,
         unknown=unknown,
         recovery=list(life.points.reached),
     )
@@ -197,10 +200,16 @@ def _plain(value: Json, recorded: Mapping[tuple[type, Any], str]) -> Json:
     return value if value is None else recorded.get((type(value), value), value)
 
 
-def _stuck(living: list[str], audit: Audit, paths: Mapping[str, str], *, named: bool) -> list[str]:
-    if named:
-        return []
-    return [f"it doesn't end: {_called(paths[run])} is {_status(audit.states[run])}" for run in living]
+def _stuck(life: Life, paths: Mapping[str, str]) -> list[str]:
+    """Say of each run that lives on what it is about, if it waits for nobody's answer."""
+    if life.waits:
+        return [f"it doesn't end: it waits for {what}, and answers has nothing for it" for what in life.waits]
+    found: list[str] = []
+    for run in life.audit.living():
+        names = [repr(name) for owner, name, _ in life.engine.performer.in_flight if owner == run]
+        what = f"step {', '.join(names)} never comes back" if names else f"it is {_status(life.audit.states[run])}"
+        found.append(f"{_called(paths[run])} doesn't end: {what}")
+    return found
 
 
 def _replayed(engine: Engine, run: str, whole: list[Stored]) -> list[str]:
@@ -271,7 +280,8 @@ def differences(expected: CrashOutcome, found: CrashOutcome, *, leave_out: set[P
         leave_out: places that aren't compared.
         same: compares results, instead of ``==``.
     """
-    told = list(found.problems)
+    # Code that can't be replayed at all is shown by what a crash does with it, which says more.
+    told = [*found.problems, *(() if expected.replayed else found.replayed)]
     if told or found.unknown:
         return told
     wanted, got = _view(expected), _view(found)

@@ -152,27 +152,24 @@ def _load(request: Load) -> str | None:
 
 
 def _import(name: str, file: str) -> None:
-    if name in sys.modules and name != "__main__":
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) == file:
         return
-    if name != "__main__":
-        try:
-            found = importlib.util.find_spec(name)
-        except (ImportError, ValueError):
-            found = None
-        if found is not None and found.origin is not None and Path(found.origin).resolve() == Path(file).resolve():
-            importlib.import_module(name)
-            return
-    # A program, which must not be run as one here, or a test module that isn't on the path.
+    try:
+        found = None if name == "__main__" else importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        found = None
+    if found is not None and found.origin is not None and Path(found.origin).resolve() == Path(file).resolve():
+        importlib.import_module(name)
+        return
+    # A program, which must not run as one here, or a test module that isn't on the path.
     own = "__mp_main__" if name == "__main__" else name
-    if own not in sys.modules:
-        spec = importlib.util.spec_from_file_location(own, file)
-        assert spec is not None, "it has a file"
-        assert spec.loader is not None, "which can be run"
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[own] = module
-        spec.loader.exec_module(module)
-    if name == "__main__":
-        sys.modules["__main__"] = sys.modules[own]
+    spec = importlib.util.spec_from_file_location(own, file)
+    assert spec is not None, "it has a file"
+    assert spec.loader is not None, "which can be run"
+    module = sys.modules[own] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[name] = module
 
 
 def _forked(order: Order, asked: Connection) -> int:

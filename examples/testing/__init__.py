@@ -1,0 +1,1 @@
+"""Workflows with a planted bug each, mended ones, and what a crash sweep says of both."""
