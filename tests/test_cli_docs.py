@@ -14,17 +14,19 @@ from polos.cli.outcomes import Exit
 from tests.tidy import ROOT
 
 PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-SECTIONS = dict(re.findall(r"^### `polos (\w+)[^\n]*\n(.*?)(?=^##|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
-HEADS = dict(re.findall(r"^### `polos (\w+)([^`\n]*)`", PAGE, flags=re.MULTILINE))
+SECTIONS = dict(re.findall(r"^### `polos ((?:test )?\w+)[^\n]*\n(.*?)(?=^##|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
+HEADS = dict(re.findall(r"^### `polos ((?:test )?\w+)([^`\n]*)`", PAGE, flags=re.MULTILINE))
 
 
 def commands() -> dict[str, inspect.Signature]:
     """Give the commands with what they take, the options that all of them take left out."""
     found: dict[str, inspect.Signature] = {}
-    for name in app:
-        if name.startswith("-"):
+    named = [(name, app[name]) for name in app if not name.startswith("-")]
+    for name, command in named:
+        function: Any = command.default_command
+        if function is None:  # a group
+            named += [(f"{name} {inner}", command[inner]) for inner in command if not inner.startswith("-")]
             continue
-        function: Any = app[name].default_command
         signature = inspect.signature(function)
         kept = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
         found[name] = signature.replace(parameters=kept)

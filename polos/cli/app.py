@@ -278,6 +278,29 @@ def backup(target: str, /, *, options: Options = _PLAIN) -> None:
     back_up(options, target)
 
 
+test = App(name="test", help="What the test kit takes from a data directory.", default_parameter=app.default_parameter)
+app.command(test)
+
+
+@test.command
+def record(
+    run: str, /, *, out: Value = None, tree: bool = False, shared: bool = False, options: Options = _PLAIN
+) -> None:
+    """
+    Write a run to a file, for `polos.testing.assert_replays`: everything the log has of it, and nothing else.
+
+    Args:
+        run: its id, or the beginning or end of it.
+        out: the file; `-` prints it. Else WORKFLOW-END_OF_ID.json in the working directory.
+        tree: take the runs below it as a whole, too, so that their code is compared.
+        shared: let others than yourself read the file.
+        options: what every command takes.
+    """
+    from polos.cli.recording import write_recording
+
+    write_recording(options, run, out=out, tree=tree, shared=shared)
+
+
 def _instant(text: str | None, what: str, options: Options) -> int | None:
     """
     Give an instant in microseconds: a length of time before now, or RFC 3339.

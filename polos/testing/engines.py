@@ -70,6 +70,9 @@ class _TestedPolos(Polos):
     def __init__(self, clock: JumpingClock, *, settings: dict[str, Any], **given: Any) -> None:
         super().__init__(clock=clock, **given, **(QUIET | settings))
         self._jumping = clock
+        # A fixture is made before its test defines workflows, perhaps under an id that an earlier test has used: so
+        # each is looked up in the registry when it is needed, and what is there then counts.
+        self._definitions = {}
 
     async def start(self) -> None:
         """Start, and let the clock wait for the engine from the first moment."""
