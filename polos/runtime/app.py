@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import platform
 import signal
@@ -79,10 +80,13 @@ def _number(name: str) -> float | None:
     if not text:
         return None
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
         message = f"{name} must be a number, it is {text!r}"
-        raise PolosUsageError(message) from None
+        raise PolosUsageError(message)
+    return found
 
 
 def _project_or_path(

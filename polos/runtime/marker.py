@@ -28,7 +28,8 @@ import zlib
 from pathlib import Path
 from typing import Final, final
 
-from polos.store.files import TEMPORARY_PREFIX, translated
+from polos.errors import StoreDamaged
+from polos.store.files import TEMPORARY_PREFIX, read_regular, translated
 
 __all__ = ["Marker", "NoMarker"]
 
@@ -168,8 +169,8 @@ def _begin(path: Path, boot: bytes, last: _Death | None) -> mmap.mmap:
 def _last_death(path: Path, boot: bytes) -> _Death | None:
     """Read what the last process left; None for anything that isn't a whole marker of this boot."""
     try:
-        raw = path.read_bytes()
-    except OSError:
+        raw = read_regular(path, bytes_max=_BYTES)
+    except (OSError, StoreDamaged):
         return None  # there was none; what else is wrong shows when it is written
     if len(raw) != _BYTES or not raw.startswith(_MAGIC) or raw[_BOOT : _BOOT + len(boot)] != boot or raw[_FLAG] != 1:
         return None

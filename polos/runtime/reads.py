@@ -27,7 +27,8 @@ from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.json import Json
 from polos.engine.projections import run_stream
-from polos.errors import PolosUsageError, StoreDamaged, UnknownRun
+from polos.errors import CommandRefused, PolosUsageError, StoreDamaged, UnknownRun
+from polos.runtime.foreign import parse_command, runs_to_create
 from polos.store.inbox import Inbox, InboxItem
 from polos.store.log import STREAM_START, Key, Reader, Record, Version
 
@@ -57,6 +58,7 @@ __all__ = [
 
 ENDED_STATUSES: Final = frozenset({"completed", "failed", "cancelled"})
 LIMIT_MAX: Final = 10_000
+CURSOR_DIGITS_MAX: Final = 18  # of microseconds; a key of the log holds them
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -427,22 +429,18 @@ def pending_runs(inbox: Inbox) -> list[PendingRun]:
     for item in inbox.pending():
         try:
             found += _promised(item)
-        except (orjson.JSONDecodeError, LookupError, TypeError, ValueError):
+        except (CommandRefused, ValueError):  # ValueError: a run whose id tells no time
             continue  # no command that an engine would take; it will say so to whoever put it
     return found
 
 
 def _promised(item: InboxItem) -> list[PendingRun]:
     """Give the runs that one command creates."""
-    command = cast("dict[str, Any]", orjson.loads(item.payload))["command"]
-    found: list[PendingRun] = []
-    for entry in command["runs"] if command["kind"] == "create" else ():
-        wanted: dict[str, Any] = {**entry["created"]}
-        for name in ("tags", "adopts"):
-            wanted[name] = tuple(wanted.get(name, ()))
-        created = e.RunCreated(**wanted)
-        found.append(PendingRun(command_id=item.command_id, created=created, row=_queued(entry["run"], created)))
-    return found
+    command = parse_command(item.payload)
+    return [
+        PendingRun(command_id=item.command_id, created=created, row=_queued(run, created))
+        for run, created in (runs_to_create(command) if command.get("kind") == "create" else ())
+    ]
 
 
 def _queued(run: str, created: e.RunCreated) -> RunRow:
@@ -495,6 +493,7 @@ def _parse_cursor(cursor: str | None) -> tuple[int, str] | None:
     if cursor is None:
         return None
     created, _, run = cursor.partition(":")
-    if not (created.isascii() and created.isdigit()):
-        raise PolosUsageError(f"a cursor is what an earlier page gave, not {cursor!r}")
+    # A longer number than this is none of ours, and Python refuses to read a really long one.
+    if not (created.isascii() and created.isdigit() and len(created) <= CURSOR_DIGITS_MAX):
+        raise PolosUsageError(f"a cursor is what an earlier page gave, not {cursor[:200]!r}")
     return int(created), run

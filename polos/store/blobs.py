@@ -24,7 +24,7 @@ from typing import Protocol, final
 
 from polos.clock import Clock, SystemClock
 from polos.errors import BlobMissing, PolosUsageError, StoreDamaged
-from polos.store.files import TEMPORARY_PREFIX, place_file, sync_directory, translated
+from polos.store.files import TEMPORARY_PREFIX, place_file, read_regular, sync_directory, translated
 
 __all__ = ["Blobs", "Collected", "FileBlobs", "MemoryBlobs"]
 
@@ -66,9 +66,14 @@ class Collected:
     bytes: int
 
 
+def is_digest(text: str) -> bool:
+    """Tell whether a text is a SHA-256 as hex."""
+    return len(text) == DIGEST_LENGTH and set(text) <= set("0123456789abcdef")
+
+
 def check_digest(digest: str) -> str:
     """Refuse what isn't a digest: it becomes a path."""
-    if len(digest) != DIGEST_LENGTH or not set(digest) <= set("0123456789abcdef"):
+    if not is_digest(digest):
         raise PolosUsageError(f"not a SHA-256 as hex: {digest[:80]!r}")
     return digest
 
@@ -151,7 +156,7 @@ class FileBlobs:
         """Give a blob, verified."""
         path = self.file(digest)
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except FileNotFoundError:
             raise BlobMissing(f"blob {digest} isn't there; {path} is gone") from None
         except OSError as error:
@@ -179,8 +184,9 @@ class FileBlobs:
     def digests(self) -> Iterator[str]:
         """Give the digests of what is there."""
         for path in self.path.glob("??/*"):
-            if len(path.parent.name + path.name) == DIGEST_LENGTH:
-                yield path.parent.name + path.name
+            digest = path.parent.name + path.name
+            if is_digest(digest):  # what else lies about is nobody's blob
+                yield digest
 
     def collect(self, needed: Callable[[], set[str]]) -> Collected:
         """

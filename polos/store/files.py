@@ -12,10 +12,11 @@ import errno
 import itertools
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Final, cast
 
-from polos.errors import PolosError, StoreFailed, StoreFull, StoreReadOnly
+from polos.errors import PolosError, StoreDamaged, StoreFailed, StoreFull, StoreReadOnly
 
 __all__ = [
     "FULL_CODES",
@@ -23,6 +24,7 @@ __all__ = [
     "is_full",
     "json_fields",
     "place_file",
+    "read_regular",
     "sync_directory",
     "sync_file",
     "temporary_beside",
@@ -106,11 +108,40 @@ def is_full(file: Path, *, more_bytes: int) -> bool:
     return False
 
 
+def read_regular(path: Path, *, bytes_max: int | None = None, follow: bool = True) -> bytes:
+    """
+    Give the content of a file, provided that it is one.
+
+    A fifo that somebody left must not hold whoever reads: without a writer it would be waited for.
+
+    Args:
+        path: the file.
+        bytes_max: no file of ours is longer.
+        follow: whether it may be a link, which can lead anywhere.
+
+    Raises:
+        StoreDamaged: it is neither a file nor a directory, or too long.
+        OSError: it can't be read.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if not stat.S_ISREG(status.st_mode) or (bytes_max is not None and status.st_size > bytes_max):
+            raise StoreDamaged(f"{path} is no file that polos has written")
+        with open(descriptor, "rb", closefd=False) as file:  # it wouldn't take a directory
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
 def json_fields(raw: bytes) -> dict[str, object]:
     """Give the fields of a JSON object; none if it is anything else."""
     try:
         found: object = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):  # brackets in brackets in brackets
         return {}
     # JSON has no keys but strings.
     return cast("dict[str, object]", found) if isinstance(found, dict) else {}

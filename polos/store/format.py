@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 from typing import Final
 
-from polos.errors import NotAPolosStore, StoreFormatTooNew
-from polos.store.files import json_fields, translated
+from polos.errors import NotAPolosStore, StoreDamaged, StoreFormatTooNew
+from polos.store.files import json_fields, read_regular, translated
 
 __all__ = [
     "BLOBS_DIRECTORY",
@@ -41,20 +41,19 @@ def check_format(directory: Path) -> None:
     try:
         if (directory / INCOMPLETE_FILE).exists():
             raise NotAPolosStore(f"{directory} is a backup that wasn't finished; remove it and make another")
-        with path.open("rb") as file:
-            raw = file.read(FORMAT_BYTES_MAX)
+        raw = read_regular(path, bytes_max=FORMAT_BYTES_MAX)
     except (FileNotFoundError, NotADirectoryError):
         raise NotAPolosStore(
             f"{directory} is no polos store: it has no file {FORMAT_FILE!r}. Start an engine on an empty directory, "
             "or pass the directory that an engine was started on"
         ) from None
-    except IsADirectoryError:
-        raise NotAPolosStore(f"{directory} is no polos store: {path} is a directory") from None
+    except (IsADirectoryError, StoreDamaged):
+        raise NotAPolosStore(f"{directory} is no polos store: {path} is no file that polos has written") from None
     except OSError as error:
         raise translated(error, path) from error
     found = json_fields(raw)
     version = found.get("version")
-    if found.get("format") != "polos" or not isinstance(version, int):
+    if found.get("format") != "polos" or type(version) is not int or version < 1:
         raise NotAPolosStore(f"{directory} is no polos store: {path} says something else")
     if version > FORMAT_VERSION:
         raise StoreFormatTooNew(

@@ -19,7 +19,6 @@ import hashlib
 import logging
 import os
 import re
-import stat
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Final, final
 
 from polos.clock import Clock, SystemClock
 from polos.errors import PolosUsageError, StoreDamaged
-from polos.store.files import TEMPORARY_PREFIX, place_file, sync_directory, translated
+from polos.store.files import TEMPORARY_PREFIX, place_file, read_regular, sync_directory, translated
 from polos.store.inbox import InboxItem
 
 __all__ = ["COMMAND_BYTES_MAX", "DirectoryInbox", "MemoryInbox"]
@@ -194,13 +193,9 @@ def _report(path: Path, reason: str) -> None:
 
 def _read(path: Path) -> bytes:
     """Give the payload of a command file."""
-    # Not following links and not waiting: a link or a fifo in the inbox must not lead or hold the owner anywhere.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > COMMAND_BYTES_MAX + 1024:
-            raise StoreDamaged(f"{path} is no file of a command")
-        data = file.read()
+    if not _ID.fullmatch(path.name):
+        raise StoreDamaged(f"{path} has no name that a command has")
+    data = read_regular(path, bytes_max=COMMAND_BYTES_MAX + 1024, follow=False)
     head = len(MAGIC)
     payload = data[head + 32 :]
     if data[:head] != MAGIC or data[head : head + 32] != hashlib.sha256(payload).digest():

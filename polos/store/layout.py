@@ -170,8 +170,11 @@ def decode_row(encoded: bytes, stored: bytes) -> tuple[Key, bytes]:
     value = stored[_CRC.size :]
     if len(stored) < _CRC.size or _CRC.unpack_from(stored)[0] != zlib.crc32(value, zlib.crc32(encoded)):
         raise StoreDamaged(f"a row isn't what was written: {encoded!r}")
-    if not is_lossy(encoded):
-        return decode_key(encoded), value
-    start = _KEY_LENGTH.size
-    end = start + _KEY_LENGTH.unpack_from(value)[0]
-    return decode_key(value[start:end]), value[end:]
+    try:
+        if not is_lossy(encoded):
+            return decode_key(encoded), value
+        start = _KEY_LENGTH.size
+        end = start + _KEY_LENGTH.unpack_from(value)[0]
+        return decode_key(value[start:end]), value[end:]
+    except (ValueError, struct.error) as error:
+        raise StoreDamaged(f"a row has a key that is none: {error}") from error

@@ -29,13 +29,14 @@ from typing import Any, Final, final
 from polos.clock import Clock, SystemClock
 from polos.errors import StoreInUse
 from polos.store.environment import Environment, OwnerInfo, found_environment
-from polos.store.files import json_fields, sync_directory, translated
+from polos.store.files import json_fields, read_regular, sync_directory, translated
 from polos.store.format import LOG_DIRECTORY
 
 __all__ = ["LOCK_FILE", "OwnerInfo", "Ownership", "owner_info", "was_closed_cleanly"]
 
 LOCK_FILE: Final = "owner.lock"
 INFO_BYTES_MAX: Final = 4096
+TIME_US_MAX: Final = 253_402_300_800_000_000  # the year 10000: later moments can't be shown
 # struct flock. Linux: type, whence, start, length, pid. The BSDs: start, length, pid, type, whence.
 _IS_LINUX: Final = platform.system() == "Linux"
 _FLOCK: Final = "hhqqi4x" if _IS_LINUX else "qqihh"
@@ -122,7 +123,7 @@ def owner_info(directory: str | os.PathLike[str]) -> OwnerInfo | None:
         if environment is not None and environment.owner is not None:
             return environment.owner
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -140,7 +141,7 @@ def was_closed_cleanly(directory: str | os.PathLike[str]) -> bool:
             return True  # it is open here; and opening the file would drop the lock
         try:
             # The same file and the same trap as above, hence inside the same block.
-            found = json_fields(Path(directory, LOCK_FILE).read_bytes())
+            found = json_fields(read_regular(Path(directory, LOCK_FILE)))
         except FileNotFoundError:
             return True
         except OSError as error:
@@ -165,7 +166,7 @@ def _holder(descriptor: int) -> OwnerInfo | None:
     written, host, started = fields.get("pid"), fields.get("host"), fields.get("started_us")
     # A lock held on another machine, or outside this container, shows no process of ours.
     if isinstance(written, int) and isinstance(host, str) and isinstance(started, int) and pid in (written, 0, -1):
-        return OwnerInfo(pid=written, host=host, started_us=started)
+        return OwnerInfo(pid=written, host=host, started_us=started if 0 <= started < TIME_US_MAX else 0)
     return OwnerInfo(pid=max(pid, 0), host=UNKNOWN.host, started_us=0)
 
 
