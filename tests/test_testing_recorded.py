@@ -17,7 +17,6 @@ from polos.errors import PolosUsageError, UnknownRun
 from polos.testing import CapturedEvents
 from polos.testing import differences as d
 from polos.testing.accepting import ACCEPTING
-from polos.testing.comparing import Compared
 from polos.testing.recorded import BadRecording, RecordedRun, record_run
 from polos.testing.recorded_replay import assert_replays, differences
 from pydantic import BaseModel
@@ -340,6 +339,14 @@ async def sends(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
     return await first(ctx, payload)
 
 
+async def swapped(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
+    receipt = await ctx.step.run("charge", charge, payload["cents"])
+    await ctx.step.run("thank", note, "thanks")
+    ctx.state.paid = receipt.cents
+    price = await ctx.step.invoke_and_wait("ship", parcel, {"weight": 3})
+    return {"paid": receipt.cents, "price": price}
+
+
 CASES: list[tuple[Any, list[tuple[str, str]]]] = [
     (other_amount, [
         ("ArgumentsChanged", "charge"), ("RequestChanged", "pause"), ("ArgumentsChanged", "ship"), ("StateChanged", ""),
@@ -354,6 +361,7 @@ CASES: list[tuple[Any, list[tuple[str, str]]]] = [
     (other_input, [("SchemaChanged", "")]),
     (fails, [("EndChanged", "")]),
     (sends, [("ExtraStep", "tell")]),
+    (swapped, [("MissingStep", "pause"), ("OrderChanged", "thank")]),
 ]  # fmt: skip
 
 
@@ -525,21 +533,3 @@ def test_a_run_under_way_is_compared_as_far_as_it_is(polos: Polos, polos_events:
     assert_replays(found, defined(waits))
     (difference,) = differences(found, defined(other))
     assert ({"timeout_seconds": 60.0}, {"timeout_seconds": 90.0}) == (difference.recorded, difference.asked)
-
-
-def test_other_comparers_are_asked(recording: RecordedRun):
-    """The seam for other kinds of steps: a comparer sees call and answer, and gives differences of its own type."""
-
-    class TooExpensive(d.Difference):
-        means = "costs more than a cent"
-
-    def cost(pair: Compared) -> list[d.Difference]:
-        assert isinstance(pair.answer, e.StepCompleted)
-        assert pair.call is not None
-        value: Any = pair.answer.value
-        cents = value["cents"] if isinstance(value, dict) else 0
-        return [pair.difference(TooExpensive, 1, cents, accepted=None)] if cents > 1 else []
-
-    found = differences(recording, current(), comparers={e.StepScheduled: cost})
-
-    assert [(TooExpensive, "charge", 1200)] == [(type(item), item.step, item.asked) for item in found]
