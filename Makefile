@@ -14,7 +14,7 @@ LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as r
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pythons check lint imports types mypy pyright verifytypes format crash-long property-long bench lock build clean
+.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format crash-long property-long bench lock build clean
 
 help:
 	@echo 'make demo           run the main job: orders, killed and recovered'
@@ -22,6 +22,7 @@ help:
 	@echo 'make setup          only make .venv with the locked packages'
 	@echo 'make lint types     the parts of `make test` that run no code; `make format` mends what it can'
 	@echo 'make crash-long property-long bench      long campaigns and measurements'
+	@echo 'make fuzz           damaged files and foreign commands, for a long while'
 	@echo 'make pythons        loop, golden histories and engine on each Python of this machine'
 	@echo 'make verifytypes    how complete the public types are'
 	@echo 'make lock           resolve requirements.lock anew'
@@ -94,6 +95,10 @@ property-long: setup
 pythons: setup
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-input uv
 	@$(PY) -m tests.pythons
+
+fuzz: setup
+	@POLOS_CAMPAIGN=long $(PYTEST) tests/property/test_fuzz_files.py tests/property/test_fuzz_commands.py \
+	  tests/property/test_fuzz_store.py -n $(JOBS) --dist worksteal
 
 bench: setup
 	@$(PY) -m bench
