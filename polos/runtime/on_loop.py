@@ -38,7 +38,11 @@ class OnLoop(Generic[T]):
         """Run it."""
         error: BaseException | None = None
         while True:
-            self._enter()
+            try:
+                self._enter()
+            except BaseException:
+                self._code.close()  # who stops it here has nothing to close it by
+                raise
             try:
                 awaited = self._code.send(None) if error is None else self._code.throw(error)
             except StopIteration as stop:

@@ -37,6 +37,10 @@ class Place:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self._path
 
+    def close(self) -> None:
+        """Take no more notes until the next life begins."""
+        self.dead = True
+
 
 @final
 class Outside:

@@ -248,7 +248,13 @@ class _Sweep:
             if self._wanted.setup is not None:
                 self._wanted.setup(place.path)
             life = Life(
-                self._task, store=store, clock=clock, audit=audit, ledger=ledger, points=Points(crash_at), chance=chance
+                self._task,
+                store=store,
+                clock=clock,
+                audit=audit,
+                ledger=ledger,
+                points=Points(crash_at, die=place.close),
+                chance=chance,
             )
             if number > 1:
                 cuts.append(life.cut)

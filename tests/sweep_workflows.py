@@ -1,0 +1,215 @@
+"""
+Workflows for the tests of the crash sweep, at the top level of a module, so that child processes can import them.
+
+The first ones are sound, the others have one bug each. `bank` is what their steps act upon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from polos import WorkflowState, workflow
+from polos.testing import Outside, Waiting
+
+bank = Outside("bank")
+memory: list[str] = []  # a fake that is gone with its process
+STAGE = "test"
+
+
+class Progress(WorkflowState):
+    """What a mixed run keeps."""
+
+    done: int = 0
+
+
+# ---------------------------------------------------------------------------------------------- sound ones
+
+
+async def note(name: str) -> str:
+    """Have an effect, in parts."""
+    bank.note("begun", name=name)
+    await asyncio.sleep(0.5)
+    bank.note("done", name=name)
+    return name
+
+
+def plain(number: int) -> int:
+    """Have an effect, in a thread, and with a loop of its own."""
+    return asyncio.run(asyncio.sleep(0, number + 1))
+
+
+async def flaky() -> str:
+    """Fail at the first call of a scenario."""
+    bank.note("flaky")
+    if bank.count("flaky") == 1:
+        raise ConnectionError("not the first time")
+    return "in the end"
+
+
+@workflow(id="swept-child")
+async def child(ctx, payload: dict) -> int:
+    """A child of one step."""
+    return await ctx.step.run("plus", plain, payload["number"])
+
+
+@workflow(id="swept-direct", deterministic=False)
+async def direct(ctx, payload: dict) -> str:
+    """A child whose body isn't replayed."""
+    return await ctx.step.run("note", note, "direct")
+
+
+@workflow(id="swept-mixed", state_schema=Progress)
+async def mixed(ctx, payload: dict) -> dict[str, Any]:
+    """A little of everything."""
+    found: dict[str, Any] = {"id": await ctx.step.uuid("id"), "at": await ctx.step.now("at")}
+    found["first"] = await ctx.step.run("first", note, "first")
+    ctx.state.done += 1
+    both = ctx.step.run("plus", plain, payload["number"]), ctx.step.invoke_and_wait("child", child, {"number": 7})
+    found["both"] = await asyncio.gather(*both)
+    found["flaky"] = await ctx.step.run("flaky", flaky)
+    await ctx.step.wait_for("month", days=30)
+    found["answer"] = (await ctx.step.suspend("approve", {"sum": 3})).data
+    found["signal"] = await ctx.step.wait_for_signal("paid")
+    found["event"] = (await ctx.step.wait_for_event("news", "topic")).data
+    found["once"] = await ctx.step.run("once", note, "once", effect="at_most_once")
+    found["direct"] = await ctx.step.invoke_and_wait("direct", direct, {})
+    found["pure"] = await ctx.step.run("pure", plain, 1, effect="pure")
+    ctx.state.done += 1
+    return found
+
+
+def approve(waiting: Waiting) -> dict[str, Any]:
+    """Answer a suspend by what it shows."""
+    return {"approved": waiting.data["sum"]}
+
+
+ANSWERS: dict[str, Any] = {"approve": approve, "paid": 100, "topic": {"headline": "x"}, "once": "once"}
+
+
+@workflow(id="swept-small")
+async def small(ctx, payload: dict) -> list[int]:
+    """Two steps."""
+    return [await ctx.step.run("a", plain, 1), await ctx.step.run("b", plain, 2)]
+
+
+@workflow(id="swept-once")
+async def once(ctx, payload: dict) -> str:
+    """A step that may be called once."""
+    return await ctx.step.run("once", note, "once", effect="at_most_once")
+
+
+# ----------------------------------------------------------------------------- what one process hides
+
+
+@workflow(id="swept-set")
+async def iterates_a_set(ctx, payload: dict) -> None:
+    """The order of steps is that of a set of strings."""
+    for name in {"anna", "bert", "carl", "dora", "emil", "fritz", "gerd", "hans"}:  # noqa: PLC0208
+        await ctx.step.run(name, plain, 1)
+
+
+@functools.cache
+def region() -> str:
+    """Give what a process found out when it was first asked."""
+    return os.environ.get("TZ", "nowhere")
+
+
+@workflow(id="swept-cache")
+async def asks_a_cache(ctx, payload: dict) -> None:
+    """A step is named by what a cache holds."""
+    await ctx.step.run(f"ship-{region()}", plain, 1)
+
+
+numbers: dict[str, int] = {}
+
+
+@workflow(id="swept-part")
+async def part(ctx, payload: dict) -> None:
+    """Its step is numbered by a counter of the module, one number a run."""
+    number = numbers.setdefault(ctx.execution_id, len(numbers))
+    await ctx.step.run(f"part-{number}", plain, 1)
+
+
+@workflow(id="swept-counter")
+async def counts_in_a_module(ctx, payload: dict) -> None:
+    """Starts one part after another."""
+    for number in range(3):
+        await ctx.step.invoke_and_wait(f"part{number}", part, {})
+
+
+# -------------------------------------------------------------------------------------- other troubles
+
+
+async def remember() -> None:
+    """Act upon a fake in memory."""
+    memory.append("called")
+
+
+@workflow(id="swept-memory")
+async def acts_upon_memory(ctx, payload: dict) -> None:
+    """Its effect is gone with the process."""
+    await ctx.step.run("remember", remember)
+
+
+def forget(_directory: Path) -> None:
+    """Make the fake anew."""
+    if not bank.count("set up"):
+        memory.clear()
+    bank.note("set up")
+
+
+async def hold() -> None:
+    """Take something, and give it back in a `finally`, with a word in a file of the program's own."""
+    place = Path(bank.notes("place")[0]["path"])
+    try:
+        await asyncio.sleep(1)
+    finally:
+        place.write_text(f"{place.read_text('utf-8')}released ", encoding="utf-8")
+
+
+@workflow(id="swept-finally")
+async def acts_when_closed(ctx, payload: dict) -> None:
+    """Its step's `finally` has an effect."""
+    await ctx.step.run("hold", hold)
+
+
+def begin_file(directory: Path) -> None:
+    """Make the file that `hold` writes to."""
+    if not bank.count("place"):
+        (directory / "held").write_text("", encoding="utf-8")
+        bank.note("place", path=str(directory / "held"))
+
+
+def leave() -> None:
+    """End the process, if it is a child."""
+    if "POLOS_CRASH_LIVES" in os.environ:
+        os._exit(3)
+
+
+@workflow(id="swept-leaves")
+async def ends_the_process(ctx, payload: dict) -> None:
+    """Its step ends the process."""
+    await ctx.step.run("leave", leave)
+
+
+def stand_still() -> None:
+    """Never come back, in a child."""
+    if "POLOS_CRASH_LIVES" in os.environ:
+        threading.Event().wait()
+
+
+@workflow(id="swept-stands")
+async def stands_still(ctx, payload: dict) -> None:
+    """Its step never comes back."""
+    await ctx.step.run("stand", stand_still)
+
+
+def raise_in_child(_directory: Path) -> None:
+    """Raise, in a child."""
+    if "POLOS_CRASH_LIVES" in os.environ:
+        raise OSError("no such bank")
