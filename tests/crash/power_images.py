@@ -40,6 +40,11 @@ class Pictures:
     found: list[Picture] = field(default_factory=list)
     cuts: Counter[str] = field(default_factory=Counter)
 
+    def some(self, number: int, seed: str) -> list[Picture]:
+        """Give so many of them, drawn from a seed, in order of their moments."""
+        drawn = random.Random(seed).sample(self.found, min(number, len(self.found)))
+        return sorted(drawn, key=lambda each: each.cut.moment)
+
     def __str__(self) -> str:
         """Say how many there are."""
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.cuts.items())

@@ -12,7 +12,6 @@ That these checks can fail, and do where a sync is missing, is shown in `tests/c
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -27,24 +26,20 @@ from tests.crash.lives import (
     write_with_blobs,
 )
 from tests.crash.power_disk import Cut, History, Snapshot
+from tests.crash.power_engine import live
 from tests.crash.power_images import Picture, pictures
 from tests.crash.power_runs import check_all, recorded
 
 pytestmark = pytest.mark.usefixtures("ptrace")
 
-SUBSETS = scaled(8, 1_000)  # of what isn't synced, for each interval between two syncs
-TEAR_STEP = scaled(16, 1)  # a write is torn at every so manieth sector
+SUBSETS = scaled(6, 1_000)  # of what isn't synced, for each interval between two syncs
+TEAR_STEP = scaled(24, 1)  # a write is torn at every so manieth sector
+ENGINE_SUBSETS = scaled(4, 100)
+MOMENT_STEP = scaled(24, 1)  # an engine does much, so its power is cut at every so manieth moment
+ENGINE_IMAGES = scaled(50, 10_000)  # and takes long to look at, so at most so many images are
 KILL_STEP = scaled(3, 1)  # and a program killed at every so manieth operation
 UNITS = "tests.crash.power_checks:units_and_commands"
 ENGINE = "tests.crash.power_engine:runs_go_on"
-
-
-def cut_everywhere(where: Path, history: History, check: str, name: str) -> None:
-    """Check every image of a history that is looked at, and print how many there were."""
-    made = pictures(history, subsets=SUBSETS, seed=f"{SEED}-{name}", tear_step=TEAR_STEP)
-    print(f"power cut in {name}: {made}")
-
-    assert [] == check_all(where, check, [(history, each) for each in made.found])
 
 
 @pytest.mark.parametrize(
@@ -60,8 +55,22 @@ def cut_everywhere(where: Path, history: History, check: str, name: str) -> None
 def test_power_cut(tmp_path, life, prepare):
     """Whatever a cut leaves opens, holds all that was promised and nothing in part, and takes appends again."""
     history = recorded(tmp_path / "lived", life, prepare)
+    made = pictures(history, subsets=SUBSETS, seed=f"{SEED}-{life.__name__}", tear_step=TEAR_STEP)
+    print(f"power cut in {life.__name__}: {made}")
 
-    cut_everywhere(tmp_path, history, UNITS, life.__name__)
+    assert [] == check_all(tmp_path, UNITS, [(history, each) for each in made.found])
+
+
+def test_power_cut_of_an_engine(tmp_path):
+    """What an engine told anybody stands after a cut; the next one ends every run, and calls no step that had ended."""
+    history = recorded(tmp_path / "lived", live, make_store)
+    promises = [when for when, _, _ in history.marks]
+    moments = {*promises, *history.moments[::MOMENT_STEP]}
+    made = pictures(history, subsets=ENGINE_SUBSETS, seed=f"{SEED}-engine", tear_step=4 * TEAR_STEP, moments=moments)
+    chosen = made.some(ENGINE_IMAGES, f"{SEED}-engine")
+    print(f"power cut of an engine: {len(chosen):,} of {made}")
+
+    assert [] == check_all(tmp_path, ENGINE, [(history, each) for each in chosen])
 
 
 def test_power_cut_after_a_kill(tmp_path):
