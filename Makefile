@@ -97,8 +97,7 @@ pythons: setup
 	@$(PY) -m tests.pythons
 
 fuzz: setup
-	@POLOS_CAMPAIGN=long $(PYTEST) tests/property/test_fuzz_files.py tests/property/test_fuzz_commands.py \
-	  tests/property/test_fuzz_store.py -n $(JOBS) --dist worksteal
+	@POLOS_CAMPAIGN=long $(PYTEST) tests/property/test_fuzz_*.py -n $(JOBS) --dist worksteal
 
 bench: setup
 	@$(PY) -m bench
