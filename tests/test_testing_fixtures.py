@@ -116,9 +116,12 @@ def test_no_time_passes_while_a_body_does_something_itself(
 ):
     """A body that is at work outside of the engine counts as something that happens."""
     looked = asyncio.Event()
+    looks = 0
 
     def busy(engine: Any, hanging: int, wait_us: int | None) -> bool:
-        if engine.residents and not engine.work and not engine.in_flight:
+        nonlocal looks
+        looks += bool(engine.residents and not engine.work and not engine.in_flight)
+        if looks > 5:
             looked.set()
         return _busy(engine, hanging, wait_us)
 
@@ -156,6 +159,37 @@ def test_time_stands_still_on_request(polos: Polos, polos_clock: JumpingClock, p
     fired = [captured.time_us - start_us for captured in polos_events if captured.type == "TimerFired"]
     assert [3_600_000_000, 3 * 3_600_000_000] == fired
     assert 7 * 3600 == polos_clock.passed_seconds
+
+
+def test_time_that_is_let_pass_is_not_overtaken(polos: Polos, polos_clock: JumpingClock):
+    """`advance` gives so much time as it is told, also where time passes by itself."""
+
+    async def main() -> list[float]:
+        found = []
+        async with polos:
+            await two_waits.invoke(polos)
+            for hours in (0.25, 1):
+                await polos_clock.advance(hours * 3600)
+                found.append(polos_clock.passed_seconds)
+        return found
+
+    assert [900, 4500] == asyncio.run(main())
+
+
+def test_a_jump_is_noticed_while_time_stands_still(polos: Polos, polos_clock: JumpingClock):
+    """What a jump of the wall clock makes due happens without any time."""
+    polos_clock.auto = False
+
+    async def main() -> str:
+        async with polos:
+            handle = await patient.invoke(polos)
+            await polos_clock.settle()
+            polos_clock.jump(30 * DAY)
+            await polos_clock.settle()
+            return (await handle.get())["status"]
+
+    assert "completed" == asyncio.run(main())
+    assert 0 == polos_clock.passed_seconds
 
 
 def test_time_passes_by_itself_again(polos: Polos, polos_clock: JumpingClock):
@@ -270,24 +304,27 @@ class TestSettings:
         assert 1 == asyncio.run(main())
 
 
-@pytest.mark.parametrize("answer", [1, 2])
-def test_the_workflow_of_the_test_is_run(polos: Polos, answer: int):
-    """An id that was used before stands for what the test itself defines."""
-
-    async def main() -> Any:
-        async with polos:
-
-            @workflow
-            async def defined_again(ctx: WorkflowContext) -> int:
-                return answer
-
-            return await defined_again.run(polos)
+@pytest.fixture
+def defined_before() -> None:
+    """A workflow that is there before the engine is made, as one of an earlier test would be."""
 
     @workflow(id="defined_again")
     async def before(ctx: WorkflowContext) -> int:
         return 0
 
-    assert answer == asyncio.run(main())
+
+def test_the_workflow_of_the_test_is_run(defined_before: None, polos: Polos):
+    """An id that was used before stands for what the test itself defines."""
+
+    @workflow
+    async def defined_again(ctx: WorkflowContext) -> int:
+        return 1
+
+    async def main() -> Any:
+        async with polos:
+            return await defined_again.run(polos)
+
+    assert 1 == asyncio.run(main())
 
 
 # ----------------------------------------------------------------------------------------- events

@@ -392,6 +392,13 @@ def test_a_wrong_order_is_shown_with_the_line(recording: RecordedRun):
     assert "pytest --polos-accept" in text
 
 
+def test_a_line_that_nobody_knows_is_none(recording: RecordedRun):
+    """A step that `gather` starts has no line of the program around it, and not that of whoever runs the program."""
+    (thank, pause) = differences(recording, defined(at_once, state_schema=Order))
+
+    assert (None, True) == (thank.line, str(pause.line).startswith(f"{__file__}:"))
+
+
 def test_what_a_spinning_body_does_is_told(recording: RecordedRun):
     """A body that never waits is stopped, and said to be."""
     with pytest.raises(d.RunDiffers, match=r"Diverged: .*\n.*without waiting"):

@@ -48,7 +48,6 @@ class JumpingClock:
         """
         self._time = VirtualClock(seed=seed, start_us=start_us)
         self._auto = True
-        self._held = 0  # by `advance`, which lets time pass itself
         self._engines: list[Engine] = []
         self._looking: asyncio.AbstractEventLoop | None = None  # on which a look is ordered
         self._quiet = 0  # looks in a row that found nothing
@@ -133,18 +132,14 @@ class JumpingClock:
         if seconds < 0:
             raise ValueError(f"time passes in one direction, not by {seconds} s; `jump` sets the wall clock back")
         until_us = self._time.monotonic_us() + round(seconds * 1e6)
-        self._held += 1
-        try:
+        await self.settle()  # as long as somebody waits for this, time doesn't pass by itself
+        while True:
+            wait_us = self._time.next_us()
+            if wait_us is None or self._time.monotonic_us() + wait_us > until_us:
+                break
+            self._pass(wait_us)
             await self.settle()
-            while True:
-                wait_us = self._time.next_us()
-                if wait_us is None or self._time.monotonic_us() + wait_us > until_us:
-                    break
-                self._pass(wait_us)
-                await self.settle()
-            self._pass(until_us - self._time.monotonic_us())
-        finally:
-            self._held -= 1
+        self._pass(until_us - self._time.monotonic_us())
         await self.settle()
 
     def jump(self, seconds: float) -> None:
@@ -196,7 +191,7 @@ class JumpingClock:
 
     def _may_pass(self) -> bool:
         stopping = any(engine.stopping for engine in self._engines)
-        return not self._held and (self._auto or stopping)
+        return self._auto or stopping
 
     def _pass(self, by_us: int) -> None:
         self._time.advance(by_us)
@@ -223,9 +218,7 @@ def _busy(engine: Engine, hanging: int, wait_us: int | None) -> bool:
         return wait_us is None or wait_us > engine.settings.retry_append_seconds * 1e6
     if engine.work or engine.in_flight or engine.backlog or engine.background:
         return True
-    # An attempt stays in flight until its outcome is durable, which needs time while the log refuses writes.
-    running = [attempt for attempt in engine.performer.in_flight.values() if not (attempt.ended or attempt.timed_out)]
-    if len(running) > hanging:
+    if len(engine.performer.in_flight) > hanging:
         return True
     # A body that does I/O itself and waits for nothing of the engine's is doing it.
     codes = [resident.code for resident in engine.residents.values()]
