@@ -186,7 +186,7 @@ def test_a_jump_is_noticed_while_time_stands_still(polos: Polos, polos_clock: Ju
             await polos_clock.settle()
             polos_clock.jump(30 * DAY)
             await polos_clock.settle()
-            return (await handle.get())["status"]
+            return str((await handle.get())["status"])
 
     assert "completed" == asyncio.run(main())
     assert 0 == polos_clock.passed_seconds
