@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from polos.testing.clock import VirtualClock
     from polos.testing.comparing import Compared
     from polos.testing.differences import Difference, RunDiffers
+    from polos.testing.exploration import StaleSchedule, explore
+    from polos.testing.explored import Outcome, Sent
+    from polos.testing.explorer import ExploredRun, ExploredWorld
     from polos.testing.jumping import Hanging, JumpingClock
     from polos.testing.lives import Waiting
     from polos.testing.outside import Outside
@@ -47,18 +50,24 @@ __all__ = [
     "CrashReport",
     "CrashSweepFailed",
     "Difference",
+    "ExploredRun",
+    "ExploredWorld",
     "Fault",
     "FaultPlan",
     "Hanging",
     "JumpingClock",
+    "Outcome",
     "Outside",
     "RecordedRun",
     "RunDiffers",
+    "Sent",
     "Simulation",
+    "StaleSchedule",
     "VirtualClock",
     "Waiting",
     "assert_replays",
     "crash_sweep",
+    "explore",
     "record_run",
 ]
 
@@ -75,18 +84,24 @@ _HOMES: Final = {
     "CrashReport": "polos.testing.sweep_report",
     "CrashSweepFailed": "polos.testing.sweep_report",
     "Difference": "polos.testing.differences",
+    "ExploredRun": "polos.testing.explorer",
+    "ExploredWorld": "polos.testing.explorer",
     "Fault": "polos.store.faults",
     "FaultPlan": "polos.store.faults",
     "Hanging": "polos.testing.jumping",
     "JumpingClock": "polos.testing.jumping",
+    "Outcome": "polos.testing.explored",
     "Outside": "polos.testing.outside",
     "RecordedRun": "polos.testing.recorded",
     "RunDiffers": "polos.testing.differences",
+    "Sent": "polos.testing.explored",
     "Simulation": "polos.testing.simulation",
+    "StaleSchedule": "polos.testing.exploration",
     "VirtualClock": "polos.testing.clock",
     "Waiting": "polos.testing.lives",
     "assert_replays": "polos.testing.recorded_replay",
     "crash_sweep": "polos.testing.sweep",
+    "explore": "polos.testing.exploration",
     "record_run": "polos.testing.recorded",
 }
 
