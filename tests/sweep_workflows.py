@@ -52,13 +52,13 @@ async def flaky() -> str:
 
 
 @workflow(id="swept-child")
-async def child(ctx, payload: dict) -> int:
+async def child(ctx, payload: dict) -> Any:
     """A child of one step."""
     return await ctx.step.run("plus", plain, payload["number"])
 
 
 @workflow(id="swept-direct", deterministic=False)
-async def direct(ctx, payload: dict) -> str:
+async def direct(ctx, payload: dict) -> Any:
     """A child whose body isn't replayed."""
     return await ctx.step.run("note", note, "direct")
 
@@ -98,7 +98,7 @@ async def small(ctx, payload: dict) -> list[int]:
 
 
 @workflow(id="swept-once")
-async def once(ctx, payload: dict) -> str:
+async def once(ctx, payload: dict) -> Any:
     """A step that may be called once."""
     return await ctx.step.run("once", note, "once", effect="at_most_once")
 

@@ -169,7 +169,7 @@ async def charge() -> str:
 
 
 @workflow(id="swept-charge")
-async def charges(ctx) -> str:
+async def charges(ctx) -> Any:
     return await ctx.step.run("charge", charge)
 
 
@@ -229,7 +229,7 @@ def test_a_history_that_cannot_be_replayed_is_found():
 
 
 @workflow(id="swept-depends")
-async def depends_on_calls(ctx) -> int:
+async def depends_on_calls(ctx) -> Any:
     async def count() -> int:
         bank.note("counted")
         return bank.count("counted")
@@ -456,7 +456,7 @@ def test_a_step_that_catches_everything_dies_all_the_same():
         return "done"
 
     @workflow
-    async def clinging(ctx) -> str:
+    async def clinging(ctx) -> Any:
         return await ctx.step.run("cling", clings)
 
     report = swept(clinging, pairs=0)
@@ -483,7 +483,7 @@ def test_steps_may_talk_to_the_real_world():
             writer.close()
 
     @workflow
-    async def talks(ctx) -> str:
+    async def talks(ctx) -> Any:
         said = await ctx.step.run("talk", talk, timeout_seconds=3600, effect="pure")
         await ctx.step.wait_for("month", days=30)
         return said

@@ -13,6 +13,34 @@ child processes that are killed, see `sweep_processes`.
 
 A sweep runs on a thread of its own, since engines in it need a loop of their own and the program's is running; one at a
 time, since the points of `polos.points` are the process's.
+
+```python run
+import asyncio
+import polos
+from polos.testing import Outside, crash_sweep
+
+bank = Outside("bank")
+
+async def charge(cents: int) -> str:
+    bank.note("charged", cents=cents)
+    return "paid"
+
+@polos.workflow(id="pay")
+async def pay(ctx, payload: dict) -> str:
+    return await ctx.step.run("charge", charge, payload["cents"], effect="at_most_once")
+
+def look_it_up(waiting):  # what becomes of a step of unknown outcome
+    return polos.Completed("paid") if bank.count("charged") else polos.NotDone()
+
+def check(outcome) -> None:
+    assert bank.count("charged") == 1
+
+async def main() -> None:
+    report = await crash_sweep(pay, {"cents": 100}, check=check, answers={"charge": look_it_up}, processes=0)
+    print(len(report.points) > 10, report.singles == len(report.points))
+
+asyncio.run(main())
+```
 """
 
 from __future__ import annotations
@@ -26,6 +54,7 @@ from typing import Any
 from polos.definition import Workflow
 from polos.testing.sweep_course import PAIRS, PROCESSES, Check, Setup, Wanted, swept
 from polos.testing.sweep_report import CrashReport
+from polos.testing.sweep_template import PATIENCE_SECONDS
 
 __all__ = ["crash_sweep", "sweep"]
 
@@ -34,35 +63,10 @@ async def crash_sweep(
     workflow: Workflow[Any], input: object = None, *, check: Check | None = None, setup: Setup | None = None,
     answers: Mapping[str, Any] | None = None, workflows: Sequence[Workflow[Any]] = (), real: bool = False,
     processes: float = PROCESSES, pairs: int = PAIRS, points: int | None = None, seed: int = 0,
-    same: Callable[[Any, Any], object] | None = None,
+    same: Callable[[Any, Any], object] | None = None, patience_seconds: float = PATIENCE_SECONDS,
 ) -> CrashReport:  # fmt: skip
     """
     Crash a workflow at every point, recover it, and compare with a run that nothing disturbed.
-
-    ```python run
-    import asyncio
-    import polos
-    from polos.testing import Outside, crash_sweep
-
-    bank = Outside("bank")
-
-    async def charge(cents: int) -> str:
-        bank.note("charged", cents=cents)
-        return "paid"
-
-    @polos.workflow(id="pay")
-    async def pay(ctx, payload: dict) -> str:
-        return await ctx.step.run("charge", charge, payload["cents"], effect="at_most_once")
-
-    def check(outcome) -> None:
-        assert bank.count("charged") == 1
-
-    async def main() -> None:
-        report = await crash_sweep(pay, {"cents": 100}, check=check, answers={"charge": "paid"}, processes=0)
-        print(len(report.points) > 10, report.singles == len(report.points))
-
-    asyncio.run(main())
-    ```
 
     Args:
         workflow: the workflow.
@@ -79,6 +83,7 @@ async def crash_sweep(
         points: how many points are tried at most, drawn by the seed; None for all.
         seed: from which everything is drawn.
         same: tells whether two results are the same, given the one found and the undisturbed one; ``==`` otherwise.
+        patience_seconds: how long a life in a child process may take, in real time.
 
     Returns:
         What was done.
@@ -90,8 +95,14 @@ async def crash_sweep(
     wanted = Wanted(
         workflow=workflow, input=input, check=check, setup=setup, answers=dict(answers or {}),
         workflows=tuple(workflows), real=real, processes=processes, pairs=pairs, points=points, seed=seed, same=same,
+        patience_seconds=patience_seconds,
     )  # fmt: skip
     wanted.look()
+    return await _beside(wanted)
+
+
+async def _beside(wanted: Wanted) -> CrashReport:
+    """Sweep on a thread; the loop that is running goes on meanwhile."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[CrashReport] = loop.create_future()
     stop = threading.Event()

@@ -40,7 +40,7 @@ from polos.testing.sweep_outcome import CrashOutcome, differences, outcome_of, u
 from polos.testing.sweep_points import CrashPoint, Points, numbered
 from polos.testing.sweep_processes import Children, LifeFailed
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport, CrashSweepFailed, command_for
-from polos.testing.sweep_template import OUTSIDE
+from polos.testing.sweep_template import OUTSIDE, PATIENCE_SECONDS
 
 __all__ = ["PAIRS", "PROCESSES", "Check", "Setup", "Wanted", "swept"]
 
@@ -70,6 +70,7 @@ class Wanted:
     points: int | None = None
     seed: int = 0
     same: Callable[[Any, Any], object] | None = None
+    patience_seconds: float = PATIENCE_SECONDS
 
     def look(self) -> None:
         """Refuse what makes no sense, before anything is begun."""
@@ -134,7 +135,9 @@ class _Sweep:
         self._place = Path(tempfile.mkdtemp(prefix="polos-sweep-"))
         try:
             if wanted.real or wanted.processes > 0:
-                self._children = Children(self._task, workflow=wanted.workflow, setup=wanted.setup)
+                self._children = Children(
+                    self._task, workflow=wanted.workflow, setup=wanted.setup, patience_seconds=wanted.patience_seconds
+                )
             target = self._target()
             if target is None:
                 self._all()

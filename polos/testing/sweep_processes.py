@@ -31,7 +31,7 @@ from polos.errors import PolosUsageError
 from polos.testing.lives import Task
 from polos.testing.sweep_outcome import CrashOutcome
 from polos.testing.sweep_points import CrashPoint
-from polos.testing.sweep_template import ENDING, OUTSIDE, PATIENCE_SECONDS, Answer, Load, Order, Ref
+from polos.testing.sweep_template import ENDING, OUTSIDE, Answer, Load, Order, Ref
 from polos.types import Completed, NotDone
 from polos.values import encode
 
@@ -138,7 +138,9 @@ _interpreters = _Interpreters()
 class Children:
     """Lives the scenarios of one sweep in child processes."""
 
-    def __init__(self, task: Task, *, workflow: Workflow[Any], setup: Callable[..., object] | None) -> None:
+    def __init__(
+        self, task: Task, *, workflow: Workflow[Any], setup: Callable[..., object] | None, patience_seconds: float
+    ) -> None:
         """
         Find out how another process finds what it needs.
 
@@ -146,11 +148,13 @@ class Children:
             task: what all lives have in common.
             workflow: the workflow that is swept.
             setup: the user's.
+            patience_seconds: after which a life is taken for stuck.
 
         Raises:
             PolosUsageError: it can't find something; the text says what, and what to do.
         """
         self._task = task
+        self._patience_seconds = patience_seconds
         self._modules: dict[str, str] = {}
         known = {other.id: other for other in (*task.workflows.values(), workflow)}
         self._workflows = tuple(self._ref(other, f"workflow {other.id!r}") for other in known.values())
@@ -202,12 +206,13 @@ class Children:
             order = Order(
                 directory=directory, life=number, crash_at=crash_at, run=self._task.run, command=self._task.command,
                 workflows=self._workflows, setup=self._setup, answers=self._answers, seed=self._task.seed,
+                patience_seconds=self._patience_seconds,
             )  # fmt: skip
             code = template.live(order)
             if (directory / ENDING).exists():
                 return self._ending(directory, number)
             if code != -signal.SIGKILL or crash_at is None:
-                late = f" (it took longer than {PATIENCE_SECONDS:.0f} s)" if code == -signal.SIGALRM else ""
+                late = f" (it took longer than {self._patience_seconds:g} s)" if code == -signal.SIGALRM else ""
                 raise LifeFailed(f"life {number} ended with exit code {code}{late}; it printed:\n{template.said()}")
         raise AssertionError("the last life isn't killed")
 

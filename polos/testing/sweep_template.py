@@ -106,6 +106,7 @@ class Order:
         setup: the user's `setup`.
         answers: the user's `answers`.
         seed: of the sweep.
+        patience_seconds: after which it is taken for stuck.
     """
 
     directory: Path
@@ -117,6 +118,7 @@ class Order:
     setup: Ref | None
     answers: Mapping[str, Answer] = field(default_factory=dict[str, Answer])
     seed: int = 0
+    patience_seconds: float = PATIENCE_SECONDS
 
 
 _described: dict[int, Described] = {}  # of this interpreter's workflows: their sources are read before lives are forked
@@ -195,7 +197,7 @@ def _forked(order: Order, asked: Connection) -> int:
             os._exit(code)
     pidfd = os.pidfd_open(process)
     try:
-        over, _, _ = select.select([pidfd], [], [], PATIENCE_SECONDS)
+        over, _, _ = select.select([pidfd], [], [], order.patience_seconds)
         if not over:
             os.kill(process, signal.SIGALRM)
     finally:

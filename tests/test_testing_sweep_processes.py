@@ -1,0 +1,221 @@
+"""The crash sweep in child processes: what one process hides, and how lives end that no crash explains."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from polos import workflow
+from polos.errors import PolosUsageError
+from polos.testing import CrashOutcome, CrashSweepFailed
+from polos.testing.sweep import sweep
+from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
+
+from tests import sweep_workflows as w
+from tests.sweep_workflows import bank
+
+pytestmark = pytest.mark.sweep
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def swept(workflow: Any, **options: Any) -> CrashReport:
+    """Sweep every point in child processes."""
+    return sweep(workflow, {}, **{"processes": 1.0, "pairs": 0, **options})
+
+
+def failure(workflow: Any, **options: Any) -> CrashSweepFailed:
+    """Give the failure of a sweep that must fail."""
+    with pytest.raises(CrashSweepFailed) as failed:
+        swept(workflow, **options)
+    return failed.value
+
+
+def test_a_sound_workflow_survives_being_killed():
+    """A workflow of all kinds of steps and waits is killed for good at a sample of its points, and at pairs."""
+
+    def check(outcome: CrashOutcome) -> None:
+        assert outcome.in_process == (not outcome.directory.parent.joinpath("data").exists())
+        assert outcome.result["answer"] == {"approved": 3}
+        assert bank.count("flaky") == outcome.calls["flaky"] or "inside_effect" in " ".join(outcome.crashes)
+
+    report = sweep(w.mixed, {"number": 1}, answers=w.ANSWERS, check=check, real=True, points=14, pairs=6)
+
+    assert (14, 6, 21) == (report.singles, report.pairs, report.processes)
+
+
+@pytest.mark.parametrize("flow", [w.iterates_a_set, w.asks_a_cache, w.counts_in_a_module], ids=lambda flow: flow.id)
+def test_what_one_process_hides_is_found(flow: Any):
+    """The order of a set, a cache and a counter of a module: what one process hides, another one doesn't know."""
+    hidden = swept(flow, processes=0)
+    failed = failure(flow, real=True)
+
+    assert hidden.singles == len(hidden.points)
+    assert failed.real
+    assert "diverge" in failed.differences[0]
+    assert "does no harm in this process" in str(failed)
+
+
+def test_the_share_of_points_in_child_processes():
+    """Of a few points two are tried so besides, the last one among them; with processes=0 none is."""
+    tried: list[tuple[str, ...]] = []
+
+    def check(outcome: CrashOutcome) -> None:
+        if not outcome.in_process:
+            tried.append(outcome.crashes)
+
+    report = swept(w.small, processes=0.01, check=check)
+
+    assert 3 == report.processes  # the undisturbed run is one
+    assert [(), (str(report.points[-1]),)] == [tried[0], tried[-1]]
+    assert 0 == swept(w.small, processes=0).processes
+
+
+def test_a_fake_in_memory_is_told():
+    """A check that fails in child processes alone says that the fake may be gone with its process."""
+
+    def check(outcome: CrashOutcome) -> None:
+        assert len(w.memory) == outcome.calls["remember"]
+
+    assert swept(w.acts_upon_memory, processes=0, check=check, setup=w.forget).singles
+    failed = failure(w.acts_upon_memory, check=check, setup=w.forget)
+
+    assert failed.real
+    assert "sweep with processes=0" in str(failed)
+
+
+def test_a_finally_that_acts_is_told():
+    """A `finally` runs when a coroutine is closed, and not in a killed process: the failure says where to look."""
+
+    def check(outcome: CrashOutcome) -> None:
+        held = (outcome.directory / "held").read_text("utf-8").split()
+        assert len(held) == outcome.calls["hold"] - (outcome.crashes == ("inside_effect/await:1",))
+
+    failed = failure(w.acts_when_closed, check=check, setup=w.begin_file)
+
+    assert not failed.real
+    assert "does no harm in child processes" in str(failed)
+
+
+@pytest.mark.parametrize(
+    ("flow", "options", "says"),
+    [
+        (w.ends_the_process, {}, "life 1 ended with exit code 3"),
+        (w.stands_still, {"patience_seconds": 0.5}, "ended with exit code -14 .it took longer than 0.5 s"),
+        (w.small, {"setup": w.raise_in_child}, "OSError: no such bank"),
+    ],
+)
+def test_a_life_that_ends_by_itself_is_told(flow: Any, options: dict[str, Any], says: str):
+    """A process that exits, that doesn't end, or that can't be set up is a failure, and says how it ended."""
+    failed = failure(flow, **options)
+
+    assert re.search(says, failed.differences[0])
+    assert "in a child process" in str(failed)
+
+
+@pytest.mark.parametrize("what", ["workflow", "setup", "answer"])
+def test_what_another_process_cannot_import_is_named(what: str):
+    """Whatever is defined in a function isn't found by another process; the error names it, and the way out."""
+
+    @workflow(id="swept-inner")
+    async def inner(ctx) -> None:
+        await ctx.step.run("plus", w.plain, 1)
+
+    wanted: dict[str, Any] = {
+        "workflow": {"workflow": inner},
+        "setup": {"workflow": w.small, "setup": lambda directory: None},
+        "answer": {"workflow": w.small, "answers": {"approve": lambda waiting: None}},
+    }
+    names = {"workflow": "workflow 'swept-inner'", "setup": "setup", "answer": "the answer for 'approve'"}
+
+    with pytest.raises(PolosUsageError, match=f"^{names[what]} is no name of .*processes=0"):
+        swept(**wanted[what])
+
+
+FAULTY = """
+import os
+from polos import workflow
+
+if "POLOS_CRASH_LIVES" in os.environ:
+    raise ImportError("not here")
+
+@workflow(id="swept-elsewhere")
+async def elsewhere(ctx) -> None:
+    pass
+"""
+
+
+def test_a_module_that_cannot_be_imported_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a module raises in the other process is shown."""
+    (tmp_path / "swept_faulty.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import swept_faulty  # type: ignore[import-not-found]  # it was just written
+
+    with pytest.raises(PolosUsageError, match="ImportError: not here"):
+        swept(swept_faulty.elsewhere)
+
+
+TEST = """
+from polos import workflow
+from polos.testing import Outside
+
+bank = Outside("bank")
+
+async def charge():
+    bank.note("charged")
+
+@workflow
+async def pays(ctx):
+    await ctx.step.run("charge", charge)
+
+def test_pays(polos_crash):
+    def check(outcome):
+        assert outcome.in_process or bank.count("charged") == 1
+    polos_crash(pays, check=check, real=True, points=None)
+
+def test_awaited(polos_crash):
+    import asyncio
+    report = asyncio.run(polos_crash.sweep(pays))
+    assert polos_crash.reports == [report]
+"""
+
+
+def pytest_says(directory: Path, *arguments: str, **environment: str) -> str:
+    """Run pytest on the test above; gives what it prints."""
+    (directory / "test_pays.py").write_text(TEST)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("POLOS_", "PYTEST"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "polos.testing", "-p", "no:cacheprovider", *arguments],
+        cwd=directory, env={**inherited, **environment, "PYTHONPATH": str(ROOT)}, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_the_fixture_tries_a_sample_or_everything(tmp_path: Path):
+    """Without --polos-crash a sample is tried, with it every point; each sweep has its line in the summary."""
+    quick = pytest_says(tmp_path, "test_pays.py::test_awaited")
+    full = pytest_says(tmp_path, "test_pays.py::test_awaited", "--polos-crash", "-n", "1")
+
+    assert re.search(r"pays: 12 of (\d+) crash points and 4 pairs survived", quick)
+    assert re.search(r"pays: (\d+) of \1 crash points and 100 pairs survived", full)
+
+
+def test_the_command_of_a_failure_plays_it_again(tmp_path: Path):
+    """The printed command fails at the same point, in the same way, and tries nothing else."""
+    first = pytest_says(tmp_path, "test_pays.py::test_pays")
+    (command,) = re.findall(r"reproduce: (.*)", first)
+    setting, _, _, _, *arguments = shlex.split(command)
+    again = pytest_says(tmp_path, *arguments, **{POINT_VARIABLE: setting.partition("=")[2]})
+
+    assert ["test_pays.py::test_pays"] == arguments
+    dies = re.findall(r"the process dies at (\S+)", first)
+    assert dies
+    assert dies == re.findall(r"the process dies at (\S+)", again)
+    assert "real/" in setting
