@@ -74,7 +74,7 @@ def check(arguments: list[str]) -> int:
     return code
 
 
-@settings(max_examples=scaled(120, 20_000))
+@settings(max_examples=scaled(70, 20_000))
 @given(
     st.sampled_from(["ls", "show", "why", "running"]),
     st.lists(st.one_of(WORDS, st.sampled_from(OPTIONS)), max_size=5),

@@ -183,7 +183,7 @@ FOUND = [
 ]
 
 
-@settings(max_examples=scaled(120, 20_000))
+@settings(max_examples=scaled(80, 20_000))
 @given(st.lists(commands(), min_size=1, max_size=3))
 @example(FOUND)
 def test_any_command_is_decided_and_none_does_harm(drawn: list[Any]) -> None:

@@ -44,7 +44,7 @@ from tests.property.test_codec import JSON
 from tests.store_children import Child
 
 IN_A_FOLDER = settings(
-    max_examples=scaled(80, 10_000), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=scaled(50, 10_000), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 LINES = [line for case in cases() if case.name in ("children", "cancellation", "run_retries") for line in case.lines]
 NESTED = b"[" * 4000

@@ -105,7 +105,7 @@ def test_walking_damage_ends_and_says_what_it_met(nursery: Nursery, victim: Vict
     well = nursery.attempt("walk", victim.become(victim.whole))
     assert well.what["ok"]
     told = 0
-    for number in range(scaled(250, 60_000)):
+    for number in range(scaled(120, 60_000)):
         outcome = nursery.attempt("walk", victim.become(victim.changed(draw)))
         check(outcome, f"seed {SEED}, {number}", may_die=True)
         told += outcome.how == "died" or not outcome.what["ok"]
@@ -118,7 +118,7 @@ def test_walking_damage_ends_and_says_what_it_met(nursery: Nursery, victim: Vict
 def test_verifying_damage_gives_a_report(nursery: Nursery, victim: Victim) -> None:
     """`verify` gives a report of any damage, whatever its child dies of."""
     draw = random.Random(SEED + 1)
-    for number in range(scaled(10, 3_000)):
+    for number in range(scaled(6, 3_000)):
         outcome = nursery.attempt("verified", victim.become(victim.changed(draw)))
         assert outcome.how == "returned", f"seed {SEED}, {number}: {outcome}"
         assert outcome.what["ok"] or len(outcome.what["message"]) > 10
@@ -127,11 +127,11 @@ def test_verifying_damage_gives_a_report(nursery: Nursery, victim: Victim) -> No
 def test_opening_damage_never_ends_the_process(nursery: Nursery, victim: Victim) -> None:
     """A store that wasn't closed cleanly is refused or opened and owned, whatever became of its file."""
     draw = random.Random(SEED + 2)
-    for number in range(scaled(12, 3_000)):
+    for number in range(scaled(8, 3_000)):
         check(nursery.attempt("opened", victim.become(victim.changed(draw))), f"seed {SEED}, {number}")
 
 
-@pytest.mark.parametrize("pages", [0, 1, 2, 5, 19, 20, 24, 32, 33, 34])
+@pytest.mark.parametrize("pages", [0, 1, 2, 19, 21, 24, 33])
 @pytest.mark.parametrize("clean", [False, True])
 def test_opening_a_file_that_was_cut_short(nursery: Nursery, victim: Victim, pages: int, clean: bool) -> None:
     """Cut at any page, a store is refused or works; 19 to 21 ended the new owner, 22 to 32 whoever read on."""
