@@ -1,0 +1,88 @@
+"""
+The crash sweep: scenarios a second, beside runs in the same simulation that nothing disturbs.
+
+Run as `python -m bench sweep`. A scenario is a life that dies, another that recovers, and the comparison, so about
+twice the floor's work is what it has to cost. Scenarios in child processes are two forks and a log on disk. The last
+table is how long a sweep takes until it has found each of the bugs that are planted in `examples/testing`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from bench.measures import Sample, Subject, compare, measured
+from examples.testing import double_charge, state_in_step, step_key
+from polos import WorkflowContext, workflow
+from polos.testing import CrashSweepFailed, Simulation
+from polos.testing.sweep import sweep
+
+__all__ = ["main"]
+
+SWEEPS = 20
+
+
+async def work(number: int) -> int:
+    return number + 1
+
+
+@workflow(id="bench_sweep")
+async def three_steps(ctx: WorkflowContext) -> list[int]:
+    return [await ctx.step.run(f"step-{number}", work, number) for number in range(3)]
+
+
+def undisturbed(folder: Path, runs: int) -> Sample:
+    with measured(runs, folder) as sample:
+        for _ in range(runs):
+            with Simulation([three_steps]) as simulation:
+                call = simulation.create(three_steps, None)
+                simulation.settle()
+                assert simulation.result(call.run) == [1, 2, 3]
+    return sample
+
+
+def in_process(folder: Path, sweeps: int, pairs: int) -> Sample:
+    done = 0
+    with measured(0, folder) as sample:
+        for _ in range(sweeps):
+            done += sweep(three_steps, processes=0, pairs=pairs).scenarios
+    sample.units = done
+    return sample
+
+
+def in_children(folder: Path, sweeps: int) -> Sample:
+    done = 0
+    with measured(0, folder) as sample:
+        for _ in range(sweeps):
+            done += sweep(three_steps, real=True, pairs=0, points=30).processes
+    sample.units = done
+    return sample
+
+
+def found(folder: Path, which: str) -> Sample:
+    options = {"check": double_charge.check} if which == "double_charge" else {}
+    module = {"step_key": step_key, "double_charge": double_charge, "state_in_step": state_in_step}[which]
+    payload = {"day": "monday", "cents": 1, "pieces": 1}
+    with measured(1, folder) as sample:
+        try:
+            sweep(module.broken, payload, **options)
+        except CrashSweepFailed:
+            return sample
+    raise AssertionError(f"the bug in {which} wasn't found")
+
+
+def main(*, root: Path | None, rounds: int, scale: float) -> None:
+    """Print the tables."""
+    sweeps = max(round(SWEEPS * scale), 1)
+    scenarios = sweep(three_steps, processes=0, pairs=0).scenarios
+    same = Subject("undisturbed runs", partial(undisturbed, runs=sweeps * scenarios))
+    one = Subject("a crash each", partial(in_process, sweeps=sweeps, pairs=0))
+    compare(f"sweep: a workflow of 3 steps, {scenarios} scenarios a sweep", [same, one], root=root, rounds=rounds)
+
+    few = max(sweeps // 10, 1)
+    runs = Subject("undisturbed runs", partial(undisturbed, runs=few * 31))
+    killed = Subject("killed child processes", partial(in_children, sweeps=few))
+    compare("sweep: in child processes, on disk", [runs, killed], root=root, rounds=rounds)
+
+    bugs = [Subject(which, partial(found, which=which)) for which in ("step_key", "double_charge", "state_in_step")]
+    compare("sweep: planted bugs found, with child processes to confirm each", bugs, root=root, rounds=rounds)
