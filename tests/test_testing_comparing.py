@@ -60,7 +60,7 @@ def of_kinds(version: int, child: Any, argument: object) -> Any:
         await ctx.step.run("opaque", note, argument)
         await ctx.step.run("gone", gone)
         await ctx.step.invoke_and_wait("send", child, {"weight": version})
-        await asyncio.sleep(version)
+        await asyncio.sleep(version)  # durable
         await updated.wait()
         raise ValueError(f"version {version}")
 
