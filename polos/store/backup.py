@@ -17,7 +17,7 @@ from pathlib import Path
 from polos.errors import PolosUsageError
 from polos.store.blobs import FileBlobs
 from polos.store.directory import open_store
-from polos.store.files import place_file, sync_directory, sync_file, translated
+from polos.store.files import make_durably, place_file, sync_directory, sync_file, translated
 from polos.store.format import (
     BLOBS_DIRECTORY,
     FORMAT_FILE,
@@ -61,7 +61,7 @@ def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Back
     goal = Path(target).absolute()
     with open_store(path, read_only=True) as store:
         try:
-            goal.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_durably(goal)
             if os.listdir(goal):
                 raise PolosUsageError(f"{goal} isn't empty; a backup goes into a directory of its own")
             place_file(goal / INCOMPLETE_FILE, b"")
@@ -70,6 +70,7 @@ def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Back
             commands = _copy_inbox(store.inbox.path, goal / INBOX_DIRECTORY)
             store.log.copy_to(goal / LOG_DIRECTORY)
             sync_file(goal / LOG_DIRECTORY / "data.mdb")
+            sync_directory(goal / LOG_DIRECTORY)
             head, blobs = _copy_blobs(store.blobs, goal)
             place_file(goal / FORMAT_FILE, format_content())
             (goal / INCOMPLETE_FILE).unlink()

@@ -18,7 +18,6 @@ the process that reads it, and that shouldn't be the program.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal, final
 
@@ -26,7 +25,7 @@ from polos.clock import Clock, SystemClock
 from polos.errors import NotAPolosStore, PolosUsageError, StoreDamaged, StoreFailed, StoreReadOnly
 from polos.store.blobs import Collected, FileBlobs
 from polos.store.check import check_before_opening
-from polos.store.files import TEMPORARY_PREFIX, place_file, sync_directory, translated
+from polos.store.files import TEMPORARY_PREFIX, make_durably, place_file, sync_directory, translated
 from polos.store.format import (
     BLOBS_DIRECTORY,
     FORMAT_FILE,
@@ -198,23 +197,11 @@ def open_store(
     return Store(directory, log, blobs, inbox, clock)
 
 
-def _make_durably(directory: Path) -> None:
-    """Make a directory and those above it, each name synced before anything is made in it."""
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    # Whoever made the one that is there may have died before syncing its name.
-    made = missing[-1].parent if missing else directory
-    with suppress(PermissionError):  # nor may they have made anything where they can't look
-        sync_directory(made.parent)
-    for path in reversed(missing):
-        path.mkdir(mode=0o700 if path == directory else 0o777, exist_ok=True)
-        sync_directory(path.parent)
-
-
 def _prepare(directory: Path) -> None:
     """Make what is missing in a directory that is ours, or can become ours."""
     try:
         if not (directory / FORMAT_FILE).exists():
-            _make_durably(directory)
+            make_durably(directory)
             strangers = [name for name in os.listdir(directory) if not name.startswith(TEMPORARY_PREFIX)]
             # Another process may be making the same store at this moment, and have come further.
             if strangers and not (directory / FORMAT_FILE).exists():

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
@@ -23,6 +24,7 @@ __all__ = [
     "TEMPORARY_PREFIX",
     "is_full",
     "json_fields",
+    "make_durably",
     "place_file",
     "read_regular",
     "sync_directory",
@@ -69,6 +71,18 @@ def place_file(path: Path, data: bytes) -> None:
 def temporary_beside(path: Path) -> Path:
     """Give a path in the same directory, and on the same file system, that nobody else uses."""
     return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{next(_numbers)}")
+
+
+def make_durably(directory: Path) -> None:
+    """Make a directory and those above it, each name synced before anything is made in it."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    # Whoever made the one that is there may have died before syncing its name.
+    made = missing[-1].parent if missing else directory
+    with suppress(PermissionError):  # nor may they have made anything where they can't look
+        sync_directory(made.parent)
+    for path in reversed(missing):
+        path.mkdir(mode=0o700 if path == directory else 0o777, exist_ok=True)
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+from polos.store.backup import backup
 from polos.store.directory import Store, Sync, open_store
 from polos.store.log import AppendUnit, Epoch, Key
 from polos.store.writer import Committed, Outcome, Writer
@@ -26,6 +27,8 @@ __all__ = [
     "body",
     "come_again",
     "consume",
+    "copy_store",
+    "fill_store",
     "make_and_append",
     "make_store",
     "numbered",
@@ -136,6 +139,17 @@ def come_again(directory: Path) -> None:
         mark("acknowledged", 5)
         store.inbox.put("1", b"payload of 1")
         mark("put", 1)
+
+
+def fill_store(directory: Path) -> None:
+    """Leave a store behind with five units, of which one is a blob, and a command."""
+    come_again(directory)
+
+
+def copy_store(directory: Path) -> None:
+    """Make a backup of a store, in a directory that is made for it."""
+    backup(directory / "data", directory / "copies" / "copy")
+    mark("copied", 1)
 
 
 def consume(store: Store, epoch: Epoch) -> None:

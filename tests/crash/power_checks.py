@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from polos.errors import NotAPolosStore
 from polos.store.directory import Store, open_store
 
 from tests.crash.lives import MAP_BYTES
 from tests.crash.lives_checks import check_commands, check_units, go_on
 from tests.crash.power_server import Promises, walk
 
-__all__ = ["units_and_commands"]
+__all__ = ["copies", "units_and_commands"]
 
 GROUP = 3  # units that go into one commit at most
 
@@ -36,6 +37,21 @@ def units_and_commands(top: Path, last: Promises, first: Promises) -> None:
         store.release_ownership()
         go_on(store, count)
     report = walk(data)
+    assert report.damage is None, str(report.damage)
+
+
+def copies(top: Path, last: Promises, first: Promises) -> None:
+    """Check that a backup is whole, or no store; and there, if it was told to be."""
+    goal = top / "copies" / "copy"
+    try:
+        store = open_store(goal, map_bytes=MAP_BYTES, read_only=True)
+    except NotAPolosStore:
+        assert not last.get("copied"), "a backup was made, and is none"
+        return
+    with store:
+        assert check_units(store) == 5, "a backup without all that there was"
+        assert [item.command_id for item in store.inbox.pending()] == ["1"], "a backup without its command"
+    report = walk(goal)
     assert report.damage is None, str(report.damage)
 
 

@@ -20,6 +20,8 @@ from tests.crash.fileops import record
 from tests.crash.lives import (
     append_groups,
     come_again,
+    copy_store,
+    fill_store,
     make_and_append,
     make_store,
     put_and_consume,
@@ -36,9 +38,10 @@ SUBSETS = scaled(6, 1_000)  # of what isn't synced, for each interval between tw
 TEAR_STEP = scaled(24, 1)  # a write is torn at every so manieth sector
 ENGINE_SUBSETS = scaled(4, 100)
 MOMENT_STEP = scaled(24, 1)  # an engine does much, so its power is cut at every so manieth moment
-ENGINE_IMAGES = scaled(50, 10_000)  # and takes long to look at, so at most so many images are
+ENGINE_IMAGES = scaled(50, 3_000)  # and takes long to look at, so at most so many images are
 KILL_STEP = scaled(3, 1)  # and a program killed at every so manieth operation
 UNITS = "tests.crash.power_checks:units_and_commands"
+COPIES = "tests.crash.power_checks:copies"
 ENGINE = "tests.crash.power_engine:runs_go_on"
 
 
@@ -59,6 +62,15 @@ def test_power_cut(tmp_path, life, prepare):
     print(f"power cut in {life.__name__}: {made}")
 
     assert [] == check_all(tmp_path, UNITS, [(history, each) for each in made.found])
+
+
+def test_power_cut_of_a_backup(tmp_path):
+    """A backup that was told to be made is there and whole; before that it is whole or no store."""
+    history = recorded(tmp_path / "lived", copy_store, fill_store)
+    made = pictures(history, subsets=SUBSETS, seed=f"{SEED}-backup", tear_step=4 * TEAR_STEP)
+    print(f"power cut of a backup: {made}")
+
+    assert [] == check_all(tmp_path, COPIES, [(history, each) for each in made.found])
 
 
 def test_power_cut_of_an_engine(tmp_path):

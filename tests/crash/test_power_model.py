@@ -101,6 +101,16 @@ def test_with_both_everything_is_certain(syncs):
     assert [{"a": b"abc"}] == leaves(history(NEW, BYTES, *syncs))
 
 
+def test_what_is_certain_stays_certain():
+    """Another sync of the same file doesn't make it less certain what the first one had covered."""
+    made = history(NEW, BYTES, SYNC, SYNC_TOP, SYNC)
+    first = made.effects[1].safe
+
+    assert first is not None
+    assert [0] == made.possible(first)
+    assert first < made.moments[-1]
+
+
 def test_a_range_and_a_map_that_is_only_read_are_no_matter():
     """`sync_file_range` makes nothing certain, and a map that can't be written changes nothing."""
     ranged = Sync("/top/a", 2, True, (0, 3))
@@ -163,6 +173,10 @@ def test_single_tears_need_no_luck():
         "".join("x" if made.image(each.cut).files["old"][at * SECTOR] else "." for at in range(4)) for each in found
     }
 
+    longer = history(NEW, SYNC_TOP, BYTES)
+    lengths = pictures(longer, subsets=0, seed="", moments=[longer.moments[-1]]).found
+
+    assert [b"", b"\0\0\0", b"abc"] == sorted(longer.image(each.cut).files["a"] for each in lengths)
     assert 4 == put.sectors
     assert {"xxxx", "....", "x...", "xx..", "xxx.", ".xxx", "..xx", "...x"} == there
 
@@ -231,8 +245,9 @@ def test_who_comes_after_a_kill_can_make_certain_what_was_left():
     made.follow(told(Sync("/top/a", 99)), TOP, found)
     assert same([{}, {"a": b"abc"}], leaves(made))
 
-    made.follow(told(SYNC_TOP, Write("/top/a", 99, 3, b"d"), Sync("/top/a", 99)), TOP, found)
-    assert [{"a": b"abcd"}] == leaves(made)
+    after = (Write("/top/a", 99, 3, b"d"), Sync("/top/a", 99), Create("/top/b", 100), SYNC_TOP)
+    made.follow(told(*after), TOP, found)
+    assert [{"a": b"abcd", "b": b""}] == leaves(made)
 
 
 def test_an_image_is_looked_at_once_with_all_its_promises():
