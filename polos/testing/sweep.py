@@ -7,7 +7,7 @@ outside must find what the undisturbed run left: results, errors, states, childr
 history that replays, and no call of an effect more than its class allows. Pairs of crashes are tried by a budget, the
 second at a point of the recovery from the first.
 
-Most scenarios are lived in this process, because that costs a millisecond and not a second. But what one process
+Most scenarios are lived in this process, where one takes milliseconds. But what one process
 remembers it can't forget: the order of its sets, its modules' variables, its caches. So a share of them is lived in
 child processes that are killed, see `sweep_processes`.
 
