@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
-from polos.errors import StoreDamaged
+from polos.errors import StoreDamaged, StoreReadOnly
 from polos.store.check import SMALL_BYTES, UNWRITTEN_PAGES_MAX, Damage, check_before_opening
 from polos.store.directory import open_store
+from polos.store.lmdb_log import LmdbLog
 from polos.store.log import AppendUnit
 from polos.store.pages import missing_pages
+from polos.store.walk import NOTE, _Walk
 
 from tests.contract.logs import record, unit
 
@@ -130,3 +134,44 @@ def test_a_commit_is_rehearsed_and_taken_back(directory: Path):
 
     assert check_before_opening(directory, clean=False, writing=True) is None
     assert before == file.read_bytes()
+
+
+def test_a_rehearsal_that_finds_no_room_is_no_damage(directory: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where the map is too small for the rehearsal nothing is wrong: a commit would let it grow."""
+    monkeypatch.setattr("polos.store.walk.LmdbLog", partial(LmdbLog, map_bytes=1 << 19))
+    with tempfile.TemporaryFile() as shared:
+        shared.write(bytes(NOTE.size))
+        shared.flush()
+        walk = _Walk(directory, shared.fileno())
+        walk.run("open", "")
+
+        assert walk.report().ok
+
+
+def test_a_commit_that_fails_in_rehearsal_is_damage(directory: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whatever LMDB says while a commit is rehearsed, but for want of room, is what is wrong with the store."""
+    monkeypatch.setattr("polos.store.walk.REHEARSAL_BYTES", -1)  # bytes can't be so few
+    with tempfile.TemporaryFile() as shared:
+        shared.write(bytes(NOTE.size))
+        shared.flush()
+
+        with pytest.raises(StoreDamaged, match="nothing can be written"):
+            _Walk(directory, shared.fileno()).run("open", "")
+
+
+def test_a_store_that_can_not_be_written_is_not_rehearsed(directory: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where nothing may be written the check finds no damage, and whoever opens the store is told why it can't."""
+
+    def opening(path: Path, *, read_only: bool = False) -> LmdbLog:
+        if not read_only:
+            raise StoreReadOnly("this can't be written")
+        return LmdbLog(path, read_only=True)
+
+    monkeypatch.setattr("polos.store.walk.LmdbLog", opening)
+    with tempfile.TemporaryFile() as shared:
+        shared.write(bytes(NOTE.size))
+        shared.flush()
+        walk = _Walk(directory, shared.fileno())
+        walk.run("open", "")
+
+        assert walk.report().ok

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, final
 
-from polos.errors import NotAPolosStore, PolosStoreError, StoreDamaged
+from polos.errors import NotAPolosStore, PolosStoreError, StoreDamaged, StoreReadOnly
 from polos.store.blobs import FileBlobs
 from polos.store.chain import EMPTY_CHAIN, decode_entry, entry_head, parse_blob_reference
 from polos.store.format import BLOBS_DIRECTORY, LOG_DIRECTORY
@@ -123,13 +123,18 @@ class _Walk:
     def _rehearse(self) -> None:
         """Do all of a commit but the commit: the list of free pages is read by nobody but who writes."""
         self._at("environment", 0)
-        log = LmdbLog(self._directory / LOG_DIRECTORY)
+        try:
+            log = LmdbLog(self._directory / LOG_DIRECTORY)
+        except StoreReadOnly:
+            return  # no damage; who opens it next is told
         raw = log.environment.raw
         try:
             with raw.env.begin(write=True) as transaction:
                 transaction.put(b"rehearsal", bytes(REHEARSAL_BYTES), db=raw.dbs["meta"])
                 transaction.abort()
-        except Exception as error:  # LMDB's own; this module doesn't know it
+        except Exception as error:  # LMDB's own, which this module knows by name alone
+            if type(error).__name__ == "MapFullError":
+                return  # addresses are limited here, and a real commit makes room
             raise StoreDamaged(f"nothing can be written: {error}") from error
         finally:
             log.close()
