@@ -14,7 +14,7 @@ LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as r
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format crash-long property-long bench lock build clean
+.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format crash-long property-long torture bench lock build clean
 
 help:
 	@echo 'make demo           run the main job: orders, killed and recovered'
@@ -24,6 +24,7 @@ help:
 	@echo 'make crash-long property-long bench      long campaigns and measurements'
 	@echo 'make fuzz           damaged files and foreign commands, for a long while'
 	@echo 'make pythons        loop, golden histories and engine on each Python of this machine'
+	@echo 'make torture        100,000 crashes of generated workflows; SEED=n FIRST=n goes on'
 	@echo 'make verifytypes    how complete the public types are'
 	@echo 'make lock           resolve requirements.lock anew'
 	@echo 'make build          wheel and source archive in dist/'
@@ -98,6 +99,10 @@ pythons: setup
 
 fuzz: setup
 	@POLOS_CAMPAIGN=long $(PYTEST) tests/property/test_fuzz_*.py -n $(JOBS) --dist worksteal
+
+# Stopped or not, it says at each step with which SEED and FIRST it goes on.
+torture: setup
+	@$(PY) -m tests.torture --scenarios $(or $(SCENARIOS),100000) $(if $(SEED),--seed $(SEED)) $(if $(FIRST),--first $(FIRST))
 
 bench: setup
 	@$(PY) -m bench

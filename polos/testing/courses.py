@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Any, final
+from typing import Any, TypedDict, final
 
 import orjson
 
@@ -28,16 +28,41 @@ from polos.testing.gates import Gates, HeldAppend, HeldCall
 from polos.testing.schedules import Option
 from polos.testing.simulation import Call, Simulation
 
-__all__ = ["Course", "Disturbances", "InjectedFailure"]
+__all__ = ["Course", "Disturbances", "HowMany", "InjectedFailure"]
 
 
 class InjectedFailure(ConnectionError):
     """What the function of a step raises when a schedule has it fail: the kind of error that is tried again."""
 
 
+class HowMany(TypedDict, total=False):
+    """
+    How much trouble there may be in one schedule, of each kind.
+
+    Attributes:
+        crashes: how often the process may die.
+        evictions: how often an idle run may leave memory.
+        failures: how often a call may fail that is tried again.
+        repeats: how often a client may send a command a second time.
+        inbox: how many commands may come from another process, through the inbox.
+        hurries: how often the next thing may come before the engine is done with the last one.
+        takeovers: how often another engine may take the store while the first one lives on.
+        faults: how many commits may fail: refused, or with an unknown outcome.
+    """
+
+    crashes: int
+    evictions: int
+    failures: int
+    repeats: int
+    inbox: int
+    hurries: int
+    takeovers: int
+    faults: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disturbances:
-    """How many of each kind there may be in one schedule."""
+    """The numbers of `HowMany`, with what they are if nobody says."""
 
     crashes: int = 1
     evictions: int = 2

@@ -21,11 +21,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Final, cast, overload
+from typing import Any, Final, Unpack, cast, overload
 
 from polos.definition import Workflow
 from polos.runtime.settings import Settings
-from polos.testing.courses import Disturbances
+from polos.testing.courses import Disturbances, HowMany
 from polos.testing.explored import Happened
 from polos.testing.explorer import ExploredWorld
 from polos.testing.saved import FOLDER, SavedSchedule, load_all, save
@@ -87,19 +87,12 @@ def explore(
     *,
     runs: int = 500,
     seed: int | None = None,
-    crashes: int = 1,
-    evictions: int = 2,
-    failures: int = 1,
-    repeats: int = 1,
-    inbox: int = 1,
-    hurries: int = 1,
-    takeovers: int = 0,
-    faults: int = 0,
     points_max: int = 2_000,
     workflows: Iterable[Workflow[Any]] | None = None,
     settings: Settings = QUIET,
     way: str | None = None,
     folder: Path | None = None,
+    **disturbances: Unpack[HowMany],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]: ...
 
 
@@ -109,19 +102,12 @@ def explore(
     *,
     runs: int = 500,
     seed: int | None = None,
-    crashes: int = 1,
-    evictions: int = 2,
-    failures: int = 1,
-    repeats: int = 1,
-    inbox: int = 1,
-    hurries: int = 1,
-    takeovers: int = 0,
-    faults: int = 0,
     points_max: int = 2_000,
     workflows: Iterable[Workflow[Any]] | None = None,
     settings: Settings = QUIET,
     way: str | None = None,
     folder: Path | None = None,
+    **disturbances: Unpack[HowMany],
 ) -> Any:
     """
     Play a test in many orders: what arrives when, what fails, where the process dies.
@@ -130,19 +116,12 @@ def explore(
         test: a plain function; its first argument is an `ExploredWorld`, others are fixtures as usual.
         runs: how many schedules are drawn; `POLOS_EXPLORE_RUNS` in the environment says otherwise.
         seed: from which they are drawn; `POLOS_EXPLORE_SEED` if it isn't said, else 0.
-        crashes: how often the process may die in one schedule.
-        evictions: how often an idle run may leave memory.
-        failures: how often a call may fail that is tried again.
-        repeats: how often a client may send a command a second time.
-        inbox: how many commands may come from another process, through the inbox.
-        hurries: how often the next thing may come before the engine is done with the last one.
-        takeovers: how often another engine may take the store while the first one lives on.
-        faults: how many commits may fail: refused, or with an unknown outcome.
         points_max: a schedule in which more happens is an error.
         workflows: what the engine knows; all that are registered if it isn't said.
         settings: of the engine.
         way: one of `schedules.WAYS`, to draw all schedules in one way; None for a mixture.
         folder: where schedules that failed are kept; `explored`, beside the test's file, if it isn't said.
+        disturbances: how many of each kind a schedule may hold; see `courses.HowMany`.
 
     Returns:
         The test, for pytest to call, without its first argument.
@@ -150,50 +129,29 @@ def explore(
     Raises:
         TypeError: the test is a coroutine function, or takes no argument.
     """
-    if test is None:
-        return functools.partial(
-            cast("Any", explore),
-            runs=runs,
-            seed=seed,
-            crashes=crashes,
-            evictions=evictions,
-            failures=failures,
-            repeats=repeats,
-            inbox=inbox,
-            hurries=hurries,
-            takeovers=takeovers,
-            faults=faults,
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        plan = _Plan(
+            test=test,
+            runs=int(os.environ.get("POLOS_EXPLORE_RUNS", runs)),
+            seed=int(os.environ.get("POLOS_EXPLORE_SEED", "0")) if seed is None else seed,
+            disturbances=Disturbances(**disturbances),
             points_max=points_max,
-            workflows=workflows,
+            workflows=None if workflows is None else tuple(workflows),
             settings=settings,
             way=way,
-            folder=folder,
+            folder=folder or Path(inspect.getfile(test)).parent / FOLDER,
         )
+        return _explored(plan)
+
+    return decorate if test is None else decorate(test)
+
+
+def _explored(plan: _Plan) -> Callable[..., None]:
+    """Give what pytest calls."""
+    test = plan.test
     if inspect.iscoroutinefunction(test):
         raise TypeError(f"{test.__qualname__} must be a plain function: the world it explores has a loop of its own")
-    if seed is None:
-        seed = int(os.environ.get("POLOS_EXPLORE_SEED", "0"))
-    plan = _Plan(
-        test=test,
-        runs=int(os.environ.get("POLOS_EXPLORE_RUNS", runs)),
-        seed=seed,
-        disturbances=Disturbances(
-            crashes=crashes,
-            evictions=evictions,
-            failures=failures,
-            repeats=repeats,
-            inbox=inbox,
-            hurries=hurries,
-            takeovers=takeovers,
-            faults=faults,
-        ),
-        points_max=points_max,
-        workflows=None if workflows is None else tuple(workflows),
-        settings=settings,
-        way=way,
-        folder=folder or Path(inspect.getfile(test)).parent / FOLDER,
-    )
-
     parameters = list(inspect.signature(test).parameters.values())
     at = 1 if parameters and parameters[0].name == "self" else 0
     if len(parameters) <= at:
