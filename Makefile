@@ -14,7 +14,7 @@ LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as r
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format crash-long property-long torture bench lock build clean
+.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format crash-long property-long torture bench soak lock build clean
 
 help:
 	@echo 'make demo           run the main job: orders, killed and recovered'
@@ -23,6 +23,7 @@ help:
 	@echo 'make lint types     the parts of `make test` that run no code; `make format` mends what it can'
 	@echo 'make crash-long property-long bench      long campaigns and measurements'
 	@echo 'make fuzz           damaged files and foreign commands, for a long while'
+	@echo 'make soak           half an hour of mixed load with kills, a full disk and a clock that jumps'
 	@echo 'make pythons        loop, golden histories and engine on each Python of this machine'
 	@echo 'make torture        100,000 crashes of generated workflows; SEED=n FIRST=n goes on'
 	@echo 'make verifytypes    how complete the public types are'
@@ -106,6 +107,11 @@ torture: setup
 
 bench: setup
 	@$(PY) -m bench
+
+# Half an hour; MINUTES=480 for a night.
+MINUTES ?= 30
+soak: setup
+	@$(PY) -m bench.soak --minutes $(MINUTES)
 
 lock: setup
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-input uv

@@ -37,6 +37,7 @@ from polos.runtime.performer import Performer
 from polos.runtime.ports import Appender, MakesAppender, MakesPerformer, OwnedStore
 from polos.runtime.recovery import Recovery
 from polos.runtime.settings import Settings
+from polos.runtime.steady import SteadyClock
 from polos.runtime.timers import Timers
 from polos.runtime.unit import Reply, Resident, Unit, Work, settle
 from polos.runtime.watch import Watchers
@@ -90,7 +91,7 @@ class Engine:
         self.store = store
         self._make_appender = appender
         self._make_performer = performer
-        self.clock = clock
+        self.clock: SteadyClock = SteadyClock(clock)
         self.settings = settings
         self.bodies = bodies
         self.stopping: bool = False
@@ -99,7 +100,7 @@ class Engine:
         self.loader: Loader = Loader(self)
         self.lines: Lines = Lines(self, settings.max_concurrent_workflows)
         self.watchers: Watchers = Watchers()
-        self.timers: Timers = Timers(clock, self._due)
+        self.timers: Timers = Timers(self.clock, self._due)
         self.debts: Debts = Debts(self)
         self.activations: Activations = Activations(self)
         self.recovery = Recovery(self)
@@ -114,7 +115,6 @@ class Engine:
         self.backlog: deque[Unit] = deque()  # built, and refused by a full queue
         self.in_flight: dict[int, Unit] = {}
         self._scheduled = False
-        self._last_us = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: Appender | None = None
         self._performer: Performer | None = None
@@ -139,7 +139,7 @@ class Engine:
         if owned is not None:
             owned()
         with self.store.log.reader() as reader:
-            self._last_us = reader.head().time_us
+            self.clock.not_before(reader.head().time_us)
         self._writer = self._make_appender(
             self.store.log, epoch, self.store.blobs, on_commit=self._from_writer, on_room=self._room_from_writer
         )
@@ -304,8 +304,7 @@ class Engine:
 
     def now_us(self) -> int:
         """Give the time for records: it never goes back, whatever the clock does."""
-        self._last_us = max(self._last_us, self.clock.now_us())
-        return self._last_us
+        return self.clock.now_us()
 
     def _submit(self, unit: Unit) -> None:
         if not unit.records:

@@ -260,7 +260,7 @@ def lets_time_go_back() -> None:
     whole = Unit.append
 
     def now_us(self: Engine) -> int:
-        return self.clock.now_us()
+        return self.clock._clock.now_us()
 
     def append(self: Unit, resident: Resident, event: e.Event) -> None:
         resident.state.last_time_us = 0
