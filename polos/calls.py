@@ -139,7 +139,10 @@ def function_name(func: Callable[..., Any]) -> tuple[str, str]:
     while isinstance(func, partial):
         func = func.func
     named: Any = func if hasattr(func, "__qualname__") else type(func)
-    return named.__name__, f"{named.__module__}.{named.__qualname__}"
+    # Methods of built-in types have no module of their own, and some built-in functions have None.
+    owner = getattr(named, "__objclass__", None)
+    module = getattr(named, "__module__", None) or getattr(owner, "__module__", None) or "builtins"
+    return named.__name__, f"{module}.{named.__qualname__}"
 
 
 def sort_arguments(

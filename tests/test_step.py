@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from polos import registry
+from polos.calls import function_name
 from polos.context import WorkflowContext, current_step
 from polos.definition import workflow
 from polos.engine import events as e
@@ -527,3 +529,17 @@ def test_now_never_lies_before_what_is_recorded():
     port.values.time_us = NOW_US - 60_000_000
 
     assert play(context(port), lambda ctx: ctx.step.now("t")) == NOW_US // 1000
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (str.upper, ("upper", "builtins.str.upper")),
+        ("a".join, ("join", "builtins.str.join")),
+        (len, ("len", "builtins.len")),
+        ({}.get, ("get", "builtins.dict.get")),
+    ],
+)
+def test_any_function_has_a_name(function: Callable[..., Any], name: tuple[str, str]) -> None:
+    """Methods of built-in types can be steps, although they have no module."""
+    assert name == function_name(function)
