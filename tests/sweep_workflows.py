@@ -213,3 +213,9 @@ def raise_in_child(_directory: Path) -> None:
     """Raise, in a child."""
     if "POLOS_CRASH_LIVES" in os.environ:
         raise OSError("no such bank")
+
+
+@workflow(id="swept-starts")
+async def starts_by_id(ctx, payload: dict) -> Any:
+    """Starts a workflow that its module doesn't know."""
+    return await ctx.step.invoke_and_wait("far", "swept-far", {})

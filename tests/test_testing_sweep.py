@@ -14,7 +14,10 @@ from polos import NotDone, WorkflowState, workflow
 from polos.errors import PolosUsageError
 from polos.testing import CrashOutcome, CrashPoint, CrashSweepFailed, Outside, crash_sweep, lives
 from polos.testing import loop as loops
+from polos.testing.audit import Audit
+from polos.testing.store import MemoryStore
 from polos.testing.sweep import sweep
+from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
 
 from tests import sweep_workflows as w
@@ -330,6 +333,38 @@ def test_a_step_that_may_be_called_once_is():
         return str(failure(w.once, answers={"once": "found"}))
 
     assert "attempts are recorded" in in_child(scene)
+
+
+def test_two_calls_of_an_attempt_in_one_life_are_told():
+    """An attempt is called once a life; after a crash it may be called again."""
+    audit = Audit(MemoryStore().log)
+    ledger = CallLedger()
+    said: list[list[str]] = []
+    for life in (1, 2, 2):
+        ledger.life = life
+        ledger.call(audit, "run", "charge", 1, "pure")
+        said.append(list(audit.violations))
+
+    assert [[], [], ["attempt 1 of step charge of run run is called twice in one life"]] == said
+    assert {"charge": 3} == ledger.by_step()
+
+
+def test_a_point_that_is_not_reached_again_is_counted():
+    """A run that takes another course each time may not come to a point; the report says how often it didn't."""
+    turns = iter([5, 5, *[1] * 10_000])
+
+    async def works() -> None:
+        for _ in range(next(turns)):
+            await asyncio.sleep(0)
+
+    @workflow
+    async def winding(ctx) -> None:
+        await ctx.step.run("work", works)
+
+    report = swept(winding, pairs=0)
+
+    assert 4 == report.missed
+    assert "4 didn't come to their point" in str(report)
 
 
 # --------------------------------------------------------------------------------------------- answers

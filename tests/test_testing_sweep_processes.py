@@ -219,3 +219,15 @@ def test_the_command_of_a_failure_plays_it_again(tmp_path: Path):
     assert dies
     assert dies == re.findall(r"the process dies at (\S+)", again)
     assert "real/" in setting
+
+
+def test_children_of_other_modules_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A workflow that is started by its id alone is imported by the other processes, too, wherever it is defined."""
+    (tmp_path / "swept_far.py").write_text(
+        "from polos import workflow\n\n@workflow(id='swept-far')\nasync def far(ctx) -> str:\n    return 'far'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import swept_far  # type: ignore[import-not-found]  # it was just written
+
+    assert swept_far.far.id == "swept-far"
+    assert 4 == swept(w.starts_by_id, real=True, points=3).processes

@@ -7,9 +7,9 @@ outside must find what the undisturbed run left: results, errors, states, childr
 history that replays, and no call of an effect more than its class allows. Pairs of crashes are tried by a budget, the
 second at a point of the recovery from the first.
 
-Most scenarios are lived in this process, where one takes milliseconds. But what one process
-remembers it can't forget: the order of its sets, its modules' variables, its caches. So a share of them is lived in
-child processes that are killed, see `sweep_processes`.
+Most scenarios are lived in this process, where one takes milliseconds. But what one process remembers it can't forget:
+the order of its sets, its modules' variables, its caches. So a share of them is lived in child processes that are
+killed, see `sweep_processes`.
 
 A sweep runs on a thread of its own, since engines in it need a loop of their own and the program's is running; one at a
 time, since the points of `polos.points` are the process's.

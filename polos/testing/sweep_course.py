@@ -131,19 +131,15 @@ class _Sweep:
 
     def run(self) -> CrashReport:
         """Sweep."""
-        began, wanted = time.monotonic(), self._wanted
+        began = time.monotonic()
         self._place = Path(tempfile.mkdtemp(prefix="polos-sweep-"))
         try:
-            if wanted.real or wanted.processes > 0:
-                self._children = Children(
-                    self._task, workflow=wanted.workflow, setup=wanted.setup, patience_seconds=wanted.patience_seconds
-                )
             target = self._target()
             if target is None:
                 self._all()
             elif target:
-                self._undisturbed()
                 real, points = _parse_target(target)
+                self._undisturbed(children=real)
                 self._try(points, real=real)
                 self._report.notes.append(f"only {POINT_VARIABLE}={target} was tried")
             else:
@@ -155,8 +151,8 @@ class _Sweep:
         return self._report
 
     def _all(self) -> None:
-        self._undisturbed()
         wanted, report = self._wanted, self._report
+        self._undisturbed(children=wanted.real or wanted.processes > 0)
         singles = list(report.points)
         if wanted.points is not None and wanted.points < len(singles):
             drawn = sorted(self._chance.sample(range(len(singles)), wanted.points))
@@ -189,8 +185,8 @@ class _Sweep:
 
     # ---------------------------------------------------------------------------------- undisturbed
 
-    def _undisturbed(self) -> None:
-        """Find the points and what is right, and look whether it is right a second time."""
+    def _undisturbed(self, *, children: bool) -> None:
+        """Find the points and what is right, and look whether it is right a second time; then get child processes."""
         first = self._expected = self._scenario(())
         self._judge(first, (), "the undisturbed run")
         if first.status not in ("completed", "failed", "cancelled"):
@@ -200,6 +196,14 @@ class _Sweep:
         self._leave_out = unsteady(first, second)
         self._report.left_out = tuple(sorted({"/".join(map(str, place[1:])) for place in self._leave_out}))
         self._judge(second, (), "a second undisturbed run (does setup begin anew?)")
+        if children:
+            used = [self._task.find(execution.workflow) for execution in first.executions]
+            self._children = Children(
+                self._task,
+                workflows=[workflow for workflow in used if workflow is not None],
+                setup=self._wanted.setup,
+                patience_seconds=self._wanted.patience_seconds,
+            )
 
     # ------------------------------------------------------------------------------------ scenarios
 
@@ -210,6 +214,7 @@ class _Sweep:
         if len(points) == 1:
             self._recoveries[points[0]] = numbered(outcome.recovery)
         self._report.unknown += outcome.unknown
+        self._report.missed += len(outcome.cuts) < len(points)
         where = " and then at ".join(map(str, points))
         self._judge(outcome, points, f"a crash at {where}")
 

@@ -139,14 +139,19 @@ class Children:
     """Lives the scenarios of one sweep in child processes."""
 
     def __init__(
-        self, task: Task, *, workflow: Workflow[Any], setup: Callable[..., object] | None, patience_seconds: float
+        self,
+        task: Task,
+        *,
+        workflows: Sequence[Workflow[Any]],
+        setup: Callable[..., object] | None,
+        patience_seconds: float,
     ) -> None:
         """
         Find out how another process finds what it needs.
 
         Args:
             task: what all lives have in common.
-            workflow: the workflow that is swept.
+            workflows: those that the undisturbed run started.
             setup: the user's.
             patience_seconds: after which a life is taken for stuck.
 
@@ -156,7 +161,7 @@ class Children:
         self._task = task
         self._patience_seconds = patience_seconds
         self._modules: dict[str, str] = {}
-        known = {other.id: other for other in (*task.workflows.values(), workflow)}
+        known = {other.id: other for other in (*workflows, *task.workflows.values())}
         self._workflows = tuple(self._ref(other, f"workflow {other.id!r}") for other in known.values())
         self._setup = None if setup is None else self._ref(setup, "setup")
         self._answers = {key: self._answer(key, value) for key, value in task.answers.items()}

@@ -38,6 +38,7 @@ class CrashReport:
         pairs: how many pairs of crashes were tried.
         processes: how many scenarios were lived in child processes.
         unknown: how many ended with a step of unknown outcome that `answers` don't resolve.
+        missed: how many didn't come to their point, because what steps do takes another course each time.
         left_out: places that differ without any crash, and so weren't compared.
         notes: what else there is to know.
         seconds: how long it took.
@@ -51,6 +52,7 @@ class CrashReport:
     pairs: int = 0
     processes: int = 0
     unknown: int = 0
+    missed: int = 0
     left_out: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
@@ -63,6 +65,8 @@ class CrashReport:
         )
         if self.unknown:
             text += f"; {self.unknown} ended with a step of unknown outcome"
+        if self.missed:
+            text += f"; {self.missed} didn't come to their point"
         if self.left_out:
             text += f"; not compared, because it differs without a crash: {', '.join(self.left_out)}"
         return "; ".join([text, *self.notes])
