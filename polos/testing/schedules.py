@@ -221,6 +221,10 @@ WAYS: Final[dict[str, Callable[[Random, int], Pick]]] = {
     "departures": _departures,
 }
 
+# Something that has to come between two given ones of a row of commits and calls was found by priorities in each of 8
+# seeds within 300 schedules, and by the other two in none; where they are better they are so at once.
+WEIGHTS: Final = (4, 1, 1)
+
 
 def drawn(chance: Random, *, length: int, disturbances: int, way: str | None = None) -> Strategy:
     """
@@ -233,6 +237,6 @@ def drawn(chance: Random, *, length: int, disturbances: int, way: str | None = N
         way: one of `WAYS`; None to draw that, too.
     """
     length = max(1, length)
-    make = WAYS[way or chance.choice(list(WAYS))]
+    make = WAYS[way or chance.choices(list(WAYS), weights=WEIGHTS)[0]]
     disturbed = _points(chance, length, chance.randint(0, disturbances))
     return _Drawn(make(chance, length), chance, disturbed)
