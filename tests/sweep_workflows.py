@@ -219,3 +219,14 @@ def raise_in_child(_directory: Path) -> None:
 async def starts_by_id(ctx, payload: dict) -> Any:
     """Starts a workflow that its module doesn't know."""
     return await ctx.step.invoke_and_wait("far", "swept-far", {})
+
+
+async def where() -> str:
+    """Say in what kind of process this is."""
+    return "child" if "POLOS_CRASH_LIVES" in os.environ else "parent"
+
+
+@workflow(id="swept-where")
+async def says_where(ctx, payload: dict) -> Any:
+    """Its result depends on the process."""
+    return await ctx.step.run("where", where)

@@ -56,10 +56,10 @@ def test_every_point_of_a_sound_workflow_is_survived():
         assert outcome.calls["once"] == len([n for n in bank.notes("begun") if n["name"] == "once"]) <= 1
         assert {"", "child", "direct"} == {run.path for run in outcome.executions}
 
-    report = swept(w.mixed, {"number": 1}, answers=w.ANSWERS, check=check, pairs=40)
+    report = swept(w.mixed, {"number": 1}, answers=w.ANSWERS, check=check, pairs=20)
 
     assert report.singles == len(report.points) > 100
-    assert (40, 0) == (report.pairs, report.processes)
+    assert (20, 0) == (report.pairs, report.processes)
     assert EFFECTS | COMMITS <= {point.name for point in report.points}
 
 
@@ -97,12 +97,11 @@ def test_pairs_die_twice():
 
 def test_no_thread_is_started_for_a_step(monkeypatch: pytest.MonkeyPatch):
     """Plain functions run on the sweep's own thread, where no loop is running."""
-    seen: set[str] = set()
+    seen: set[tuple[str, bool]] = set()
 
     def where() -> None:
-        seen.add(threading.current_thread().name)
-        with pytest.raises(RuntimeError):
-            asyncio.get_running_loop()
+        # asyncio's own question: what it would say of a running loop is an error.
+        seen.add((threading.current_thread().name, asyncio._get_running_loop() is not None))
 
     @workflow
     async def threads(ctx) -> None:
@@ -114,7 +113,7 @@ def test_no_thread_is_started_for_a_step(monkeypatch: pytest.MonkeyPatch):
 
     swept(threads, points=4, pairs=0)
 
-    assert {"polos-sweep"} == seen
+    assert {("polos-sweep", False)} == seen
 
 
 async def _awaits() -> CrashReport:

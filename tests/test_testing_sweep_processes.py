@@ -231,3 +231,10 @@ def test_children_of_other_modules_are_found(tmp_path: Path, monkeypatch: pytest
 
     assert swept_far.far.id == "swept-far"
     assert 4 == swept(w.starts_by_id, real=True, points=3).processes
+
+
+def test_what_depends_on_the_process_is_noted():
+    """A result that is another one in any child process is compared with that one, and the report says so."""
+    report = swept(w.says_where, real=True, points=2)
+
+    assert "in a child process it is otherwise without a crash, too: the result of the run is 'child'" in str(report)

@@ -219,9 +219,20 @@ class _Sweep:
         self._judge(outcome, points, f"a crash at {where}")
 
     def _expect_real(self) -> None:
-        if self._expected_real is None:
-            self._expected_real = self._scenario((), real=True)
-            self._judge(self._expected_real, (), "the undisturbed run, in a child process,")
+        """Find what is right in child processes, which may see another time zone or directory than this one."""
+        if self._expected_real is not None:
+            return
+        here, there = self._expected, self._scenario((), real=True)
+        assert here is not None, "the undisturbed run comes first"
+        self._expected_real = there
+        what = "the undisturbed run, in a child process,"
+        self._judge(there, (), what)
+        others = differences(here, there, leave_out=self._leave_out, same=self._wanted.same)
+        shapes = [[(run.path, run.status) for run in outcome.executions] for outcome in (here, there)]
+        if sorted(shapes[0]) != sorted(shapes[1]):
+            self._fail(there, (), others, what)
+        elif others:
+            self._report.notes.append(f"in a child process it is otherwise without a crash, too: {others[0]}")
 
     def _scenario(self, points: tuple[CrashPoint, ...], *, real: bool = False) -> CrashOutcome:
         if self._stop.is_set():
