@@ -14,7 +14,7 @@ LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as r
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format crash-long property-long torture bench soak lock build clean
+.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format power crash-long property-long torture bench soak lock build clean
 
 help:
 	@echo 'make demo           run the main job: orders, killed and recovered'
@@ -26,6 +26,7 @@ help:
 	@echo 'make soak           half an hour of mixed load with kills, a full disk and a clock that jumps'
 	@echo 'make pythons        loop, golden histories and engine on each Python of this machine'
 	@echo 'make torture        100,000 crashes of generated workflows; SEED=n FIRST=n goes on'
+	@echo 'make power          power cuts, played through from recordings, for a long while'
 	@echo 'make verifytypes    how complete the public types are'
 	@echo 'make lock           resolve requirements.lock anew'
 	@echo 'make build          wheel and source archive in dist/'
@@ -89,6 +90,10 @@ format: setup
 
 crash-long: setup
 	@POLOS_CAMPAIGN=long $(PYTEST) tests/crash tests/controls -n $(JOBS) --dist worksteal
+
+# Prints how many images there were of each life.
+power: setup
+	@POLOS_CAMPAIGN=long $(PYTEST) tests/crash/test_power.py tests/controls/test_power_controls.py -n $(JOBS) --dist worksteal -rP
 
 property-long: setup
 	@POLOS_CAMPAIGN=long $(PYTEST) tests/property -n $(JOBS) --dist worksteal

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import importlib
 import json
 import os
@@ -122,6 +123,7 @@ def main() -> None:
     vars(store_check)["_in_child"] = walk
     for call in ("fsync", "fdatasync"):
         setattr(os, call, lambda _: None)
+    gc.freeze()  # or each child's first collection would copy all that was imported
     asking, answering = os.fdopen(int(hear), "rb"), os.fdopen(int(tell), "wb")
     number = 0
     with contextlib.suppress(BrokenPipeError):  # whoever asked has seen enough failures
