@@ -12,7 +12,7 @@ A run that waits for a child waits for what the child waits for, so a child's ow
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
@@ -46,9 +46,9 @@ class Reason:
     One thing that a run waits for.
 
     Attributes:
-        kind: "timer", "suspend", "signal", "topic", "child", "step", "retry", "step_outcome_unknown", "run_retry",
-            "start", "slot", "inbox", "code", "cancel", "diverged", "no_code", "poisoned", "internal_error",
-            "no_engine" or "ended".
+        kind: "timer", "suspend", "signal", "topic", "child", "step", "thread", "retry", "step_outcome_unknown",
+            "run_retry", "start", "slot", "inbox", "code", "cancel", "diverged", "no_code", "poisoned",
+            "internal_error", "no_engine" or "ended".
         text: what it waits for.
         moves_on: what would move it on; goes on from "it moves on when".
         command: what to type for that, if it is somebody's turn.
@@ -98,7 +98,15 @@ class Why:
         return asdict(self)
 
 
-def why(reader: Reader, run: str, *, owner: Owner | None, now_us: int, pending: Iterable[reads.PendingRun] = ()) -> Why:
+def why(
+    reader: Reader,
+    run: str,
+    *,
+    owner: Owner | None,
+    now_us: int,
+    pending: Iterable[reads.PendingRun] = (),
+    waits_for_thread: Callable[[str, str, int], bool] | None = None,
+) -> Why:
     """
     Tell why a run is where it is.
 
@@ -108,6 +116,8 @@ def why(reader: Reader, run: str, *, owner: Owner | None, now_us: int, pending: 
         owner: the engine that owns the directory, None if there is none.
         now_us: the time, by which what is due is told from what isn't yet.
         pending: runs that wait in the inbox.
+        waits_for_thread: tells of a run, a step and an attempt under way whether its function wasn't called yet for
+            want of a thread; only the engine knows.
 
     Raises:
         UnknownRun: neither the log nor the inbox has it.
@@ -118,7 +128,7 @@ def why(reader: Reader, run: str, *, owner: Owner | None, now_us: int, pending: 
             if waiting.row.run == run:
                 return _in_inbox(waiting.row, owner)
         raise UnknownRun(f"there is no run {run!r}")
-    return _why(_View(reader, owner, now_us), row, depth=0)
+    return _why(_View(reader, owner, now_us, waits_for_thread), row, depth=0)
 
 
 def count_runs(reader: Reader, status: str) -> int:
@@ -143,6 +153,7 @@ class _View:
     reader: Reader
     owner: Owner | None
     now_us: int
+    waits_for_thread: Callable[[str, str, int], bool] | None
 
 
 def _why(view: _View, row: reads.RunRow, *, depth: int) -> Why:
@@ -371,6 +382,13 @@ class _Open:
                 kind="retry", name=name, since=reads.rfc3339(story.opened_us), due=reads.rfc3339(story.failed.due_us),
                 text=f"attempt {story.failed.attempt} of the step {what} failed ({_failure(story.failed.error)})",
                 moves_on=f"attempt {op.attempt} is made when it is due", detail=_failure(story.failed.error),
+            )  # fmt: skip
+        waits = self._view.waits_for_thread
+        if self._view.owner is not None and waits is not None and waits(run, name, op.attempt):
+            return Reason(
+                kind="thread", name=name, since=reads.rfc3339(story.opened_us),
+                text=f"attempt {op.attempt} of the step {what} waits for a thread; other steps hold them all",
+                moves_on="one of those returns or is out of time, or the engine is given more (step_threads_max)",
             )  # fmt: skip
         called_us = max(story.started_us, 0 if story.failed is None else story.failed.due_us, story.opened_us)
         owner = self._view.owner

@@ -164,7 +164,9 @@ async def test_invoke_makes_the_run(store: FakeStore, client: PolosClient):
             {
                 "run": handle.id,
                 "created": {
-                    **dict.fromkeys(("parent", "step", "origin", "start_after_us", "continues", "chain")),
+                    **dict.fromkeys(
+                        ("parent", "step", "origin", "start_after_us", "deadline_us", "continues", "chain")
+                    ),
                     "workflow": "elsewhere",
                     "input": {"number": 1},
                     "root": handle.id,

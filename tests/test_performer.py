@@ -8,16 +8,21 @@ an exception while they are cancelled, with one that isn't an `Exception`. None 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from polos import Completed, Polos, StepExecutionError, WorkflowContext, registry, workflow
+from polos import Completed, NotDone, Polos, StepExecutionError, WorkflowContext, registry, workflow
 from polos.engine import events as e
+from polos.reasons import why
 from polos.runtime import reads
+from polos.runtime.crowd import CROWD_FILE, SLOTS, Crowd, waits_for_thread
 from polos.runtime.performer import StepTask
+from polos.store.ownership import owner_info
 
 from tests.test_timers import HandClock
 
@@ -345,3 +350,241 @@ def test_what_is_taken_away_before_its_thread_comes_is_not_called(tmp_path: Path
 
     assert "cancelled" == asyncio.run(main())
     assert [] == crowd.called
+
+
+def test_a_sync_reconcile_that_hangs_holds_up_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """It is asked in a thread; when the time of its step is over, the thread is lost and its late answer counts."""
+    clock = HandClock()
+    asked, leave = threading.Event(), threading.Event()
+
+    def hang() -> Completed:
+        asked.set()
+        assert leave.wait(20)
+        return Completed("found")
+
+    @workflow
+    async def pays(ctx: WorkflowContext) -> Any:
+        return await ctx.step.run("pay", cancels_itself, effect="at_most_once", reconcile=hang, timeout_seconds=5)
+
+    @workflow
+    async def others(ctx: WorkflowContext) -> Any:
+        return await ctx.step.run("sync", lambda: "done", max_retries=0)
+
+    async def main() -> Any:
+        settings: dict[str, Any] = {"step_threads_max": 1, "inbox_poll_seconds": 0}
+        async with Polos(data_dir=tmp_path, clock=clock, **settings) as polos:
+            run = await pays.invoke(polos)
+            await asyncio.to_thread(asked.wait, 20)
+            await turned(clock, 1_000_000)
+            other = await others.invoke(polos)
+            await waits_for_its_thread(polos, other.id)
+            await turned(clock, clock.time_us + 6_000_000)
+            ended = await asyncio.wait_for(polos._wait_ended(other.id), 20)
+            leave.set()
+            return ended["result"], (await asyncio.wait_for(polos._wait_ended(run.id), 20))["result"]
+
+    with caplog.at_level(logging.WARNING, "polos"):
+        found = asyncio.run(main())
+
+    assert ("done", "found") == found
+    assert "reconcile of step 'pay' of run" in caplog.text
+
+
+async def turned(clock: HandClock, time_us: int) -> None:
+    """Turn a clock once threads have said on the loop what they had to say."""
+    for _ in range(3):
+        await asyncio.to_thread(int)
+    clock.turn(time_us)
+
+
+def test_a_plain_reconcile_may_give_a_coroutine(play: Any):
+    """A plain function that gives back something to await is awaited on the loop."""
+
+    async def find() -> Completed:
+        return Completed("found")
+
+    @workflow
+    async def pays(ctx: WorkflowContext) -> Any:
+        return await ctx.step.run("pay", cancels_itself, effect="at_most_once", reconcile=lambda: find())  # noqa: PLW0108
+
+    assert play(pays.run) == "found"
+
+
+@pytest.mark.parametrize("how", ["async", "thread"])
+def test_a_reconcile_that_fails_leaves_the_outcome_unknown(play: Any, how: str, caplog: pytest.LogCaptureFixture):
+    """Whatever it raises is logged, and somebody else may still say what happened."""
+
+    async def fails() -> Completed:
+        raise Unusual("odd") if how == "thread" else ValueError("odd")
+
+    def fails_in_thread() -> Completed:
+        raise Unusual("odd")
+
+    func: Any = fails if how == "async" else fails_in_thread
+
+    @workflow
+    async def pays(ctx: WorkflowContext) -> Any:
+        return await ctx.step.run("pay", cancels_itself, effect="at_most_once", reconcile=func)
+
+    async def program(polos: Polos) -> Any:
+        run = await pays.invoke(polos)
+        while "its outcome stays unknown" not in caplog.text:
+            await asyncio.sleep(0)
+        await polos.resolve(run.id, "pay", "completed", "by hand")
+        return (await polos._wait_ended(run.id))["result"]
+
+    assert play(program) == "by hand"
+
+
+def test_what_a_reconcile_gives_is_limited_like_any_result(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """A value over `result_bytes_max` isn't recorded, and the log says so."""
+
+    @workflow
+    async def pays(ctx: WorkflowContext) -> Any:
+        return await ctx.step.run("pay", cancels_itself, effect="at_most_once", reconcile=lambda: Completed("x" * 1000))
+
+    async def main() -> None:
+        async with Polos(data_dir=tmp_path, result_bytes_max=100) as polos:
+            await pays.invoke(polos)
+            while "gave what can't be recorded" not in caplog.text:
+                await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+    assert "has 1,002 bytes as JSON and the limit is 100" in caplog.text
+
+
+def test_a_late_answer_about_an_earlier_attempt_is_not_believed(play: Any):
+    """What is said of the first attempt when the second one is of unknown outcome doesn't make a third."""
+    calls: list[str] = []
+    questions: list[threading.Event] = [threading.Event(), threading.Event()]
+    asked = [threading.Event(), threading.Event()]
+
+    async def act() -> None:
+        calls.append("called")
+        await cancels_itself()
+
+    def look() -> NotDone | Completed:
+        number = len(calls) - 1
+        asked[number].set()
+        assert questions[number].wait(20)
+        return Completed("second") if number else NotDone()
+
+    @workflow
+    async def pays(ctx: WorkflowContext) -> Any:
+        return await ctx.step.run("pay", act, effect="at_most_once", reconcile=look)
+
+    async def program(polos: Polos) -> Any:
+        run = await pays.invoke(polos)
+        await asyncio.to_thread(asked[0].wait, 20)
+        await polos.resolve(run.id, "pay", "not_done")
+        await asyncio.to_thread(asked[1].wait, 20)
+        questions[0].set()
+        await asyncio.to_thread(int)
+        questions[1].set()
+        return (await polos._wait_ended(run.id))["result"]
+
+    assert "second" == play(program)
+    assert ["called", "called"] == calls
+
+
+def test_functions_that_hang_do_not_hold_up_others(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """A step whose time was up, and one that was abandoned, lose their threads, and the log names them."""
+    clock = HandClock()
+    held = [threading.Event(), threading.Event()]
+    leave = threading.Event()
+
+    def hang(number: int) -> None:
+        held[number].set()
+        assert leave.wait(20)
+
+    @workflow
+    async def late(ctx: WorkflowContext) -> None:
+        await ctx.step.run("late", hang, 0, max_retries=0, timeout_seconds=5)
+
+    @workflow
+    async def abandons(ctx: WorkflowContext) -> None:
+        await ctx.step.run("abandoned", hang, 1)
+
+    @workflow
+    async def others(ctx: WorkflowContext) -> Any:
+        return await ctx.step.run("sync", lambda: "done")
+
+    async def main() -> Any:
+        settings: dict[str, Any] = {"step_threads_max": 2, "inbox_poll_seconds": 0, "stop_grace_seconds": 0}
+        async with Polos(data_dir=tmp_path, clock=clock, **settings) as polos:
+            await late.invoke(polos)
+            clock.turn(1_000_000)
+            run = await abandons.invoke(polos)
+            for event in held:
+                await asyncio.to_thread(event.wait, 20)
+            clock.turn(2_000_000)
+            waits = await others.invoke(polos)
+            await waits_for_its_thread(polos, waits.id)
+            await run.cancel()
+            ended = [(await asyncio.wait_for(polos._wait_ended(waits.id), 20))["result"]]
+            await turned(clock, 9_000_000)
+            while len([one for one in caplog.records if "threads lost" in one.message]) < 2:
+                await asyncio.sleep(0)
+            leave.set()
+            return ended
+
+    with caplog.at_level(logging.WARNING, "polos"):
+        found = asyncio.run(asyncio.wait_for(main(), 30))
+    lost = [one.getMessage() for one in caplog.records if "threads lost" in one.getMessage()]
+
+    assert ["done"] == found
+    assert ["'abandoned'", "'late'"] == [text.split()[4] for text in lost]
+
+
+def test_why_tells_that_a_step_waits_for_a_thread(tmp_path: Path):
+    """From outside a step that waits for a thread is told from one that takes long, until it is called."""
+    crowd = Crowded()
+
+    @workflow
+    async def holds(ctx: WorkflowContext) -> None:
+        await ctx.step.run("hold", crowd.hold)
+
+    @workflow
+    async def pays(ctx: WorkflowContext) -> Any:
+        return await ctx.step.run("pay", crowd.note, "pay", max_retries=0)
+
+    async def main() -> list[str]:
+        async with Polos(data_dir=tmp_path, step_threads_max=1) as polos:
+            holder = await holds.invoke(polos)
+            await asyncio.to_thread(crowd.held.wait, 20)
+            run = await pays.invoke(polos)
+            await waits_for_its_thread(polos, run.id)
+            kinds: list[str] = []
+            for one in (holder.id, run.id):
+                with polos._log().reader() as reader:
+                    found = why(
+                        reader, one, owner=owner_info(tmp_path), now_us=polos._clock.now_us(),
+                        waits_for_thread=partial(waits_for_thread, tmp_path),
+                    )  # fmt: skip
+                kinds += [reason.kind for reason in found.reasons]
+            crowd.leave.set()
+            await asyncio.wait_for(polos._wait_ended(run.id), 20)
+            return [*kinds, str(waits_for_thread(tmp_path, run.id, "pay", 1))]
+
+    assert ["step", "thread", "False"] == asyncio.run(main())
+
+
+def test_more_steps_wait_than_the_file_holds(tmp_path: Path):
+    """What doesn't fit into the file comes into it as others leave; a file that is none says nothing."""
+    crowd = Crowd()
+    crowd.open(tmp_path / CROWD_FILE)
+    for number in range(SLOTS + 2):
+        crowd.note("run", "step", number, waiting=True)
+    seen = [waits_for_thread(tmp_path, "run", "step", number) for number in (0, SLOTS, SLOTS + 1)]
+    crowd.note("run", "step", SLOTS + 1, waiting=False)
+    crowd.note("run", "step", 0, waiting=False)
+    later = [waits_for_thread(tmp_path, "run", "step", number) for number in (0, SLOTS, SLOTS + 1)]
+    crowd.note("run", "step", 1, waiting=False)
+    left = len(crowd)
+    crowd.close()
+    (tmp_path / CROWD_FILE).write_bytes(b"nonsense")
+
+    assert ([True, False, False], [False, True, False], SLOTS - 1) == (seen, later, left)
+    assert not waits_for_thread(tmp_path, "run", "step", 2)
+    assert not waits_for_thread(tmp_path / "nowhere", "run", "step", 2)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from polos.cli.options import Options
 from polos.cli.printing import Printer, ago, coloured, count, cut, duration, plain, value_text
 from polos.reasons import Reason, Why, count_runs, why
 from polos.runtime import reads
+from polos.runtime.crowd import waits_for_thread
 from polos.store.directory import Store
 from polos.store.environment import OwnerInfo
 from polos.views import RunView, TimelineEntry, run_view
@@ -224,7 +226,10 @@ def tell_why(options: Options, text: str) -> None:
         pending = reads.pending_runs(store.inbox)
         owner = store.owner()
         with store.log.reader() as reader:
-            found = why(reader, run, owner=owner, now_us=options.now_us(), pending=pending)
+            found = why(
+                reader, run, owner=owner, now_us=options.now_us(), pending=pending,
+                waits_for_thread=partial(waits_for_thread, store.path),
+            )  # fmt: skip
     if printer.json:
         printer.object({**asdict(found), "reasons": [_completed(asdict(reason), options) for reason in found.reasons]})
         return

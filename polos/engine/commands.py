@@ -127,6 +127,7 @@ class ResolveStep:
     value: Json = None
     type: str | None = None
     error: e.Failure | None = None
+    attempt: int | None = None  # the one that this is about; whichever is open, if None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

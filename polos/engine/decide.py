@@ -440,7 +440,7 @@ def _mark_unknown(state: RunState, command: c.MarkUnknown, _now_us: int) -> Deci
 
 def _resolve_step(state: RunState, command: c.ResolveStep, _now_us: int) -> Decision:
     op = _open_op(state, command.name, OpKind.STEP)
-    if op is None or op.status is not OpStatus.UNKNOWN:
+    if op is None or op.status is not OpStatus.UNKNOWN or command.attempt not in (None, op.attempt):
         message = f"run {state.run} has no step {command.name!r} of unknown outcome"
         raise CommandRefused(message)
     return Decision([

@@ -69,6 +69,7 @@ class RunCreated:
     detached: bool = False  # not cancelled with its parent
     start_after_us: int | None = None
     run_timeout_us: int | None = None
+    deadline_us: int | None = None  # of a run that goes on from another: the chain ends by then
     initial_state: Json = None
     queue: str | None = None
     queue_limit: int | None = None

@@ -173,6 +173,10 @@ def _run_created(state: RunState, event: e.RunCreated, time_us: int) -> None:
     if isinstance(event.initial_state, dict):
         state.state_value = dict(event.initial_state)
     _owe(state, DebtKind.START, due_us=event.start_after_us, attempt=1)
+    if event.deadline_us is not None:
+        # The time of its chain runs already, whether it is started or not.
+        state.deadline_us = event.deadline_us
+        _owe(state, DebtKind.DEADLINE, due_us=event.deadline_us)
 
 
 def _run_started(state: RunState, event: e.RunStarted, time_us: int) -> None:
@@ -191,7 +195,7 @@ def _run_started(state: RunState, event: e.RunStarted, time_us: int) -> None:
     state.counted = state.counted or event.counted
     if state.started_us is None:
         state.started_us = time_us
-        if state.run_timeout_us is not None and state.phase is Phase.ACTIVE:
+        if state.run_timeout_us is not None and state.deadline_us is None and state.phase is Phase.ACTIVE:
             state.deadline_us = time_us + state.run_timeout_us
             _owe(state, DebtKind.DEADLINE, due_us=state.deadline_us)
 

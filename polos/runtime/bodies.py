@@ -311,6 +311,7 @@ def _successor_spec(state: RunState, payload: Json, children: tuple[str, ...]) -
         wanted=state.wanted,
         detached=state.detached,
         run_timeout_us=state.run_timeout_us,
+        deadline_us=state.deadline_us,
         initial_state=state.initial_state,
         queue=state.queue,
         queue_limit=state.queue_limit,

@@ -56,7 +56,7 @@ class Debts:
             case DebtKind.RECONCILE:
                 held = resident.code.pending.get(debt.name) if resident.code is not None else None
                 if held is not None and held.call is not None and held.call.reconcile is not None:
-                    engine.performer.reconcile(resident.run, debt.name, held.call)
+                    engine.performer.reconciling.ask(resident.run, debt.name, debt.attempt, held.call)
             case DebtKind.START:
                 engine.wake(resident.run)
             case DebtKind.DELIVER:

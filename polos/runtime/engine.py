@@ -29,6 +29,7 @@ from polos.errors import EngineNotRunning, PolosError, PolosUsageError, StoreFai
 from polos.points import reach
 from polos.runtime.activations import Activations
 from polos.runtime.bodies import Bodies
+from polos.runtime.crowd import Crowd
 from polos.runtime.debts import Debts
 from polos.runtime.intake import Intake
 from polos.runtime.lines import Lines
@@ -107,6 +108,7 @@ class Engine:
         self.intake: Intake = Intake(self)
         self.broken: Exception | None = None
         self.marks: list[Mark] = []
+        self.crowd = Crowd()
         self.poisoned: set[str] = set()  # to be set aside before their code is run
         # Where runs live: all of them here, unless the log is one of several.
         self.is_local: Callable[[str], bool] = lambda _run: True
@@ -155,6 +157,7 @@ class Engine:
         for mark in self.marks:
             mark.close()
         self.marks.clear()
+        self.crowd.close()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polos.engine import commands as c
+from polos.runtime.crowd import CROWD_FILE
 from polos.runtime.marker import Marker
 from polos.runtime.unit import Unit, Work
 from polos.runtime.watchdog import Blocked, Watchdog
@@ -33,6 +34,7 @@ def guards(engine: Engine, data_dir: Path) -> None:
     marker = Marker(data_dir / "on_loop")
     engine.marks.append(marker)
     engine.marks.append(Watchdog(_blocked))
+    engine.crowd.open(data_dir / CROWD_FILE)
     previous = marker.previous()
     if previous is None:
         return

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Final, final
 
 from polos.errors import StoreDamaged
-from polos.store.files import TEMPORARY_PREFIX, read_regular, translated
+from polos.store.files import map_fresh, read_regular
 
 __all__ = ["Marker", "NoMarker"]
 
@@ -150,20 +150,7 @@ def _begin(path: Path, boot: bytes, last: _Death | None) -> mmap.mmap:
         text = last[0].encode()
         slot = _SLOT.pack(_checksum(text, last[1], last[2]), len(text), last[1], last[2]) + text
         fresh[_LAST : _LAST + len(slot)] = slot
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
-    try:
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(fresh)
-            mapped = mmap.mmap(descriptor, _BYTES)
-        finally:
-            os.close(descriptor)
-        temporary.rename(path)
-        return mapped
-    except OSError as error:
-        raise translated(error, path) from error
+    return map_fresh(path, bytes(fresh))
 
 
 def _last_death(path: Path, boot: bytes) -> _Death | None:

@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import inspect
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from polos import values
@@ -34,8 +34,8 @@ from polos.engine.retry import next_delay_us, retryable
 from polos.errors import PolosUsageError
 from polos.points import reach
 from polos.replay.facts import StepCall
-from polos.runtime.threads import StepThreads
-from polos.types import Completed, NotDone
+from polos.runtime.reconciling import Reconciling
+from polos.runtime.threads import Job, StepThreads, Threads, is_async
 
 if TYPE_CHECKING:
     from polos.runtime.engine import Engine
@@ -59,13 +59,6 @@ def failure_of(error: BaseException) -> e.Failure:
     return e.Failure(
         type=type(error).__name__, message=printable, traceback=text.encode("utf-8", "backslashreplace").decode()
     )
-
-
-def is_async(func: Callable[..., Any]) -> bool:
-    """Tell whether calling a function gives something to await; a partial is as its function."""
-    while isinstance(func, functools.partial):
-        func = func.func
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004 — a callable object's method is looked at
 
 
 class StepTask(asyncio.Task[None]):
@@ -105,6 +98,7 @@ class Attempt:
     number: int
     call: StepCall
     task: StepTask | None = None
+    job: Job | None = None
     alarm: Any = None
     timed_out: bool = False
     ignored: bool = False  # the code stopped waiting, or the engine took the attempt away
@@ -119,11 +113,20 @@ class Attempt:
 class Performer:
     """Starts attempts and brings their outcomes to the engine."""
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
-        """Take the engine that outcomes go to and the loop that asynchronous functions run on."""
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, /, *, threads: Threads | None = None) -> None:
+        """
+        Begin to call functions.
+
+        Args:
+            engine: outcomes go to it.
+            loop: asynchronous functions run on it.
+            threads: others run there; in a pool of its own by default.
+        """
         self._engine = engine
         self._loop = loop
-        self._threads = StepThreads(engine.settings.step_threads_max)
+        settings = engine.settings
+        self._threads = threads or StepThreads(settings.step_threads_max, settings.lost_threads_max)
+        self.reconciling: Reconciling = Reconciling(engine, loop, self._threads)
         self.in_flight: dict[AttemptKey, Attempt] = {}
         self._by_run: dict[str, dict[AttemptKey, Attempt]] = {}
         self._idle: asyncio.Future[None] | None = None
@@ -161,10 +164,27 @@ class Performer:
                 attempt.ignored = True
                 if attempt.task is not None:
                     attempt.task.cancel()
+                self._give_up(attempt, "was abandoned")
                 self._forget(attempt)
 
-    def _submit(self, attempt: Attempt, job: Callable[[], None]) -> None:  # noqa: ARG002  # simulations want to know whose
-        self._threads.submit(job)
+    def _submit(self, attempt: Attempt, job: Callable[[], None]) -> None:
+        attempt.job = Job(job, waiting=partial(self._waits, attempt))
+        self._threads.submit(attempt.job)
+
+    def _waits(self, attempt: Attempt, waiting: bool) -> None:  # noqa: FBT001  # a callback of the threads
+        self._engine.crowd.note(attempt.run, attempt.name, attempt.number, waiting=waiting)
+
+    def _give_up(self, attempt: Attempt, why: str) -> None:
+        """Nobody waits for an attempt any more: one that waits for a thread isn't called, one that has it keeps it."""
+        if attempt.job is None:
+            return
+        lost = self._threads.give_up(attempt.job)
+        if lost is not None:
+            _log.warning(
+                "attempt %d of step %r of run %s %s, and its function goes on; threads lost that way: %d "
+                "(lost_threads_max: %d)",
+                attempt.number, attempt.name, attempt.run, why, lost, self._engine.settings.lost_threads_max,
+            )  # fmt: skip
 
     def _spawn(self, attempt: Attempt, coro: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
         task = attempt.task = StepTask(coro, loop=self._loop, context=context)
@@ -316,9 +336,10 @@ class Performer:
         """Report a timeout; an attempt in a thread isn't over, its late result may still count."""
         late = TimeoutError(f"step {attempt.name!r} took longer than {attempt.call.timeout_seconds} s")
         command = self._failed(attempt, late)
-        over = attempt.task is not None
-        if over:
+        if attempt.task is not None:
             attempt.ended = True
+        else:
+            self._give_up(attempt, "took too long")
         self._engine.outcome(attempt.run, command, lambda: self._forget(attempt))
 
     def _arm(self, attempt: Attempt) -> None:
@@ -343,45 +364,6 @@ class Performer:
             del self._by_run[attempt.run]
         if not self.in_flight and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
-
-    # ---------------------------------------------------------------------------------- reconcile
-
-    def reconcile(self, run: str, name: str, call: StepCall) -> None:
-        """Ask a step's `reconcile` what became of an attempt of unknown outcome."""
-        assert call.reconcile is not None, "there is something to ask"
-        context = call.context.copy() if call.context is not None else contextvars.copy_context()
-        context.run(current_step.set, f"{run}/{name}")
-        task = self._loop.create_task(self._ask(run, name, call), context=context)
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
-
-    @property
-    def _asking(self) -> set[asyncio.Task[None]]:
-        return self._engine.background
-
-    async def _ask(self, run: str, name: str, call: StepCall) -> None:
-        assert call.reconcile is not None
-        try:
-            answer = call.reconcile(*call.args, **call.kwargs)
-            if inspect.isawaitable(answer):
-                answer = await answer
-        except Exception:  # noqa: BLE001  # whatever it raises, the outcome stays unknown
-            _log.exception("reconcile of step %r of run %s failed; its outcome stays unknown", name, run)
-            return
-        if isinstance(answer, Completed):
-            try:
-                encoded, _ = values.encode(answer.value, hint=call.hint, what=f"result of step {name!r}")
-            except PolosUsageError:
-                _log.exception("reconcile of step %r of run %s gave what can't be recorded", name, run)
-                return
-            command = c.ResolveStep(
-                name=name, outcome="completed", by="reconcile", value=encoded.value, type=encoded.type
-            )
-        elif isinstance(answer, NotDone) or answer is NotDone:
-            command = c.ResolveStep(name=name, outcome="not_done", by="reconcile")
-        else:
-            return
-        self._engine.outcome(run, command, lambda: None)
 
     # ------------------------------------------------------------------------------------ the end
 

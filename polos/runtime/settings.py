@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 __all__ = ["Settings"]
 
 _SECONDS_MAX: Final = 1_000 * 365.25 * 86_400
-_MAY_BE_ZERO: Final = frozenset({"resident_runs_max"})
+_MAY_BE_ZERO: Final = frozenset({"resident_runs_max", "lost_threads_max"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,7 @@ class Settings:
         cancel_grace_seconds: how long a cancelled run may clean up.
         stop_grace_seconds: how long `stop` waits for running steps.
         step_threads_max: threads for steps that are plain functions.
+        lost_threads_max: threads beside those, held by functions that nobody waits for any more.
         result_bytes_max: a larger result of a step or run is refused, finally.
         resident_runs_max: idle runs kept in memory; the least recently used leave first.
         activation_callbacks_max: callbacks one activation may take.
@@ -50,6 +51,7 @@ class Settings:
     cancel_grace_seconds: float = 120.0
     stop_grace_seconds: float = 15.0
     step_threads_max: int = 32
+    lost_threads_max: int = 100
     result_bytes_max: int = 256 << 20
     resident_runs_max: int = 1_000
     activation_callbacks_max: int = 200_000

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import mmap
 import os
 import stat
 from contextlib import suppress
@@ -25,6 +26,7 @@ __all__ = [
     "is_full",
     "json_fields",
     "make_durably",
+    "map_fresh",
     "place_file",
     "read_regular",
     "sync_directory",
@@ -66,6 +68,31 @@ def place_file(path: Path, data: bytes) -> None:
         sync_directory(path.parent)
     except OSError as error:
         raise translated(error, path, maybe_happened=renamed) from error
+
+
+def map_fresh(path: Path, content: bytes) -> mmap.mmap:
+    """
+    Put a new file in place of whatever is there and map it; nothing is synced. Only one process may do it at a time.
+
+    Raises:
+        StoreFull: no space for it.
+        StoreReadOnly: the directory can't be written.
+        StoreFailed: something else is wrong.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    try:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(content)
+            mapped = mmap.mmap(descriptor, len(content))
+        finally:
+            os.close(descriptor)
+        temporary.rename(path)
+    except OSError as error:
+        raise translated(error, path) from error
+    return mapped
 
 
 def temporary_beside(path: Path) -> Path:

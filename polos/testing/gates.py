@@ -25,6 +25,7 @@ from polos.runtime.performer import Attempt, Performer, is_async
 from polos.testing.audit import Audit
 from polos.testing.clock import Alarm
 from polos.testing.loop import SimulatedLoop
+from polos.testing.threads import SimulatedThreads
 
 __all__ = ["Gates", "HeldAppend", "HeldCall"]
 
@@ -166,7 +167,8 @@ class _HeldPerformer(Performer):
     """
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, gates: Gates) -> None:
-        super().__init__(engine, loop)
+        assert isinstance(loop, SimulatedLoop), "an engine of a simulation lives on a loop of it"
+        super().__init__(engine, loop, threads=SimulatedThreads(loop))
         self._gates = gates
         self._life = gates.life
 

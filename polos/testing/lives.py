@@ -39,7 +39,7 @@ from polos.points import arm, reach
 from polos.replay.facts import StepCall
 from polos.runtime.bodies import Bodies, Described
 from polos.runtime.engine import Engine
-from polos.runtime.performer import Attempt, Performer
+from polos.runtime.performer import Performer
 from polos.runtime.ports import OwnedStore
 from polos.runtime.settings import Settings
 from polos.testing.appender import SimulatedAppender
@@ -48,6 +48,7 @@ from polos.testing.clock import VirtualClock
 from polos.testing.loop import PATIENCE_SECONDS, RealWaitTooLong, SimulatedLoop
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_points import AWAIT, Points
+from polos.testing.threads import SimulatedThreads
 from polos.testing.world import Crashed, World
 from polos.types import Completed, NotDone
 from polos.values import encode
@@ -198,7 +199,7 @@ class _Performer(Performer):
     """Has each call noted before it is made, and makes those that belong in threads on the loop's own."""
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, /, *, life: Life) -> None:
-        super().__init__(engine, loop)
+        super().__init__(engine, loop, threads=SimulatedThreads(life.loop, after=life.points.check))
         self._life = life
 
     def start(self, run: str, name: str, number: int, call: StepCall) -> None:
@@ -218,14 +219,6 @@ class _Performer(Performer):
             return func(*args, **kwargs)
 
         return seen if is_async(func) else seen_in_thread
-
-    def _submit(self, attempt: Attempt, job: Callable[[], None]) -> None:  # noqa: ARG002  # the signature of a Performer
-        self._loop.call_soon(self._inline, job)
-
-    def _inline(self, job: Callable[[], None]) -> None:
-        with self._life.loop.left():
-            job()
-        self._life.points.check()  # the job takes whatever is raised for an outcome, the end of the process, too
 
 
 @final

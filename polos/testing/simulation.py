@@ -35,6 +35,7 @@ from polos.testing.audit import Audit
 from polos.testing.clock import Alarm, VirtualClock
 from polos.testing.loop import SimulatedLoop
 from polos.testing.store import MemoryStore
+from polos.testing.threads import SimulatedThreads
 from polos.testing.world import Crashed, World
 
 __all__ = ["Call", "HeldBack", "Simulation"]
@@ -211,8 +212,13 @@ class Simulation:
             settings=self._settings,
             bodies=Bodies(self.workflows.get),
             appender=appender,
-            performer=Performer if self._held is None else self._held.performer,
+            performer=self._make_performer if self._held is None else self._held.performer,
         )
+
+    @staticmethod
+    def _make_performer(engine: Engine, loop: asyncio.AbstractEventLoop, /) -> Performer:
+        assert isinstance(loop, SimulatedLoop), "an engine of a simulation lives on a loop of it"
+        return Performer(engine, loop, threads=SimulatedThreads(loop))
 
     def _start(self, life: _Life) -> None:
         started = life.loop.create_task(life.engine.start())

@@ -15,7 +15,7 @@ from polos.testing.simulation import Simulation
 from polos.testing.store import MemoryStore
 
 from tests.golden.form import Case
-from tests.golden.meaning import at_once, rows_of
+from tests.golden.meaning import rows_of
 
 __all__ = ["commits", "go_on", "open_case"]
 
@@ -46,7 +46,7 @@ def go_on(case: Case, length: int) -> dict[str, Any]:
     """Let today's engine go on from a prefix for ten days; tells what it recorded and which runs are left."""
     world = getattr(case.program, "WORLD", {})
     world.update(dict.fromkeys(world, False))
-    with at_once(), open_case(case, length) as sim:
+    with open_case(case, length) as sim:
         diverged = len(sim.audit.diverged)
         for _ in range(10):
             sim.run_for(86_400)

@@ -23,7 +23,7 @@ from polos.store.log import NewRecord, PayloadEncoding, Record
 from polos.testing.simulation import Simulation
 
 from tests.golden.form import FOLDER, Case, load_program, write_history
-from tests.golden.meaning import at_once, replayed, told
+from tests.golden.meaning import replayed, told
 from tests.golden.scenes import SCENES
 
 __all__ = ["AlreadyKept", "make"]
@@ -54,7 +54,7 @@ def make(name: str, *, folder: Path = FOLDER / f"format-{FORMAT_VERSION}") -> Ca
     workflows = Case(place).workflows
     cuts: list[int] = []
     settings = Settings(inbox_poll_seconds=0, record_sources=False, deployment_id="golden")
-    with at_once(), Simulation(workflows, seed=len(name), settings=settings) as sim:
+    with Simulation(workflows, seed=len(name), settings=settings) as sim:
         sim.store.log.subscribe(cuts.append)
         queries = SCENES[name](sim, program)
         with sim.store.log.reader() as reader:

@@ -7,11 +7,9 @@ glossary is kept, as plain JSON; the fields of `RunState` are ours to change.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 from polos.engine import events as e
 from polos.engine.codec import decode
@@ -21,7 +19,6 @@ from polos.engine.state import RunState
 from polos.runtime.bodies import Bodies
 from polos.runtime.loading import Stored, replay
 from polos.runtime.public_events import RunInfo, public_events
-from polos.runtime.threads import StepThreads
 from polos.runtime.unit import Resident
 from polos.store.log import Record
 from polos.testing.simulation import Simulation
@@ -29,14 +26,7 @@ from polos.testing.simulation import Simulation
 from tests.golden.form import Case
 from tests.property.replaying import attempts
 
-__all__ = ["at_once", "fold", "replayed", "rows_of", "told"]
-
-
-@contextmanager
-def at_once() -> Generator[None]:
-    """Call the plain functions of steps in this thread: a simulation has no other, and threads end when they like."""
-    with patch.object(StepThreads, "submit", lambda _self, job: job()):
-        yield
+__all__ = ["fold", "replayed", "rows_of", "told"]
 
 
 def rows_of(records: Iterable[Record]) -> Rows:

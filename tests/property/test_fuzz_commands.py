@@ -31,7 +31,6 @@ from polos.testing.clock import VirtualClock
 from polos.testing.simulation import Simulation
 
 from tests.campaign import scaled
-from tests.golden.meaning import at_once
 
 
 @workflow(id="fuzz_asking")
@@ -189,7 +188,7 @@ FOUND = [
 def test_any_command_is_decided_and_none_does_harm(drawn: list[Any]) -> None:
     """Each command has an outcome that says what is wrong, the engine works on, and so does the next one on its log."""
     quiet = Settings(inbox_poll_seconds=0, record_sources=False)
-    with at_once(), Simulation([asking, parent, unknown], settings=quiet) as sim:
+    with Simulation([asking, parent, unknown], settings=quiet) as sim:
         runs = {RUN: asking, PARENT: parent, UNKNOWN: unknown}
         names = {name: sim.create(code, {} if code is asking else None).run for name, code in runs.items()}
         sim.run_for(1)
@@ -248,7 +247,7 @@ def test_any_bytes_are_a_command_or_refused(payload: bytes) -> None:
 
 def test_the_longest_id_of_a_run_is_taken() -> None:
     """A run's id may be as long as the limit says."""
-    with Simulation([asking], settings=Settings(inbox_poll_seconds=0, record_sources=False)) as sim, at_once():
+    with Simulation([asking], settings=Settings(inbox_poll_seconds=0, record_sources=False)) as sim:
         for length in (RUN_ID_BYTES_MAX, RUN_ID_BYTES_MAX + 1):
             run = "r" * length
             call = sim.send("create", run=run, runs=[{"run": run, "created": {**CREATED, "root": run}}])
