@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from polos import NotDone, WorkflowState, workflow
 from polos.errors import PolosUsageError
-from polos.testing import CrashOutcome, CrashPoint, CrashSweepFailed, Outside, crash_sweep, lives
+from polos.testing import CrashOutcome, CrashPoint, CrashSweepFailed, crash_sweep, lives
 from polos.testing import loop as loops
 from polos.testing.audit import Audit
 from polos.testing.store import MemoryStore
@@ -428,139 +428,6 @@ def test_a_step_that_never_comes_back_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loops, "PATIENCE_SECONDS", 0.0)
 
     assert ["the run doesn't end: step 'never' never comes back"] == failure(waits_for_nothing).differences
-
-
-# ------------------------------------------------------------------------------------------ the world
-
-
-def test_a_world_that_is_not_made_anew_is_told():
-    """A fake that remembers the scenario before fails at the second undisturbed run, which no crash is to blame for."""
-    calls: list[int] = []
-
-    @workflow
-    async def acts(ctx) -> None:
-        await ctx.step.run("act", lambda: calls.append(1))
-
-    def check(outcome: CrashOutcome) -> None:
-        assert len(calls) == 1
-
-    failed = failure(acts, check=check)
-
-    assert () == failed.points
-    assert "does setup begin anew?" in str(failed)
-
-
-def test_a_dead_process_writes_nothing():
-    """Handlers of cancellations don't run in a step that is killed; what `finally` notes isn't taken."""
-    cancelled: list[int] = []
-
-    async def hold() -> None:
-        try:
-            await asyncio.sleep(1)
-        except asyncio.CancelledError:
-            cancelled.append(1)
-            raise
-        finally:
-            bank.note("released")
-
-    @workflow
-    async def holds(ctx) -> None:
-        await ctx.step.run("hold", hold)
-
-    def check(outcome: CrashOutcome) -> None:
-        if outcome.crashes == ("inside_effect/await:1",):
-            held.append(bank.count("released"))
-
-    held: list[int] = []
-    swept(holds, check=check, pairs=0)
-
-    assert ([], [1]) == (cancelled, held)
-
-
-def test_a_step_that_catches_everything_dies_all_the_same():
-    """Whatever a function does with the crash that it catches, and raises when it is closed, the process is dead."""
-    closed: list[str] = []
-
-    async def clings() -> str:
-        try:
-            await asyncio.sleep(1)
-        except BaseException as error:
-            closed.append(type(error).__name__)
-            raise RuntimeError("not me") from None
-        return "done"
-
-    @workflow
-    async def clinging(ctx) -> Any:
-        return await ctx.step.run("cling", clings)
-
-    report = swept(clinging, pairs=0)
-
-    assert report.singles == len(report.points)
-    assert {"GeneratorExit"} == set(closed)
-
-
-def test_steps_may_talk_to_the_real_world():
-    """While a function waits for a connection time stands still; a month of sleep beside it costs nothing."""
-    ports: list[int] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(await reader.readline())
-        await writer.drain()
-        writer.close()
-
-    async def talk() -> str:
-        reader, writer = await asyncio.open_connection("127.0.0.1", ports[0])
-        try:
-            writer.write(b"hello\n")
-            return (await reader.readline()).decode()
-        finally:
-            writer.close()
-
-    @workflow
-    async def talks(ctx) -> Any:
-        said = await ctx.step.run("talk", talk, timeout_seconds=3600, effect="pure")
-        await ctx.step.wait_for("month", days=30)
-        return said
-
-    async def main() -> CrashReport:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        async with server:
-            ports.append(server.sockets[0].getsockname()[1])
-            return await crash_sweep(talks, processes=0, pairs=0, check=lambda outcome: seen.append(outcome.result))
-
-    seen: list[str] = []
-    report = asyncio.run(main())
-
-    assert report.singles == len(report.points)
-    assert {"hello\n"} == set(seen)
-
-
-def test_a_connection_that_stays_silent_is_told(monkeypatch: pytest.MonkeyPatch):
-    """A function that waits for the real world in vain ends the sweep with its name."""
-    monkeypatch.setattr(loops, "PATIENCE_SECONDS", 0.0)
-
-    async def listen() -> None:
-        async with await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0):
-            await asyncio.get_running_loop().create_future()
-
-    @workflow
-    async def listens(ctx) -> None:
-        await ctx.step.run("listen", listen)
-
-    with pytest.raises(loops.RealWaitTooLong, match="step listen waits for a connection"):
-        swept(listens)
-
-
-def test_an_outside_keeps_notes_in_memory_beside_a_sweep(tmp_path: Any):
-    """Functions of steps can be used in other tests, too; with a directory it reads that one's file."""
-    ledger = Outside("ledger")
-    ledger.note("paid", cents=3)
-
-    assert [{"kind": "paid", "cents": 3}] == ledger.notes("paid")
-    assert 0 == ledger.count("lost")
-    assert [] == ledger.notes(directory=tmp_path)
-    with pytest.raises(PolosUsageError, match="named by letters"):
-        Outside("../ledger")
 
 
 # --------------------------------------------------------------------------------------- one point again
