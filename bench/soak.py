@@ -27,6 +27,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ class Sample:
 
     Attributes:
         at_seconds: since its beginning.
-        rss_kib: resident memory.
+        rss_kib: resident memory, without pages of files.
         descriptors: open file descriptors.
         threads: of the process.
         bytes_per_record: size of the log's file by its records.
@@ -132,8 +133,9 @@ class Sample:
 
 def _sample(directory: Path, polos: Polos, began: float, runs: int) -> Sample:
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-    size = sum(path.stat().st_size for path in (directory / "data").rglob("*") if path.is_file())
+    # Pages of the log's file that happen to be in memory are the system's to take back.
+    rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
+    size = (directory / "data" / "log" / "data.mdb").stat().st_size
     with polos.engine.store.log.reader() as reader:
         records = int(reader.head().position)
     return Sample(
@@ -316,6 +318,8 @@ def soak(directory: Path, *, seconds: float, seed: int) -> int:
             with client(long_life):
                 _lived(long_life, "long", seed, began + seconds, sample=True)
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     number = kills_in_all = 0
