@@ -318,7 +318,7 @@ def soak(directory: Path, *, seconds: float, seed: int) -> int:
             with client(long_life):
                 _lived(long_life, "long", seed, began + seconds, sample=True)
             code = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001  # it dies of it, and says so
             traceback.print_exc()
         finally:
             os._exit(code)
