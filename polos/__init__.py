@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from polos.definition import Workflow, workflow
     from polos.engine.retry import RetryPolicy
     from polos.errors import StepExecutionError, WorkflowTimeoutError
-    from polos.features import events, queues
+    from polos.features import events, queues, triggers
     from polos.queueing import Queue, RateLimit, queue
     from polos.registry import get_all_workflows, get_workflow
     from polos.runtime.app import Polos
@@ -55,6 +55,7 @@ __all__ = [
     "get_workflow",
     "queue",
     "queues",
+    "triggers",
     "workflow",
 ]
 
@@ -89,7 +90,7 @@ _HOMES = {
 if not TYPE_CHECKING:  # a checker that saw this would take every misspelt name for a public one
 
     def __getattr__(name: str) -> Any:
-        if name in ("events", "queues"):
+        if name in ("events", "queues", "triggers"):
             found: Any = import_module(f"polos.features.{name}")
         elif name in _HOMES:
             found = getattr(import_module(_HOMES[name]), name)

@@ -36,6 +36,7 @@ from polos.errors import (
 from polos.queueing import Queue, read_queue
 from polos.registry import get_all_workflows, get_workflow, register
 from polos.signature import Signature, read_signature
+from polos.triggering import Filter, Trigger, read_trigger
 from polos.values import decode, encode, return_hint
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Workflow(Generic[ResultT_co]):
         trigger_on_event: topic whose events start runs.
         batch_size: how many events start one run.
         batch_timeout_seconds: how long a batch waits to be full.
+        trigger: all that was said of the events that start runs; None if none do.
         schedule: a cron expression, a dict, True for "schedulable later", or None.
         on_start: hooks before the body.
         on_end: hooks behind it.
@@ -139,6 +141,8 @@ class Workflow(Generic[ResultT_co]):
         activation_callbacks_max: int | None = None,
         signature: Signature | None = None,
         queue: Queue | None = None,
+        trigger_filter: Filter | None = None,
+        from_beginning: bool = False,
     ) -> None:
         self.signature: Signature = signature if signature is not None else read_signature(func)
         self.id = id
@@ -153,6 +157,9 @@ class Workflow(Generic[ResultT_co]):
         self.trigger_on_event = trigger_on_event
         self.batch_size = batch_size
         self.batch_timeout_seconds = batch_timeout_seconds
+        self.trigger: Trigger | None = read_trigger(
+            trigger_on_event, batch_size, batch_timeout_seconds, trigger_filter, from_beginning
+        )
         self.schedule = schedule
         self.on_start: list[Hook] = _hooks("on_start", on_start)
         self.on_end: list[Hook] = _hooks("on_end", on_end)
@@ -170,9 +177,6 @@ class Workflow(Generic[ResultT_co]):
 
     def _check(self) -> None:
         text("id", self.id)
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, it is {self.batch_size!r}")
-        positive("batch_timeout_seconds", self.batch_timeout_seconds)
         positive("run_timeout_seconds", self.run_timeout_seconds)
         if self.cancel_grace_seconds is not None and not 0 <= self.cancel_grace_seconds <= SECONDS_MAX:
             raise ValueError(f"cancel_grace_seconds must not be negative, it is {self.cancel_grace_seconds!r}")
@@ -418,6 +422,8 @@ def workflow(  # the order that programs use
     deterministic: bool = True,
     tags: Sequence[str] = (),
     activation_callbacks_max: int | None = None,
+    trigger_filter: Filter | None = None,
+    from_beginning: bool = False,
 ) -> _Decorator: ...
 
 
@@ -443,13 +449,14 @@ def workflow(id: Any = None, description: Any = None, queue: object = None, *res
         description: for people.
         queue: a name, a `Queue`, or a dict with the arguments of one; by default a queue of its own.
         *rest: more by position, in the order in which they stand in the list of names below.
-        **options: `trigger_on_event` (topic whose events start runs), `batch_size` and `batch_timeout_seconds` (of
-            such events), `schedule` (cron text, dict, True for "later", False for "never"), `on_start` and `on_end`
-            (hooks), `state_schema` (model of `ctx.state`), `output_schema` (type of the result, instead of the return
-            annotation), `retries` (policy for attempts of a run; two more at once by default),
-            `run_timeout_seconds`, `cancel_grace_seconds` (time for cleaning up; the engine's setting, 120, by default),
-            `deterministic` (False for a body that does I/O itself and begins anew after a crash), `tags`,
-            `activation_callbacks_max`.
+        **options: `trigger_on_event` (topic or pattern whose events start runs), `batch_size` and
+            `batch_timeout_seconds` (of such events), `trigger_filter` (tells of an event whether it counts),
+            `from_beginning` (True for a new trigger that wants history), `schedule` (cron text, dict, True for "later",
+            False for "never"), `on_start` and `on_end` (hooks), `state_schema` (model of `ctx.state`), `output_schema`
+            (type of the result, instead of the return annotation), `retries` (policy for attempts of a run; two more
+            at once by default), `run_timeout_seconds`, `cancel_grace_seconds` (time for cleaning up; the engine's
+            setting, 120, by default), `deterministic` (False for a body that does I/O itself and begins anew after a
+            crash), `tags`, `activation_callbacks_max`.
 
     Returns:
         A `Workflow`, not a function.

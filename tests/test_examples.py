@@ -97,6 +97,15 @@ saga: rolled_back ['charge_payment', 'reserve_inventory'], because: Step executi
 5 runs started
 in parallel faster than one by one: True
 """),
+    "triggers.py": Said("""
+eu: order A-1
+look at order A-2
+us: order A-2
+3 clicks
+2 clicks
+the filter failed on an event of orders/eu/shipped: KeyError: 'amount'
+['clicks', 'orders/**', 'orders/*/created']
+"""),
     "patterns/run_a_step.py": Said("21.5 °C in Porto\n2 calls"),
     "patterns/recorded_values.py": Said("""
 a 36-character ticket, drawn after 2020: True

@@ -28,6 +28,10 @@ from polos.engine.system_events import (
     InboxConsumed,
     QueueConfigured,
     Snapshot,
+    TriggerFailed,
+    TriggerFired,
+    TriggerRegistered,
+    TriggerSkipped,
 )
 
 __all__ = [
@@ -41,6 +45,10 @@ __all__ = [
     "InboxConsumed",
     "QueueConfigured",
     "Snapshot",
+    "TriggerFailed",
+    "TriggerFired",
+    "TriggerRegistered",
+    "TriggerSkipped",
 ]
 
 
@@ -546,6 +554,10 @@ Event = (
     | CodeRegistered
     | EngineStarted
     | InboxConsumed
+    | TriggerRegistered
+    | TriggerFired
+    | TriggerSkipped
+    | TriggerFailed
     | Snapshot
 )
 

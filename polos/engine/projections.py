@@ -19,6 +19,9 @@ Keys (tuples; encoded by the store):
 ``("line", queue, created_us, run)``                  a run that wasn't begun: key, priority, when it may begin
 ``("start", queue, started_us, run)``                 a start that counts against a rate: the key
 ``("queue", queue)``                                  what holds for a queue, JSON
+``("trigger", trigger)``                              what holds for a trigger, JSON
+``("trigger_cursor", trigger)``                       up to which position it has seen the events of its topics
+``("trigger_failed", trigger, position)``             an event on which its filter raised: its id
 ``("unseen", run)``                                   a waiting run whose code may not have seen a fact
 ``("topic_wait", topic, run, name)``                  who waits for events of a topic
 ``("suspend", root, key, opened_us, run, name)``      who waits for an answer, by tree
@@ -49,6 +52,7 @@ __all__ = [
     "QUEUE_PREFIX",
     "RUN_PREFIX",
     "TOPIC_PREFIX",
+    "TRIGGER_PREFIX",
     "Changes",
     "Key",
     "Rows",
@@ -72,6 +76,7 @@ RUN_PREFIX = "run/"
 TOPIC_PREFIX = "topic/"
 CODE_PREFIX = "code/"
 QUEUE_PREFIX = "queue/"
+TRIGGER_PREFIX = "trigger/"
 INBOX_STREAM = "inbox"
 ENGINE_STREAM = "engine"  # who owned the log, and when
 
@@ -217,6 +222,14 @@ def system_rows(event: e.Event) -> Rows:
             return {("topic", event.topic): b""}
         case e.QueueConfigured():
             return {("queue", event.queue): orjson.dumps(asdict(event))}
+        case e.TriggerRegistered():
+            at = str(event.cursor).encode()
+            row = orjson.dumps(asdict(event))
+            return {("trigger", event.trigger): row, ("trigger_cursor", event.trigger): at}
+        case e.TriggerFired() | e.TriggerSkipped():
+            return {("trigger_cursor", event.trigger): str(event.cursor).encode()}
+        case e.TriggerFailed():
+            return {("trigger_failed", event.trigger, event.position): event.event_id.encode()}
         case e.CodeRegistered():
             return {("code", event.workflow): event.digest.encode()}
         case e.InboxConsumed():

@@ -1,5 +1,5 @@
 """
-What is recorded of the things around runs: topics, queues, code, engines, commands.
+What is recorded of the things around runs: topics, triggers, queues, code, engines, commands.
 
 They are events like all others and belong to `polos.engine.events`, from where they are used; they stand here because
 each of them has a stream that is no run's, and none of them is a fact that code is run on.
@@ -12,7 +12,18 @@ from typing import Any
 
 from polos.engine.json import Json
 
-__all__ = ["CodeRegistered", "EngineStarted", "EventPublished", "InboxConsumed", "QueueConfigured", "Snapshot"]
+__all__ = [
+    "CodeRegistered",
+    "EngineStarted",
+    "EventPublished",
+    "InboxConsumed",
+    "QueueConfigured",
+    "Snapshot",
+    "TriggerFailed",
+    "TriggerFired",
+    "TriggerRegistered",
+    "TriggerSkipped",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +53,53 @@ class QueueConfigured:
     key_rate_period_us: int | None = None
     max_queued: int | None = None
     paused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerRegistered:
+    """What holds for a trigger from now on, as a whole; its id is that of the workflow that it starts."""
+
+    trigger: str
+    by: str  # "code", or who asked for it
+    topic: str | None = None  # or a pattern; None if the workflow has no trigger any more
+    cursor: int = 0  # position of the last event that counts as seen
+    batch_size: int = 1
+    batch_timeout_us: int | None = None
+    filtered: bool = False
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerFired:
+    """A trigger made a run of events; recorded together with the run's creation."""
+
+    trigger: str
+    run: str
+    cursor: int  # position of the last event that is seen from now on
+    events: int = 1  # how many of them the run got
+    first: int = 0  # position of the first of those
+    waited: bool = False  # the batch wasn't full, and its oldest event had waited long enough
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerSkipped:
+    """Many events were seen of which none counted: so the next engine needn't look at them again."""
+
+    trigger: str
+    cursor: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerFailed:
+    """The filter of a trigger raised on an event, which therefore doesn't count for it."""
+
+    trigger: str
+    event_id: str
+    position: int  # of the event
+    topic: str
+    error_type: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -157,7 +157,7 @@ async def start_engine(
 
     try:
         _record_start(engine, clean=clean)
-        _declare_queues(engine, {**(registry.get_all_workflows() if fallback else {}), **definitions}.values())
+        engine.intake.declare({**(registry.get_all_workflows() if fallback else {}), **definitions}.values())
         # Not before the store is ours: the marks of an engine that is refused would replace the owner's.
         await engine.start(owned)
     except BaseException:
@@ -180,11 +180,6 @@ def _record_start(engine: Engine, *, clean: bool) -> None:
         unit.append_system(ENGINE_STREAM, started)
 
     engine.post(Work(apply))
-
-
-def _declare_queues(engine: Engine, definitions: Iterable[Workflow[Any]]) -> None:
-    """Have what the code says of queues taken up: limits may have changed while runs waited."""
-    engine.intake.declare([found.queue for found in definitions if found.queue is not None])
 
 
 async def stop_engine(engine: Engine) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "queue_changes",
     "runs_to_create",
     "text_of",
+    "trigger_changes",
 ]
 
 # A run's id stands in keys of the log, in names of messages and in the marker of who is on the loop.
@@ -136,6 +137,24 @@ def queue_changes(command: dict[str, Json]) -> dict[str, Json]:
         if not _fits(value, _LIMITS[name]) or (type(value) is int and value < least):
             raise CommandRefused(f"a queue can't have {name}={value!r}: it must be {_LIMITS[name]}, from {least}")
     return changes
+
+
+def trigger_changes(command: dict[str, Json]) -> tuple[bool | None, int | str | None]:
+    """
+    Give what a command changes of a trigger: whether it is paused, and behind which position it goes on.
+
+    Raises:
+        CommandRefused: a field holds something else.
+    """
+    paused, to = command.get("paused"), command.get("to")
+    if not (paused is None or isinstance(paused, bool)):
+        raise CommandRefused(f"a trigger can't be paused={paused!r}: it must be true or false")
+    if to is None or isinstance(to, str):
+        if to in {None, "now"}:
+            return paused, to
+    elif isinstance(to, int) and _fits(to, "int") and to >= 0:
+        return paused, to
+    raise CommandRefused(f"a trigger can't go on behind {to!r}: it must be a position from 0, or 'now'")
 
 
 def created_from_json(body: dict[str, Json]) -> e.RunCreated:

@@ -35,7 +35,6 @@ from polos.errors import (
     UpdateRejected,
 )
 from polos.points import reach
-from polos.queueing import Queue
 from polos.runtime.foreign import (
     check_run_id,
     created_from_json,
@@ -44,13 +43,16 @@ from polos.runtime.foreign import (
     queue_changes,
     runs_to_create,
     text_of,
+    trigger_changes,
 )
 from polos.runtime.performer import failure_of
 from polos.runtime.topics import Topics
+from polos.runtime.triggers import Triggers
 from polos.runtime.unit import Reply, Resident, Unit, Work
 from polos.store.inbox import InboxItem
 
 if TYPE_CHECKING:
+    from polos.definition import Workflow
     from polos.runtime.bodies import Described
     from polos.runtime.engine import Engine
 
@@ -69,6 +71,7 @@ class Intake:
         """Take the engine."""
         self._engine = engine
         self.topics: Topics = Topics(engine)
+        self.triggers: Triggers = Triggers(engine)
         self._registered: dict[str, str] = {}
         self._consuming: set[str] = set()
         self._unfit: set[str] = set()  # commands that met a bug of ours in the middle
@@ -86,6 +89,7 @@ class Intake:
             "readmit": self._readmit,
             "message": self._message,
             "queue": self._queue,
+            "trigger": self._trigger,
         }
 
     # -------------------------------------------------------------------------------- between runs
@@ -117,7 +121,8 @@ class Intake:
         else:
             self._deliver(unit, message)
 
-    def _start(self, unit: Unit, run: str, created: e.RunCreated) -> bool:
+    def start_run(self, unit: Unit, run: str, created: e.RunCreated) -> bool:
+        """Let a run exist; tells whether it didn't before."""
         if self._engine.loader.exists(run):
             unit.rests_on(self._engine.residents.get(run))
             return False
@@ -138,11 +143,11 @@ class Intake:
             self._engine.lines.room(created.queue or created.workflow, 1)
         except QueueFull as error:
             # The parent's request is recorded; what became of it has to be an answer.
-            self._start(unit, message.target, created)
+            self.start_run(unit, message.target, created)
             refused = c.RefuseRun(error=failure_of(error))
             self._engine.decide_on(unit, self._engine.loader.get(message.target), refused)
             return
-        self._start(unit, message.target, created)
+        self.start_run(unit, message.target, created)
 
     def _declare(self, unit: Unit, created: e.RunCreated) -> None:
         """Take up what is said of a run's queue: by the definition of its workflow, else by who asks for the run."""
@@ -154,14 +159,16 @@ class Intake:
         elif created.queue_limit is not None and not lines.is_configured(name):
             lines.declare(unit, name, {"key_concurrency_limit": created.queue_limit})
 
-    def declare(self, queues: Iterable[Queue]) -> None:
-        """Take up what the code says of queues; for the start, since runs wait in them already."""
+    def declare(self, workflows: Iterable[Workflow[Any]]) -> None:
+        """Take up what the code says of queues and triggers; for the start, since runs wait and events came already."""
+        known = list(workflows)
 
         def apply(unit: Unit) -> None:
-            for queue in queues:
+            for queue in [workflow.queue for workflow in known if workflow.queue is not None]:
                 self._engine.lines.declare(unit, queue.name, queue.recorded())
 
         self._engine.post(Work(apply))
+        self.triggers.declare(known)
 
     def _deliver(self, unit: Unit, message: Message) -> None:
         engine = self._engine
@@ -265,7 +272,7 @@ class Intake:
         coming = Counter(created.queue or created.workflow for run, created in wanted if not self._exists(run))
         for queue, count in coming.items():
             self._engine.lines.room(queue, count)
-        started = [self._start(unit, run, created) for run, created in wanted]
+        started = [self.start_run(unit, run, created) for run, created in wanted]
         return {"outcome": "accepted" if any(started) or not started else "existing"}
 
     def _exists(self, run: str) -> bool:
@@ -275,6 +282,13 @@ class Intake:
         """Change what holds for a queue."""
         by = str(command.get("by") or "user")
         self._engine.lines.amend(unit, text_of(command, "queue"), by, queue_changes(command))
+        return {"outcome": "accepted"}
+
+    def _trigger(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
+        """Pause, resume or reset a trigger."""
+        by = str(command.get("by") or "user")
+        paused, to = trigger_changes(command)
+        self.triggers.change(unit, text_of(command, "trigger"), by, paused=paused, to=to)
         return {"outcome": "accepted"}
 
     def _message(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
@@ -493,6 +507,7 @@ class Intake:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+        self.triggers.close()
 
     # ----------------------------------------------------------------------------------- durability
 
@@ -512,6 +527,7 @@ class Intake:
         self._registered.clear()
         with self._engine.store.log.reader() as reader:
             self._engine.lines.forget_undurable(reader)
+            self.triggers.forget_undurable(reader)
 
     def register_code(self, unit: Unit, workflow: str, described: Described) -> None:
         """Record the code that a workflow has, unless it is the one recorded last."""

@@ -11,6 +11,7 @@ A run whose turn it is holds its slot from that moment on, also while it is stil
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,7 @@ class Lines:
         self._admission = Admission(limit)
         self._configured: dict[str, e.QueueConfigured] = {}
         self._declared: dict[str, Json] = {}  # what the code of this process said, and is recorded or on its way
+        self._wanting: dict[str, list[Callable[[], None]]] = {}  # who waits until a queue takes more
         self._alarm: Any = None
         self._alarm_us: int | None = None
 
@@ -120,12 +122,32 @@ class Lines:
     def leave(self, run: str) -> None:
         """A run ended: it waits for nothing any more."""
         self._admission.leave(run, now_us=self._now_us())
+        if self._wanting:
+            self._tell_room()
 
     def _wake(self, granted: list[str], *, but: str = "") -> None:
         for run in granted:
             if run != but:
                 self._engine.wake(run, slot=True)
+        if self._wanting:
+            self._tell_room()
         self._arm()
+
+    def when_room(self, queue: str, call: Callable[[], None]) -> None:
+        """Call back, once, when a queue that is full takes a run again."""
+        self._wanting.setdefault(queue, []).append(call)
+
+    def _tell_room(self) -> None:
+        for queue in [name for name in self._wanting if self._has_room(name)]:
+            for call in self._wanting.pop(queue):
+                call()
+
+    def _has_room(self, queue: str) -> bool:
+        try:
+            self.room(queue, 1)
+        except QueueFull:
+            return False
+        return True
 
     def _now_us(self) -> int:
         return self._engine.now_us()

@@ -30,7 +30,7 @@ from polos.runtime.public_events import RunInfo, position_of, public_events, seq
 from polos.store.log import Position, Reader, Record, Version
 from polos.types.events import StreamEvent
 
-__all__ = ["BATCH_RECORDS", "follow_all", "follow_topic", "follow_workflow", "start_behind"]
+__all__ = ["BATCH_RECORDS", "Versions", "follow_all", "follow_topic", "follow_workflow", "start_behind"]
 
 BATCH_RECORDS: Final = 512
 SCANS_FOR_EACH_STREAM: Final = 4  # looking for new records of a stream costs about as much as reading so many

@@ -69,6 +69,8 @@ class Topics:
             indexes.append(unit.append_system(topic_stream(topic), event))
             published.append(event)
         if published:
+            events = list(zip(indexes, published, strict=True))
+            self._engine.intake.triggers.published(unit, topic, events)
             for target, name in waiting:
                 self._satisfy(unit, target, name, published[0], index=indexes[0])
         return indexes

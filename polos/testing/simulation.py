@@ -221,6 +221,7 @@ class Simulation:
         return Performer(engine, loop, threads=SimulatedThreads(loop))
 
     def _start(self, life: _Life) -> None:
+        life.engine.intake.triggers.declare(self.workflows.values())
         started = life.loop.create_task(life.engine.start())
         self._run(SimulatedLoop.run_ready)
         if self._life is life and started.done():

@@ -321,11 +321,30 @@ def queues(sim: Simulation, program: ModuleType) -> None:
     sim.settle()
 
 
+def triggers(sim: Simulation, program: ModuleType) -> None:
+    def publish(topic: str, *numbers: int) -> None:
+        sim.send("publish", topic=topic, events=[{"data": {"n": number}} for number in numbers])
+        sim.run_for(1)
+
+    sim.run_for(1)
+    publish("golden/each", 1, 2)
+    publish("golden/others/deep", 13, 3, 4, 5)
+    sim.run_for(60)
+    sim.send("trigger", trigger="golden_each", paused=True, by="ada")
+    publish("golden/each", 6)
+    sim.recover()
+    sim.run_for(60)
+    publish("golden/none", *range(100, 350))
+    sim.send("trigger", trigger="golden_each", paused=False, to=0)
+    sim.settle()
+
+
 SCENES: dict[str, Scene] = {
     scene.__name__: scene
     for scene in (
         steps, step_retries, unknown_outcome, reconcile, pure_steps, gather, timers, topics, signals, suspends,
         children, cancellation, updates, state, continue_as_new, direct_bodies, run_retries, run_timeout, divergence,
-        set_aside, large_result, queues, recorded_values, generators, synchronization, two_logs, inbox, unfinished,
+        set_aside, large_result, queues, triggers, recorded_values, generators, synchronization, two_logs, inbox,
+        unfinished,
     )
 }  # fmt: skip
