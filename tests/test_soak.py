@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench.soak import Sample, soak, verdict
@@ -16,7 +17,7 @@ STEADY = Sample(
 )  # fmt: skip
 
 
-def samples(**last: float) -> list[Sample]:
+def samples(**last: Any) -> list[Sample]:
     """Give a life of forty seconds in which nothing grows but what is said, in its last quarter."""
     found = [replace(STEADY, at_seconds=float(second)) for second in range(41)]
     return [replace(one, **last) if one.at_seconds >= 30 else one for one in found]
