@@ -20,7 +20,9 @@ from tests.tidy import ROOT
 INVARIANTS = [f"L{number}" for number in range(1, 9)] + [f"E{number}" for number in range(1, 10)]
 
 PAGE = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
-LINK = re.compile(r"\[`(?P<file>[\w/]+\.py)::(?P<test>\w+)`\]\(\.\./tests/(?P<target>[\w/]+\.py)\)")
+CONTROLS = (ROOT / "tests" / "controls" / "README.md").read_text(encoding="utf-8")
+LINK = re.compile(r"\[`(?P<file>[\w/]+\.py)::(?P<test>\w+)`\]\(\.\./(?:tests/)?(?P<target>[\w/]+\.py)\)")
+ROW = re.compile(r"^\| (?P<name>[^|]+) \| (?P<tests>[^|]+) \| (?P<controls>[^|]+) \|$", re.MULTILINE)
 
 
 @cache
@@ -82,6 +84,28 @@ def test_every_invariant_is_shown(invariant):
 
     assert section.strip().split("\n")[0].endswith(".")
     assert LINK.search(section)
+
+
+def test_every_invariant_has_its_control():
+    """Each numbered invariant has a row in the table of controls, with tests and broken engines that exist."""
+    rows = {row["name"]: row for row in ROW.finditer(CONTROLS) if set(row["name"]) != {"-"}}
+
+    assert [] == [name for name in INVARIANTS if name not in rows]
+    assert [] == [name for name in INVARIANTS if not LINK.search(rows[name]["tests"])]
+    assert [] == [name for name in INVARIANTS if not LINK.search(rows[name]["controls"])]
+    assert [] == dead(CONTROLS)
+
+
+def test_every_control_is_named():
+    """Each control stands in the table beside what it controls, and in the guarantees with what is broken."""
+    files = [path for path in tidy.python_files("tests") if path.match("controls/test_*.py")]
+    controls = {f"controls/{path.name}::{name}" for path in files for name in names_in(path)}
+    tabled = {f"{link['file']}::{link['test']}" for row in ROW.finditer(CONTROLS) for link in LINK.finditer(row[3])}
+    listed = {f"{link['file']}::{link['test']}" for link in LINK.finditer(sections()["How the checks are checked"])}
+
+    assert len(controls) > 25
+    assert set() == controls - tabled
+    assert set() == controls - listed
 
 
 def test_every_promise_is_shown():

@@ -93,7 +93,7 @@ async def narrow(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
     await ctx.step.run("nap", nap, 1.0)
 
 
-@pytest.mark.parametrize("crash_every", [0, 7])
+@pytest.mark.parametrize("crash_every", [0, 3, 7])
 def test_limits_hold_for_queue_and_key(crash_every: int) -> None:
     """No more runs than its queue and its key allow are ever running, also if the engine is killed."""
     with Simulation([work, narrow], seed=3) as sim:
