@@ -13,7 +13,7 @@ from polos.errors import CommandRefused
 from polos.runtime import reads
 from polos.runtime.addressing import Told, address, resume_address, tell
 from polos.runtime.connection import ClientStore, Command, StoreConnection
-from polos.runtime.folding import FOLD
+from polos.runtime.folding import FOLD, ROWS_VERSION
 from polos.store.backup import backup
 from polos.store.check import verify
 
@@ -111,14 +111,16 @@ def check_store(options: Options) -> int:
             found = {"place": damage.place, "position": damage.position, "message": damage.message}
         printer.object({
             "ok": report.ok, "records": report.records, "rows": report.rows, "blobs": report.blobs,
-            "chain": report.chain, "damage": found,
+            "chain": report.chain, "damage": found, "rows_version": report.rows_version,
+            "rows_compared": report.rows_compared,
         })  # fmt: skip
     else:
         whole = ", ".join((count(report.records, "record"), count(report.rows, "row"), count(report.blobs, "blob")))
         if damage is None:
-            printer.line(
-                ("whole", "green"), f": {whole} are what was written, and the rows are what the records fold to"
-            )
+            rows = "the rows are what the records fold to"
+            if not report.rows_compared:
+                rows = f"the rows are those of another polos (version {report.rows_version}, ours is {ROWS_VERSION})"
+            printer.line(("whole", "green"), f": {whole} are what was written, and {rows}")
             printer.line(f"chain {report.chain}")
         else:
             where = f" at record {damage.position}" if damage.position else ""

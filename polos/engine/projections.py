@@ -50,6 +50,7 @@ __all__ = [
     "ENGINE_STREAM",
     "INBOX_STREAM",
     "QUEUE_PREFIX",
+    "ROWS_VERSION",
     "RUN_PREFIX",
     "TOPIC_PREFIX",
     "TRIGGER_PREFIX",
@@ -71,6 +72,10 @@ Key = tuple[str | int, ...]
 Rows = dict[Key, bytes]
 Changes = dict[Key, bytes | None]
 Shown = tuple[str, str | None, int | None, bool]
+
+# To be raised by whoever changes what rows a log has that is written already: its next owner then computes them anew.
+# Rows of events that no older log can hold change nothing in it.
+ROWS_VERSION = 1
 
 RUN_PREFIX = "run/"
 TOPIC_PREFIX = "topic/"

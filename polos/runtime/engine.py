@@ -31,6 +31,7 @@ from polos.runtime.activations import Activations
 from polos.runtime.bodies import Bodies
 from polos.runtime.crowd import Crowd
 from polos.runtime.debts import Debts
+from polos.runtime.folding import rows_are_old, update_rows
 from polos.runtime.intake import Intake
 from polos.runtime.lines import Lines
 from polos.runtime.loading import Loader
@@ -134,10 +135,14 @@ class Engine:
         Raises:
             StoreInUse: another engine owns it.
             StoreDamaged: it can't be read.
+            StoreFormatTooNew: a newer polos computed its rows.
         """
         self._loop = asyncio.get_running_loop()
+        rows_are_old(self.store.log)  # a newer polos's aren't touched, not even by an epoch
         epoch = self.store.acquire_ownership()
         reach("owned_before_recovery")
+        if rows_are_old(self.store.log):
+            await asyncio.to_thread(update_rows, self.store.log, epoch)
         if owned is not None:
             owned()
         with self.store.log.reader() as reader:

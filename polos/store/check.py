@@ -48,7 +48,8 @@ def verify(directory: str | os.PathLike[str], *, fold: str | None = None) -> Ver
 
     Args:
         directory: the data directory.
-        fold: "module:function" that gives the rows which records fold to; without, rows are only checked for damage.
+        fold: "module:function" that gives the rows which records fold to; without, rows are only checked for damage. A
+            `ROWS_VERSION` in the module says which projections it is: rows of others aren't compared.
 
     Raises:
         NotAPolosStore: the directory holds something else.

@@ -28,10 +28,12 @@ from typing import Any, Generic, Protocol, TypeVar, final
 
 from polos.clock import Clock, SystemClock
 from polos.errors import ForkedStore, PolosUsageError, StoreFailed
+from polos.store.log import Head
 
 __all__ = [
     "Environment",
     "Gate",
+    "LogStatistics",
     "OpenReader",
     "OwnerInfo",
     "ReadersInside",
@@ -138,6 +140,13 @@ class Gate:
         with self._moved:
             inside = sorted(self._inside.values(), key=lambda entry: entry[2])
         return [OpenReader(thread=name, open_seconds=(now - since) / 1e6) for _, name, since in inside]
+
+    @staticmethod
+    def foreign(listing: str) -> set[str]:
+        """Give the lines of LMDB's list of readers (pid, thread, transaction) that are views of other processes."""
+        own = str(os.getpid())
+        lines = (line.split() for line in listing.splitlines()[1:])
+        return {" ".join(line) for line in lines if len(line) == 3 and line[0] != own and line[2] != "-"}
 
     def oldest(self) -> tuple[object, OpenReader] | None:
         """Give the reader that has been open longest, with its token."""
@@ -308,3 +317,14 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogStatistics:
+    """What a log can tell of itself now."""
+
+    head: Head
+    map_bytes: int
+    used_bytes: int
+    readers: tuple[OpenReader, ...]  # of this process, the oldest first
+    reader_slots: int  # of all processes

@@ -9,13 +9,13 @@ the same of their workflows. Nothing here is random: a `FaultPlan` says at which
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
 from typing import final
 
 from polos.errors import StoreFailed, StoreFull
-from polos.store.log import AppendUnit, Epoch, Head, Log, Position, Reader, Receipt
+from polos.store.log import AppendUnit, Epoch, Head, Key, Log, Position, Reader, Receipt
 
 __all__ = ["Fault", "FaultPlan", "FaultyLog"]
 
@@ -140,6 +140,10 @@ class FaultyLog:
         if fault is Fault.UNKNOWN_KEPT:
             raise StoreFailed("planned: the commit broke off", maybe_happened=True)
         return receipts
+
+    def replace_rows(self, rows: Mapping[Key, bytes], *, version: int, at: Position, epoch: Epoch) -> int:
+        """Replace the rows; no plan has that fail."""
+        return self.log.replace_rows(rows, version=version, at=at, epoch=epoch)
 
     def subscribe(self, callback: Callable[[Position], None]) -> Callable[[], None]:
         """Call back after each commit of the log below, also one that was reported as unknown."""

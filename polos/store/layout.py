@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, final
 
 from polos.errors import PolosInternalError, PolosUsageError, StoreDamaged
@@ -26,7 +26,17 @@ from polos.store.chain import blob_digests, encode_entry
 from polos.store.keys import INT_MAX, decode_key, encode_key, is_lossy, pack_key
 from polos.store.log import AppendUnit, Head, Key, NewRecord, Position, Receipt, Version
 
-__all__ = ["Plan", "Table", "decode_row", "decode_run", "encode_row", "position_key", "read_position", "stream_key"]
+__all__ = [
+    "Plan",
+    "Table",
+    "decode_row",
+    "decode_run",
+    "encode_row",
+    "position_key",
+    "read_position",
+    "row_changes",
+    "stream_key",
+]
 
 _POSITION = struct.Struct(">Q")
 _RUN = struct.Struct(">QI")
@@ -158,6 +168,25 @@ def encode_row(key: Key, encoded: bytes, value: bytes) -> bytes:
         whole = pack_key(key)
         value = _KEY_LENGTH.pack(len(whole)) + whole + value
     return _CRC.pack(zlib.crc32(value, zlib.crc32(encoded))) + value
+
+
+def row_changes(rows: Mapping[Key, bytes], kept: Iterable[Pair]) -> list[tuple[bytes, bytes | None]]:
+    """
+    Give what has to be written and deleted to make `rows` all the rows there are.
+
+    Args:
+        rows: what there is to be.
+        kept: the stored rows, whatever is in them: what is damaged is replaced like anything else.
+    """
+    missing = {
+        encoded: encode_row(key, encoded, value) for key, value in rows.items() for encoded in (encode_key(key),)
+    }
+    changes: list[tuple[bytes, bytes | None]] = []
+    for encoded, stored in kept:
+        wanted = missing.pop(encoded, None)
+        if wanted != stored:
+            changes.append((encoded, wanted))
+    return changes + sorted(missing.items())
 
 
 def decode_row(encoded: bytes, stored: bytes) -> tuple[Key, bytes]:

@@ -30,9 +30,9 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar, final
@@ -51,11 +51,11 @@ from polos.errors import (
     StoreFull,
     StoreReadOnly,
 )
-from polos.store.environment import Environment, OpenReader, ReadersInside, Settings, share_environment
+from polos.store.environment import Environment, LogStatistics, ReadersInside, Settings, share_environment
 from polos.store.files import FULL_CODES, is_full, sync_directory, temporary_beside, translated
 from polos.store.layout import Plan, Table
-from polos.store.log import AppendUnit, Epoch, Head, Position, Receipt, Version
-from polos.store.reader import EPOCH_KEY, BlobSource, EntryReader
+from polos.store.log import AppendUnit, Epoch, Head, Key, Position, Receipt, Version
+from polos.store.reader import EPOCH_KEY, ROWS_KEY, BlobSource, EntryReader, rows_to_replace
 
 __all__ = ["LmdbLog", "LogStatistics"]
 
@@ -73,17 +73,6 @@ VERSIONS_KEPT_MAX: Final = 50_000
 PROBE_SLACK_BYTES: Final = 256 << 10
 REOPENED_KEY: Final = b"reopened"  # how often `reopen` had to make sure of the head
 DAMAGE: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogStatistics:
-    """What a log can tell of itself now."""
-
-    head: Head
-    map_bytes: int
-    used_bytes: int
-    readers: tuple[OpenReader, ...]  # of this process, the oldest first
-    reader_slots: int  # of all processes
 
 
 @final
@@ -399,6 +388,19 @@ class LmdbLog:
             callback(plan.head.position)
         return plan.receipts
 
+    def replace_rows(self, rows: Mapping[Key, bytes], *, version: int, at: Position, epoch: Epoch) -> int:
+        """Make these all the rows there are, in one commit; durable when it returns."""
+
+        def write(txn: lmdb.Transaction[bytes], dbs: dict[Table, lmdb._Database]) -> int:
+            changes = rows_to_replace(_View(self.path, txn, dbs), rows, at=at, epoch=epoch)
+            _write_rows(txn, dbs, changes)
+            txn.put(ROWS_KEY, version.to_bytes(8, "big"), db=dbs["meta"])
+            return len(changes)
+
+        with self.environment.writing:
+            self._check_writable()
+            return self._committed(write, sum(map(len, rows.values())) + 128 * len(rows))
+
     def subscribe(self, callback: Callable[[Position], None]) -> Callable[[], None]:
         """Call back, on the appending thread, after each commit made through this object; gives the way to stop it."""
         self._subscribers.append(callback)
@@ -479,12 +481,7 @@ class LmdbLog:
             elif pairs:
                 # `append` refuses a key that isn't behind all others: L1 again, asserted by LMDB.
                 txn.cursor(db=dbs[table]).putmulti(pairs, append=True)
-        rows = dbs["rows"]
-        for key, value in plan.rows:
-            if value is None:
-                txn.delete(key, db=rows)
-            else:
-                txn.put(key, value, db=rows)
+        _write_rows(txn, dbs, plan.rows)
         return plan
 
     def _take_epoch(self, txn: lmdb.Transaction[bytes], dbs: dict[Table, lmdb._Database]) -> Epoch:
@@ -573,7 +570,7 @@ class LmdbLog:
         self._foreign_checked_us = now
         env = self.environment.raw.env
         env.reader_check()
-        seen = _foreign_readers(env.readers())
+        seen = self.environment.gate.foreign(env.readers())
         stuck = seen & self._foreign_seen
         for reader in stuck - self._foreign_reported:
             pid = reader.split()[0]
@@ -583,11 +580,15 @@ class LmdbLog:
         self._foreign_seen, self._foreign_reported = seen, stuck
 
 
-def _foreign_readers(listing: str) -> set[str]:
-    """Give the lines of LMDB's list of readers (pid, thread, transaction) that stand for a view in another process."""
-    own = str(os.getpid())
-    lines = (line.split() for line in listing.splitlines()[1:])
-    return {" ".join(line) for line in lines if len(line) == 3 and line[0] != own and line[2] != "-"}
+def _write_rows(
+    txn: lmdb.Transaction[bytes], dbs: dict[Table, lmdb._Database], changes: Sequence[tuple[bytes, bytes | None]]
+) -> None:
+    rows = dbs["rows"]
+    for key, value in changes:
+        if value is None:
+            txn.delete(key, db=rows)
+        else:
+            txn.put(key, value, db=rows)
 
 
 def _touch(txn: lmdb.Transaction[bytes], dbs: dict[Table, lmdb._Database]) -> None:

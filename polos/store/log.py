@@ -4,7 +4,9 @@ The contract between the engine and whatever keeps its events: bytes and order, 
 A log is a sequence of immutable records. Each record belongs to one stream (a run, a topic, ...),
 has a position in the log and a version in its stream. Beside the records a log keeps *rows*:
 a sorted map from keys to bytes, changed only together with records and in the same commit.
-Rows are projections: they can be thrown away and folded again from the records.
+Rows are projections: they can be thrown away and folded again from the records. Which projections they come from is
+told by a number, which the log keeps and gives no meaning to; when the program computes other rows, their owner
+replaces all of them at once.
 
 An `AppendUnit` is what is written all or nothing. A *group* is several units in one commit.
 Records are written by one owner at a time; who owns is told by the epoch.
@@ -156,6 +158,10 @@ class Reader(Protocol):
         """Give a row's value."""
         ...
 
+    def rows_version(self) -> int:
+        """Tell which projections the rows come from; 0 if that was never said."""
+        ...
+
     def rows(
         self, prefix: Key = (), *, after: Key | None = None, limit: int | None = None, reverse: bool = False
     ) -> Iterator[tuple[Key, bytes]]:
@@ -194,6 +200,27 @@ class Log(Protocol):
             PolosInternalError: an expected version doesn't match (L3); with one owner that is our bug.
             StoreFull: no space; nothing was written.
             StoreFailed: the write failed; with `maybe_happened` the head on disk has to decide.
+        """
+        ...
+
+    def replace_rows(self, rows: Mapping[Key, bytes], *, version: int, at: Position, epoch: Epoch) -> int:
+        """
+        Make these all the rows there are, in one commit; readers see the old ones or the new ones.
+
+        Args:
+            rows: all of them.
+            version: which projections they come from.
+            at: the end of the log that they were folded from.
+            epoch: of the owner.
+
+        Returns:
+            How many rows were written or deleted; those that were right already aren't touched.
+
+        Raises:
+            StoreFenced: `epoch` isn't the newest (L7).
+            PolosInternalError: the log goes on behind `at`; with one owner that is our bug.
+            StoreFull: no space; nothing was written.
+            StoreFailed: the write failed; the rows are the old ones or the new ones.
         """
         ...
 

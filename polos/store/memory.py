@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, insort
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Self, final
 
 from polos.errors import PolosInternalError, StoreClosed, StoreFenced
 from polos.store.layout import Plan, Table
-from polos.store.log import AppendUnit, Epoch, Head, Position, Receipt
-from polos.store.reader import EPOCH_KEY, BlobSource, EntryReader
+from polos.store.log import AppendUnit, Epoch, Head, Key, Position, Receipt
+from polos.store.reader import EPOCH_KEY, ROWS_KEY, BlobSource, EntryReader, rows_to_replace
 
 __all__ = ["MemoryLog"]
 
@@ -136,6 +136,15 @@ class MemoryLog:
             callback(plan.head.position)
         return plan.receipts
 
+    def replace_rows(self, rows: Mapping[Key, bytes], *, version: int, at: Position, epoch: Epoch) -> int:
+        """Make these all the rows there are."""
+        with self._lock:
+            self._check_open()
+            changes = rows_to_replace(_View(self._tables), rows, at=at, epoch=epoch)
+            self._write_rows(changes)
+            self._changed("meta").put(ROWS_KEY, version.to_bytes(8, "big"))
+            return len(changes)
+
     def subscribe(self, callback: Callable[[Position], None]) -> Callable[[], None]:
         """Call back after each commit; gives the way to stop it."""
         self._subscribers.append(callback)
@@ -181,10 +190,14 @@ class MemoryLog:
                 if key in table.values:
                     raise PolosInternalError(f"L1: {name} has {key.hex()} already")
                 table.put(key, value)
-        if plan.rows:
-            rows = self._changed("rows")
-            for key, row in plan.rows:
-                if row is None:
-                    rows.delete(key)
-                else:
-                    rows.put(key, row)
+        self._write_rows(plan.rows)
+
+    def _write_rows(self, changes: Sequence[tuple[bytes, bytes | None]]) -> None:
+        if not changes:
+            return
+        rows = self._changed("rows")
+        for key, row in changes:
+            if row is None:
+                rows.delete(key)
+            else:
+                rows.put(key, row)

@@ -9,7 +9,7 @@ the side, that the simple log and the real one are the same log.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar, final
 
@@ -67,6 +67,15 @@ class Mirror:
             reader.head()
         return receipts
 
+    def replace_rows(self, rows: Mapping[Key, bytes], *, version: int, at: Position, epoch: Epoch) -> int:
+        """Replace the rows of both."""
+        with self._together:
+            return _both(
+                "replace_rows",
+                lambda: self.first.replace_rows(rows, version=version, at=at, epoch=epoch),
+                lambda: self.second.replace_rows(rows, version=version, at=at, epoch=epoch),
+            )
+
     def subscribe(self, callback: Callable[[Position], None]) -> Callable[[], None]:
         """Call back after the commit of the second, which is when both have it."""
         return self.second.subscribe(callback)
@@ -111,6 +120,9 @@ class _MirrorReader:
 
     def row(self, key: Key) -> bytes | None:
         return _both(f"row({key!r})", lambda: self._one.row(key), lambda: self._two.row(key))
+
+    def rows_version(self) -> int:
+        return _both("rows_version", self._one.rows_version, self._two.rows_version)
 
     def rows(
         self, prefix: Key = (), *, after: Key | None = None, limit: int | None = None, reverse: bool = False

@@ -11,20 +11,21 @@ has to say itself that it is the record looked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Protocol, final
 
-from polos.errors import BlobMissing, StoreClosed, StoreDamaged
+from polos.errors import BlobMissing, PolosInternalError, StoreClosed, StoreDamaged, StoreFenced
 from polos.store.chain import EMPTY_CHAIN, HEAD_BYTES, decode_entry, entry_head, head_of, parse_blob_reference
 from polos.store.keys import encode_key
-from polos.store.layout import Table, decode_row, decode_run, position_key, read_position, stream_key
+from polos.store.layout import Table, decode_row, decode_run, position_key, read_position, row_changes, stream_key
 from polos.store.log import LOG_START, STREAM_START, Epoch, Head, Key, PayloadEncoding, Position, Record, Version
 
-__all__ = ["EPOCH_KEY", "BlobSource", "EntryReader", "Tables"]
+__all__ = ["EPOCH_KEY", "ROWS_KEY", "BlobSource", "EntryReader", "Tables", "rows_to_replace"]
 
 EPOCH_KEY = b"epoch"
+ROWS_KEY = b"rows"  # which projections they come from
 # Every part of a key starts with 0x01 or 0x02, so all keys under a prefix are smaller than this behind it.
 BEHIND_PREFIX = b"\x03"
 NOTHING = (b"", b"")
@@ -119,6 +120,11 @@ class EntryReader:
         encoded = encode_key(key)
         stored = self.tables.get("rows", encoded)
         return None if stored is None else decode_row(encoded, stored)[1]
+
+    def rows_version(self) -> int:
+        """Tell which projections the rows come from; 0 if that was never said."""
+        self._check_open()
+        return int.from_bytes(self.tables.get("meta", ROWS_KEY) or b"", "big")
 
     def rows(
         self, prefix: Key = (), *, after: Key | None = None, limit: int | None = None, reverse: bool = False
@@ -234,3 +240,21 @@ class EntryReader:
         if len(payload) != length:
             raise StoreDamaged(f"blob {digest} has {len(payload)} bytes, not {length}", position=record.position)
         return replace(record, payload=payload)
+
+
+def rows_to_replace(
+    tables: Tables, rows: Mapping[Key, bytes], *, at: Position, epoch: Epoch
+) -> list[tuple[bytes, bytes | None]]:
+    """
+    Give what has to be written and deleted to replace all rows; as for `Log.replace_rows`.
+
+    Raises:
+        StoreFenced: `epoch` isn't the newest (L7).
+        PolosInternalError: the log goes on behind `at`.
+    """
+    head = EntryReader(tables).head()
+    if epoch != head.epoch:
+        raise StoreFenced(f"L7: epoch {epoch} may not replace the rows, {head.epoch} owns the log")
+    if at != head.position:
+        raise PolosInternalError(f"L6: rows folded up to {at} can't be those of a log that ends at {head.position}")
+    return row_changes(rows, tables.scan("rows"))

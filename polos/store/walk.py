@@ -59,6 +59,8 @@ class VerifyReport:
         rows: how many rows are as they were written, and, with a fold, as they should be.
         chain: the head that was reached, as hex, to be compared with one kept elsewhere.
         damage: the first damage; None if all is well.
+        rows_version: which projections the rows come from.
+        rows_compared: whether they were compared with a fold: one of the same projections was given.
     """
 
     records: int
@@ -66,6 +68,8 @@ class VerifyReport:
     rows: int
     chain: str
     damage: Damage | None
+    rows_version: int = 0
+    rows_compared: bool = False
 
     @property
     def ok(self) -> bool:
@@ -100,10 +104,18 @@ class _Walk:
         self.records = self.rows = 0
         self.chain = EMPTY_CHAIN
         self.damage: Damage | None = None
+        self.rows_version = 0
+        self.rows_compared = False
 
     def report(self) -> VerifyReport:
         return VerifyReport(
-            records=self.records, blobs=len(self._seen), rows=self.rows, chain=self.chain.hex(), damage=self.damage
+            records=self.records,
+            blobs=len(self._seen),
+            rows=self.rows,
+            chain=self.chain.hex(),
+            damage=self.damage,
+            rows_version=self.rows_version,
+            rows_compared=self.rows_compared,
         )
 
     def run(self, extent: str, fold: str) -> None:
@@ -141,7 +153,13 @@ class _Walk:
 
     def _everything(self, reader: EntryReader, fold: str) -> None:
         walked = self._walk(reader, 0, tail=False)
-        wanted = dict(_function(fold)(walked)) if fold else None
+        self.rows_version = reader.rows_version()
+        function, version = _function(fold) if fold else (None, None)
+        # Rows of other projections are no damage: who takes the log over computes them anew, or leaves it alone.
+        self.rows_compared = function is not None and (
+            version in (None, self.rows_version) or not reader.head().position
+        )
+        wanted = dict(function(walked)) if function is not None and self.rows_compared else None
         for _ in walked:  # also what a fold left
             pass
         self._whole_index(reader)
@@ -232,7 +250,9 @@ class _Walk:
         NOTE.pack_into(self._note, 0, PLACES.index(place), position)
 
 
-def _function(name: str) -> Fold:
-    module, _, attribute = name.partition(":")
-    found: Fold = getattr(importlib.import_module(module), attribute)
-    return found
+def _function(name: str) -> tuple[Fold, int | None]:
+    """Give a fold, and which projections it is, if its module says so."""
+    module_name, _, attribute = name.partition(":")
+    module = importlib.import_module(module_name)
+    found: Fold = getattr(module, attribute)
+    return found, getattr(module, "ROWS_VERSION", None)

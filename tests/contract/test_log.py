@@ -391,3 +391,60 @@ def test_a_long_history_is_read_in_order(tmp_path: Path):
         assert [b"%d" % at for at in range(10_000)] == payloads(list(reader.records()))
         assert [b"%d" % at for at in range(7, 10_000, 100)] == payloads(list(reader.stream("s7")))
     log.close()
+
+
+def rows_of(log: Log) -> tuple[int, dict[Key, bytes]]:
+    """Give all rows of a log, and which projections they come from."""
+    with log.reader() as reader:
+        return reader.rows_version(), dict(reader.rows())
+
+
+def test_rows_are_replaced_all_at_once(log: Log, epoch: Epoch):
+    """What isn't among the new rows goes, what is comes, and the log knows whose rows they are; records stay."""
+    long = "x" * 300
+    log.append(
+        [unit(record("a"), rows={("old",): b"1", ("kept",): b"2", ("other",): b"3", (long,): b"4"})], epoch=epoch
+    )
+    before = rows_of(log)
+    wanted: dict[Key, bytes] = {("kept",): b"2", ("other",): b"changed", ("new", 1): b"5", (long,): b"4"}
+    changed = log.replace_rows(wanted, version=7, at=Position(1), epoch=epoch)
+
+    assert 0 == before[0]
+    assert (3, (7, wanted)) == (changed, rows_of(log))
+    with log.reader() as reader:
+        assert 1 == reader.head().position
+    assert 0 == log.replace_rows(wanted, version=8, at=Position(1), epoch=epoch)
+    assert (8, wanted) == rows_of(log)
+
+
+def test_a_reader_sees_the_rows_of_before(log: Log, epoch: Epoch):
+    """Whoever is reading while rows are replaced sees the old ones and the old number to the end."""
+    log.append([unit(record("a"), rows={("old",): b"1"})], epoch=epoch)
+    with log.reader() as reader:
+        first = reader.rows_version()
+        log.replace_rows({("new",): b"2"}, version=1, at=Position(1), epoch=epoch)
+        seen = (first, reader.rows_version(), dict(reader.rows()))
+
+    assert (0, 0, {("old",): b"1"}) == seen
+    assert (1, {("new",): b"2"}) == rows_of(log)
+
+
+def test_l7_rows_are_replaced_by_the_owner_alone(log: Log, epoch: Epoch):
+    """L7: an old epoch replaces nothing, nor does who hasn't seen the end of the log."""
+    log.append([unit(record("a"), rows={("old",): b"1"})], epoch=epoch)
+    newer = log.acquire()
+    with pytest.raises(StoreFenced, match="L7"):
+        log.replace_rows({}, version=1, at=Position(1), epoch=epoch)
+    with pytest.raises(PolosInternalError, match="L6"):
+        log.replace_rows({}, version=1, at=Position(0), epoch=newer)
+
+    assert (0, {("old",): b"1"}) == rows_of(log)
+
+
+def test_rows_go_on_from_those_that_were_put_in_place(log: Log, epoch: Epoch):
+    """Appends change the new rows like any others."""
+    log.append([unit(record("a"), rows={("old",): b"1"})], epoch=epoch)
+    log.replace_rows({("a",): b"1", ("b",): b"2"}, version=1, at=Position(1), epoch=epoch)
+    log.append([unit(record("a"), rows={("a",): None, ("b",): b"3"})], epoch=epoch)
+
+    assert (1, {("b",): b"3"}) == rows_of(log)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from polos.store.directory import Store, open_store
+from polos.store.log import Key, Position
 
 from tests.contract.logs import payloads, record, unit
 from tests.crash.children import ChildFailed, in_child
@@ -224,3 +225,35 @@ def test_a_reader_lives_on(tmp_path):
     )
     for point in victims:
         check_promises(point, promised=3, group=1)
+
+
+def test_replacing_rows(tmp_path):
+    """Rows that another polos computes are put in place all at once, or not at all; then work goes on."""
+    old: dict[Key, bytes] = {("old", number): b"row" * 100 for number in range(300)}
+    new: dict[Key, bytes] = {("new", number): b"other" * 100 for number in range(300)}
+
+    def prepare(directory: Path) -> None:
+        with opened(directory) as store:
+            epoch = store.acquire_ownership()
+            store.log.append([unit(record("a"), rows=dict(old))], epoch=epoch)
+
+    def program(directory: Path) -> None:
+        with opened(directory) as store:
+            epoch = store.acquire_ownership()
+            mark("begin")
+            store.log.replace_rows(new, version=1, at=Position(1), epoch=epoch)
+            mark("acknowledged", 1)
+
+    def check(store: Store, *, acknowledged: bool) -> None:
+        with store.log.reader() as reader:
+            found = reader.rows_version(), dict(reader.rows())
+        assert found in ([(1, new)] if acknowledged else [(0, old), (1, new)])
+        epoch = store.acquire_ownership()
+        store.log.replace_rows(new, version=1, at=Position(1), epoch=epoch)
+        store.log.append([unit(record("a"), rows={("new", 0): None})], epoch=epoch)
+
+    seen = 0
+    for point in kill_points(program, tmp_path / "victims", prepare=prepare, begin="begin"):
+        survivors(point, partial(check, acknowledged=bool(point.numbers("acknowledged"))))
+        seen += 1
+    assert seen > 3
