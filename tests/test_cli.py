@@ -347,7 +347,8 @@ def test_lists(say, dead):
     more = next(line for line in page.out.splitlines() if line.startswith("more: "))
     assert RUN not in page.out
     assert RUN in say(*shlex.split(more.removeprefix("more: ").split(" (")[0])[1:]).out
-    assert "no such run" in say("ls", "--status", "nothing").out
+    assert "no such run" in say("ls", "--status", "poisoned").out
+    assert Exit.REFUSED == say("ls", "--status", "nothing").code
     assert "no engine is running" in page.out
 
 

@@ -237,6 +237,45 @@ async def test_the_engine_of_this_loop_is_asked_directly(store: FakeStore):
     assert ([("c", PUBLISH)], []) == (engine.commands, list(store.inbox.pending()))
 
 
+@pytest.mark.parametrize(("closes", "error"), [(False, ClientTimeout), (True, EngineNotRunning)])
+def test_an_engine_whose_loop_stands_still_is_not_waited_for_for_ever(
+    store: FakeStore, closes: bool, error: type[Exception]
+):
+    """From another thread nobody answers for a loop that ended: that is told when the time is over."""
+    loop = asyncio.new_event_loop()  # never runs
+    given: list[Any] = []
+
+    class Engine:
+        """An engine on that loop."""
+
+        def __init__(self) -> None:
+            self.store, self.watchers, self.loop = store, None, loop
+
+        def execute(self, command_id: str, command: Command) -> Any:
+            """Be handed over."""
+            given.append(held())
+            return given[-1]
+
+    async def held() -> dict[str, Any]:
+        return {"outcome": "accepted"}
+
+    async def ask() -> Exception:
+        asked = asyncio.create_task(caught(LocalConnection(Engine(), timeout_seconds=0.01).execute(PUBLISH)))
+        await asyncio.sleep(0)
+        if closes:
+            loop.close()
+        return await asked
+
+    try:
+        found = asyncio.run(asyncio.wait_for(ask(), 20))
+    finally:
+        loop.close()
+        for coroutine in given:
+            coroutine.close()
+
+    assert isinstance(found, error)
+
+
 async def test_an_engine_on_another_threads_loop_is_asked_there(store: FakeStore):
     """From another thread's loop a command is carried over to the engine's, and its answer back."""
     threads: list[str] = []

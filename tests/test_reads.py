@@ -319,7 +319,10 @@ def test_pages_split_runs_created_in_one_commit(history: History):
     assert ([C, B], [A], None) == ([row.run for row in first.rows], [row.run for row in rest.rows], rest.cursor)
 
 
-@pytest.mark.parametrize(("limit", "cursor"), [(0, None), (10_001, None), (1, "x"), (1, ""), (1, "-1:a"), (1, "²:a")])
+@pytest.mark.parametrize(
+    ("limit", "cursor"),
+    [(0, None), (10_001, None), (1, "x"), (1, ""), (1, "-1:a"), (1, "²:a"), (1, "5"), (1, "5:"), (1, "5:" + "a" * 201)],
+)
 def test_list_refuses_what_makes_no_sense(history: History, limit: int, cursor: str | None):
     """A limit out of range and a cursor that is none of ours are the caller's mistake."""
     with history.log.reader() as reader, pytest.raises(PolosUsageError, match=r"limit|cursor"):
@@ -424,3 +427,19 @@ def test_text_that_is_no_time_is_refused():
     """A text that is no instant is named in the error, with its argument."""
     with pytest.raises(ValueError, match=r"until is an instant such as .* not 'tomorrow'"):
         reads.microseconds("tomorrow", "until")
+
+
+def test_list_refuses_a_status_that_there_is_not(history: History):
+    """A slip in a status is an error that lists them, not an empty page; each that there is gives a page."""
+    with history.log.reader() as reader:
+        with pytest.raises(PolosUsageError, match=r"status is one of queued, running.*not 'runing'"):
+            reads.list_runs(reader, reads.RunFilter(status="runing"))
+        for status in reads.STATUSES:
+            reads.list_runs(reader, reads.RunFilter(status=status))
+
+
+def test_list_refuses_an_end_before_there_was_time(history: History):
+    """`until` before 1970 is refused by its name."""
+    until = reads.microseconds(datetime.min.replace(tzinfo=UTC), "until")
+    with history.log.reader() as reader, pytest.raises(PolosUsageError, match="until is an instant after 1970"):
+        reads.list_runs(reader, reads.RunFilter(until_us=until))

@@ -142,9 +142,20 @@ def outcome_of(reader: Reader, command_id: str) -> Answer | None:
 class LocalConnection:
     """Commands to the engine of this process, from whatever thread its caller's loop runs on."""
 
-    def __init__(self, engine: LocalEngine, *, clock: Clock | None = None) -> None:
-        """Take the engine; the clock makes command ids."""
+    def __init__(
+        self, engine: LocalEngine, *, clock: Clock | None = None, timeout_seconds: float = CLIENT_TIMEOUT_SECONDS
+    ) -> None:
+        """
+        Take the engine.
+
+        Args:
+            engine: the engine.
+            clock: makes command ids.
+            timeout_seconds: how long it may take to answer to another loop than its own; on its own the caller waits as
+                long as the engine lives, because one can't go without the other.
+        """
         self._engine = engine
+        self._timeout_seconds = timeout_seconds
         self._clock = clock or SystemClock()
 
     async def execute(self, command: Command, *, command_id: str | None = None) -> Answer:
@@ -153,9 +164,21 @@ class LocalConnection:
         engine = self._engine
         if asyncio.get_running_loop() is engine.loop:
             return await engine.execute(command_id, command)
-        return await asyncio.wrap_future(
-            asyncio.run_coroutine_threadsafe(engine.execute(command_id, command), engine.loop)
-        )
+        # Nobody answers for a loop that ends before it has come to this.
+        answer = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(engine.execute(command_id, command), engine.loop))
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await answer
+        except TimeoutError:
+            if engine.loop.is_closed():
+                raise EngineNotRunning(
+                    "the engine's loop was closed before it answered; this may have happened"
+                ) from None
+            raise ClientTimeout(
+                f"the engine of this process didn't answer within {self._timeout_seconds} s (client_timeout_seconds); "
+                f"the command {command_id} may still be decided",
+                command_id=command_id,
+            ) from None
 
 
 @final
@@ -295,7 +318,11 @@ class StoreConnection:
 
     def _way(self) -> Connection:
         engine = self.engine
-        return self._inbox() if engine is None else LocalConnection(engine, clock=self.clock)
+        return (
+            self._inbox()
+            if engine is None
+            else LocalConnection(engine, clock=self.clock, timeout_seconds=self.timeout_seconds)
+        )
 
     def _inbox(self) -> InboxConnection:
         return InboxConnection(self.store, self.clock, self.timeout_seconds, moves=self.moves)

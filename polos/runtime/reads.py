@@ -28,7 +28,7 @@ from polos.engine.codec import decode
 from polos.engine.json import Json
 from polos.engine.projections import run_stream
 from polos.errors import CommandRefused, PolosUsageError, StoreDamaged, UnknownRun
-from polos.runtime.foreign import parse_command, runs_to_create
+from polos.runtime.foreign import RUN_ID_BYTES_MAX, parse_command, runs_to_create
 from polos.store.inbox import Inbox, InboxItem
 from polos.store.log import STREAM_START, Key, Reader, Record, Version
 
@@ -58,6 +58,12 @@ __all__ = [
 
 ENDED_STATUSES: Final = frozenset({"completed", "failed", "cancelled"})
 LIMIT_MAX: Final = 10_000
+STATUSES: Final = (
+    "queued", "running", "waiting", "pending_cancel", "completed", "failed", "cancelled",
+    # why a run waits
+    "timer", "suspend", "signal", "topic", "child", "step", "step_outcome_unknown", "diverged", "no_code", "poisoned",
+    "internal_error",
+)  # fmt: skip
 CURSOR_DIGITS_MAX: Final = 18  # of microseconds; a key of the log holds them
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -396,11 +402,16 @@ def list_runs(
         cursor: where the page before ended.
 
     Raises:
-        PolosUsageError: the limit is out of range, or the cursor is none of ours.
+        PolosUsageError: the limit is out of range, there is no such status, `until` is before 1970, or the cursor is
+            none of ours.
     """
     if not 1 <= limit <= LIMIT_MAX:
         raise PolosUsageError(f"limit is 1 to {LIMIT_MAX}, not {limit}")
     wanted = wanted or RunFilter()
+    if wanted.status is not None and wanted.status not in STATUSES:
+        raise PolosUsageError(f"status is one of {', '.join(STATUSES)}; not {wanted.status!r}")
+    if wanted.until_us is not None and wanted.until_us < 0:
+        raise PolosUsageError("until is an instant after 1970: no run was created before")
     before = _parse_cursor(cursor)
     if wanted.until_us is not None and (before is None or (wanted.until_us, "") < before):
         before = (wanted.until_us, "")
@@ -494,6 +505,7 @@ def _parse_cursor(cursor: str | None) -> tuple[int, str] | None:
         return None
     created, _, run = cursor.partition(":")
     # A longer number than this is none of ours, and Python refuses to read a really long one.
-    if not (created.isascii() and created.isdigit() and len(created) <= CURSOR_DIGITS_MAX):
+    is_number = created.isascii() and created.isdigit() and len(created) <= CURSOR_DIGITS_MAX
+    if not (is_number and 0 < len(run.encode("utf-8", "surrogatepass")) <= RUN_ID_BYTES_MAX):
         raise PolosUsageError(f"a cursor is what an earlier page gave, not {cursor[:200]!r}")
     return int(created), run

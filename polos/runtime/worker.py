@@ -1,4 +1,10 @@
-"""`Worker`: the other way to own the engine, with a list of what it runs."""
+"""
+`Worker`: the other way to own the engine, with a list of what it runs.
+
+`run`, `started` and `shutdown` are called by tasks that know nothing of each other's order. So what one says is kept
+for the others: a failure to start reaches who waits for the start now or asks later, and a `shutdown` that comes first
+is obeyed by the `run` that comes after it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from polos.clock import SystemClock
+from polos.errors import EngineNotRunning
 from polos.runtime.app import log_to_file, settings_from, start_engine, stop_engine
 from polos.runtime.client import PolosClient
 from polos.runtime.engine import Engine
@@ -103,50 +110,81 @@ class Worker:
             settings, deployment_id=deployment, max_concurrent_workflows=max_concurrent_workflows
         )
         self._engine: Engine | None = None
-        self._running: asyncio.Event | None = None
+        self._start: asyncio.Future[None] | None = None  # of the present run, or the next
         self._wanted_down: asyncio.Event | None = None
+        self._told_early = False  # to stop, before the first run
+        self._has_run = False
         if log_file is not None:
             log_to_file(log_file)
 
     async def started(self) -> None:
-        """Wait until the worker runs."""
-        await self._started_event().wait()
+        """
+        Wait until the worker runs.
 
-    def _started_event(self) -> asyncio.Event:
-        if self._running is None:
-            self._running = asyncio.Event()
-        return self._running
+        Raises:
+            EngineNotRunning: `run` was told to stop, or was cancelled, before it got there.
+            StoreInUse: or whatever else `run` failed with when it started.
+        """
+        await asyncio.shield(self._starting())
+
+    def _starting(self) -> asyncio.Future[None]:
+        if self._start is None:
+            self._start = asyncio.get_running_loop().create_future()
+        return self._start
+
+    def _failed(self, start: asyncio.Future[None], error: BaseException) -> None:
+        """Let those know who wait for the start, or ask later; there may be none."""
+        start.set_exception(error)
+        start.exception()
 
     async def run(self) -> None:
         """
         Own the directory and run workflows until `shutdown`, SIGINT or SIGTERM; then stop gracefully.
 
+        Returns at once if `shutdown` was called before.
+
         Raises:
             StoreInUse: another engine owns the directory.
         """
+        if self._start is not None and self._start.done():
+            self._start = None  # of a run that failed
+        start = self._starting()
+        self._has_run = True
+        if self._told_early:
+            self._told_early = False
+            self._failed(start, EngineNotRunning("the worker was told to stop before it ran"))
+            return
         self._wanted_down = asyncio.Event()
-        self._engine = await start_engine(
-            self.client.data_dir,
-            clock=SystemClock(),
-            settings=self._settings,
-            definitions=self._definitions,
-            fallback=True,
-        )
+        try:
+            self._engine = await start_engine(
+                self.client.data_dir,
+                clock=SystemClock(),
+                settings=self._settings,
+                definitions=self._definitions,
+                fallback=True,
+            )
+        except BaseException as error:
+            cancelled = EngineNotRunning("the worker was cancelled before it ran")
+            self._failed(start, error if isinstance(error, Exception) else cancelled)
+            self._wanted_down = None
+            raise
         handled = self._handle_signals()
-        self._started_event().set()
+        start.set_result(None)
         try:
             await self._wanted_down.wait()
         finally:
             for number in handled:
                 asyncio.get_running_loop().remove_signal_handler(number)
             engine, self._engine = self._engine, None
-            self._running = None
+            self._start = self._wanted_down = None
             await asyncio.shield(stop_engine(engine))
 
     async def shutdown(self) -> None:
-        """Let `run` stop gracefully; does nothing if it isn't running."""
+        """Let `run` stop gracefully, also one that hasn't begun yet; does nothing after it has ended."""
         if self._wanted_down is not None:
             self._wanted_down.set()
+        elif not self._has_run:
+            self._told_early = True
 
     def _handle_signals(self) -> list[signal.Signals]:
         """Stop gracefully on SIGINT and SIGTERM, where this thread may say so."""
