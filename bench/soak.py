@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import json
 import os
 import random
@@ -114,7 +115,7 @@ class Sample:
 
     Attributes:
         at_seconds: since its beginning.
-        rss_kib: resident memory, without pages of files.
+        rss_kib: resident memory in use, without pages of files.
         descriptors: open file descriptors.
         threads: of the process.
         bytes_per_record: size of the log's file by its records.
@@ -133,6 +134,9 @@ class Sample:
 
 def _sample(directory: Path, polos: Polos, began: float, runs: int) -> Sample:
     status = Path("/proc/self/status").read_text(encoding="ascii")
+    # What the allocator keeps for later is nobody's: after large results it keeps much, and gives it back when asked.
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
     # Pages of the log's file that happen to be in memory are the system's to take back.
     rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
     size = (directory / "data" / "log" / "data.mdb").stat().st_size
