@@ -18,9 +18,10 @@ What the disk is taken for, in the direction that is worst for the program:
 * A rename is one effect: both names change, or neither.
 
 What a call does can reach the disk from the moment it begins, and a sync covers only what had ended when it began.
-Stores to mapped memory are in no recording, so a file that is mapped writable is refused, but for two that tell
-nothing after a cut: LMDB's table of readers, and the note of whose code is on the loop. What the store doesn't do
-(exchanged names, moves from one directory to another) is refused as well, rather than modelled without being tried.
+Stores to mapped memory are in no recording, so a file that is mapped writable is refused, but for three that tell
+nothing after a cut: LMDB's table of readers, and the notes of whose code is on the loop and of who waits for a thread,
+which are made anew by the next owner. What the store doesn't do (exchanged names, moves from one directory to another)
+is refused as well, rather than modelled without being tried.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ __all__ = [
 SECTOR_BYTES = 512
 WHOLE = -1  # as a mask: every sector
 ROOT = 0  # the node of the recorded directory itself
-MAPPED_AND_NO_MATTER = frozenset({"lock.mdb", ".new-on_loop"})
+MAPPED_AND_NO_MATTER = frozenset({"lock.mdb", ".new-on_loop", ".new-threads"})
 
 
 class Unmodelled(NotImplementedError):
