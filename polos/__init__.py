@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from polos.definition import Workflow, workflow
     from polos.engine.retry import RetryPolicy
     from polos.errors import StepExecutionError, WorkflowTimeoutError
-    from polos.features import events, queues, triggers
+    from polos.features import events, queues, schedules, triggers
     from polos.queueing import Queue, RateLimit, queue
     from polos.registry import get_all_workflows, get_workflow
     from polos.runtime.app import Polos
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from polos.runtime.worker import Worker
     from polos.types import BatchStepResult, BatchWorkflowInput, Completed, NotDone, StillUnknown
     from polos.types.events import BatchEventPayload, EventPayload
+    from polos.types.schedules import SchedulePayload
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ __all__ = [
     "Queue",
     "RateLimit",
     "RetryPolicy",
+    "SchedulePayload",
     "StepExecutionError",
     "StillUnknown",
     "Worker",
@@ -55,6 +57,7 @@ __all__ = [
     "get_workflow",
     "queue",
     "queues",
+    "schedules",
     "triggers",
     "workflow",
 ]
@@ -72,6 +75,7 @@ _HOMES = {
     "Queue": "polos.queueing",
     "RateLimit": "polos.queueing",
     "RetryPolicy": "polos.engine.retry",
+    "SchedulePayload": "polos.types.schedules",
     "StepExecutionError": "polos.errors",
     "StillUnknown": "polos.types",
     "Worker": "polos.runtime.worker",
@@ -90,7 +94,7 @@ _HOMES = {
 if not TYPE_CHECKING:  # a checker that saw this would take every misspelt name for a public one
 
     def __getattr__(name: str) -> Any:
-        if name in ("events", "queues", "triggers"):
+        if name in ("events", "queues", "schedules", "triggers"):
             found: Any = import_module(f"polos.features.{name}")
         elif name in _HOMES:
             found = getattr(import_module(_HOMES[name]), name)

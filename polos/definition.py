@@ -35,6 +35,7 @@ from polos.errors import (
 )
 from polos.queueing import Queue, read_queue
 from polos.registry import get_all_workflows, get_workflow, register
+from polos.scheduling import SaidSchedule, read_schedule
 from polos.signature import Signature, read_signature
 from polos.triggering import Filter, Trigger, read_trigger
 from polos.values import decode, encode, return_hint
@@ -98,6 +99,7 @@ class Workflow(Generic[ResultT_co]):
         batch_timeout_seconds: how long a batch waits to be full.
         trigger: all that was said of the events that start runs; None if none do.
         schedule: a cron expression, a dict, True for "schedulable later", or None.
+        said_schedule: the same, read; None if there is none yet.
         on_start: hooks before the body.
         on_end: hooks behind it.
         payload_schema_class: the payload's model, if it has one.
@@ -151,7 +153,7 @@ class Workflow(Generic[ResultT_co]):
         self.workflow_type = workflow_type
         if queue is None and (queue_name is not None or queue_concurrency_limit is not None):
             queue = Queue(queue_name or id, queue_concurrency_limit)
-        self.queue: Queue | None = queue
+        self.queue: Queue | None = Queue(id, 1) if queue is None and schedule else queue  # one run of each schedule
         self.queue_name = queue_name
         self.queue_concurrency_limit = queue_concurrency_limit
         self.trigger_on_event = trigger_on_event
@@ -161,6 +163,7 @@ class Workflow(Generic[ResultT_co]):
             trigger_on_event, batch_size, batch_timeout_seconds, trigger_filter, from_beginning
         )
         self.schedule = schedule
+        self.said_schedule: SaidSchedule | None = read_schedule(schedule)
         self.on_start: list[Hook] = _hooks("on_start", on_start)
         self.on_end: list[Hook] = _hooks("on_end", on_end)
         self.payload_schema_class: type[BaseModel] | None = payload_schema_class or self.signature.schema
@@ -187,7 +190,6 @@ class Workflow(Generic[ResultT_co]):
         _check_schema(self.state_schema)
         if self.is_schedulable and self.trigger_on_event:
             raise ValueError(f"workflow {self.id!r} has a schedule and trigger_on_event; it can have one of them")
-        _check_schedule(self.schedule)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id!r}>"
@@ -554,19 +556,6 @@ def _tags(tags: Sequence[str]) -> tuple[str, ...]:
 def _check_schema(schema: object) -> None:
     if schema is not None and not (isinstance(schema, type) and issubclass(schema, BaseModel)):
         raise TypeError(f"state_schema must be a Pydantic model, it is {schema!r}")
-
-
-def _check_schedule(schedule: object) -> None:
-    if schedule is None or isinstance(schedule, bool):
-        return
-    cron = schedule
-    if isinstance(schedule, dict):
-        given = cast("dict[str, object]", schedule)
-        if unknown := set(given) - {"cron", "timezone", "key"}:
-            raise ValueError(f"schedule can't have {sorted(unknown)}: it has 'cron', 'timezone' and 'key'")
-        cron = given.get("cron")
-    if not isinstance(cron, str) or len(cron.split()) != 5:
-        raise ValueError(f"schedule must be a cron expression of five fields, it is {cron!r}")
 
 
 def _has_events(payload: object) -> bool:

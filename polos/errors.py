@@ -14,6 +14,7 @@ Three families, never mixed::
         │   ├── EngineNotRunning         the command needs an owner and there is none
         │   ├── UnknownRun               no run with that id
         │   ├── UnknownWorkflow          no workflow with that id is registered
+        │   ├── UnknownSchedule          no schedule with that id
         │   ├── NondeterministicCall     real I/O, threads or an undurable wait in a workflow body
         │   ├── WorkflowNeverWaits       a workflow body keeps its loop busy without ever waiting
         │   ├── CommandRefused           the engine decided the command and said no
@@ -68,6 +69,7 @@ __all__ = [
     "StoreInUse",
     "StoreReadOnly",
     "UnknownRun",
+    "UnknownSchedule",
     "UnknownWorkflow",
     "UpdateRejected",
     "ValueRefused",
@@ -128,6 +130,10 @@ class UnknownRun(PolosUsageError):
 
 class UnknownWorkflow(PolosUsageError):
     """No workflow with that id is registered."""
+
+
+class UnknownSchedule(PolosUsageError):
+    """No schedule with that id exists."""
 
 
 class NondeterministicCall(PolosUsageError):

@@ -27,6 +27,10 @@ from polos.engine.system_events import (
     EventPublished,
     InboxConsumed,
     QueueConfigured,
+    ScheduleBuffered,
+    ScheduleFired,
+    ScheduleSet,
+    ScheduleSkipped,
     Snapshot,
     TriggerFailed,
     TriggerFired,
@@ -44,6 +48,10 @@ __all__ = [
     "Failure",
     "InboxConsumed",
     "QueueConfigured",
+    "ScheduleBuffered",
+    "ScheduleFired",
+    "ScheduleSet",
+    "ScheduleSkipped",
     "Snapshot",
     "TriggerFailed",
     "TriggerFired",
@@ -551,6 +559,10 @@ Event = (
     | StreamChunk
     | EventPublished
     | QueueConfigured
+    | ScheduleSet
+    | ScheduleFired
+    | ScheduleBuffered
+    | ScheduleSkipped
     | CodeRegistered
     | EngineStarted
     | InboxConsumed

@@ -19,6 +19,10 @@ Keys (tuples; encoded by the store):
 ``("line", queue, created_us, run)``                  a run that wasn't begun: key, priority, when it may begin
 ``("start", queue, started_us, run)``                 a start that counts against a rate: the key
 ``("queue", queue)``                                  what holds for a queue, JSON
+``("schedule", workflow, key)``                       a schedule, JSON
+``("schedule_due", due_us, workflow, key)``           when its next occurrence is to be decided
+``("schedule_buffer", workflow, key)``                a schedule with occurrences that wait for a run to end
+``("schedule_code", workflow, key)``                  a schedule that the code said something of
 ``("trigger", trigger)``                              what holds for a trigger, JSON
 ``("trigger_cursor", trigger)``                       up to which position it has seen the events of its topics
 ``("trigger_failed", trigger, position)``             an event on which its filter raised: its id
@@ -43,6 +47,7 @@ import orjson
 from polos.engine import events as e
 from polos.engine.evolve import evolve
 from polos.engine.json import Json
+from polos.engine.schedule_state import ScheduleEvent, ScheduleState, evolve_schedule, schedule_rows
 from polos.engine.state import ENDED, DebtKind, OpKind, Phase, RunState, next_due_us, status, waiting_reason
 
 __all__ = [
@@ -52,12 +57,14 @@ __all__ = [
     "QUEUE_PREFIX",
     "ROWS_VERSION",
     "RUN_PREFIX",
+    "SCHEDULE_PREFIX",
     "TOPIC_PREFIX",
     "TRIGGER_PREFIX",
     "Changes",
     "Key",
     "Rows",
     "advance",
+    "advance_schedule",
     "fold_rows",
     "queue_of",
     "run_rows",
@@ -81,6 +88,7 @@ RUN_PREFIX = "run/"
 TOPIC_PREFIX = "topic/"
 CODE_PREFIX = "code/"
 QUEUE_PREFIX = "queue/"
+SCHEDULE_PREFIX = "schedule/"
 TRIGGER_PREFIX = "trigger/"
 INBOX_STREAM = "inbox"
 ENGINE_STREAM = "engine"  # who owned the log, and when
@@ -293,6 +301,20 @@ def advance(state: RunState, event: e.Event, *, time_us: int, rows: Changes) -> 
             rows["outbox", state.run, event.message_id] = None
 
 
+def advance_schedule(state: ScheduleState | None, event: ScheduleEvent, *, rows: Changes) -> ScheduleState:
+    """
+    Apply an event to a schedule and note how its rows change.
+
+    Args:
+        state: the schedule; None before its first event.
+        event: the next event of its stream.
+        rows: takes the changes.
+    """
+    after = evolve_schedule(state, event)
+    _change(rows, schedule_rows(state), schedule_rows(after))
+    return after
+
+
 def _all_wait_rows(state: RunState) -> Rows:
     rows: Rows = {}
     for name, op in state.ops.items():
@@ -312,12 +334,15 @@ def fold_rows(records: Iterable[tuple[str, e.Event, int]]) -> Rows:
         The rows that the log must have (L6).
     """
     runs: dict[str, RunState] = {}
+    schedules: dict[str, ScheduleState] = {}
     rows: Rows = {}
     for stream, event, time_us in records:
         changes: Changes = {}
         if stream.startswith(RUN_PREFIX):
             run = stream.removeprefix(RUN_PREFIX)
             advance(runs.setdefault(run, RunState(run=run)), event, time_us=time_us, rows=changes)
+        elif isinstance(event, ScheduleEvent):
+            schedules[stream] = advance_schedule(schedules.get(stream), event, rows=changes)
         else:
             changes.update(system_rows(event))
         for key, value in changes.items():

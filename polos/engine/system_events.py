@@ -18,6 +18,10 @@ __all__ = [
     "EventPublished",
     "InboxConsumed",
     "QueueConfigured",
+    "ScheduleBuffered",
+    "ScheduleFired",
+    "ScheduleSet",
+    "ScheduleSkipped",
     "Snapshot",
     "TriggerFailed",
     "TriggerFired",
@@ -53,6 +57,66 @@ class QueueConfigured:
     key_rate_period_us: int | None = None
     max_queued: int | None = None
     paused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleSet:
+    """
+    What holds for a schedule from now on, as a whole.
+
+    `next_us` is its first occurrence from now on, and `due_us` when that is to come, jitter included. They are recorded
+    here and in the events below, so that the rows of a log don't depend on who has which edition of the zones.
+    """
+
+    schedule: str
+    workflow: str
+    key: str
+    by: str  # "code", or who asked for it
+    cron: str
+    timezone: str
+    overlap: str  # "skip", "buffer_one", "buffer_all", "cancel_other", "terminate_other" or "allow_all"
+    next_us: int
+    due_us: int
+    catch_up_us: int | None = None  # missed occurrences this old are made up; None: the newest, however old
+    jitter_us: int = 0
+    declared: Json = None  # what the code said last, so that it is taken up again only when it says something else
+    paused: bool = False
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleFired:
+    """A run was created for an occurrence, in the very unit that has this event."""
+
+    schedule: str
+    occurrence_us: int
+    run: str
+    why: str = "due"  # "due", "buffered", "trigger" or "backfill"
+    others: tuple[str, ...] = ()  # runs of the schedule that are still under way
+    next_us: int | None = None  # the occurrence that is to be decided next; None if this one doesn't change that
+    due_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleBuffered:
+    """An occurrence has come, and its run is created when those under way have ended."""
+
+    schedule: str
+    occurrence_us: int
+    next_us: int
+    due_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleSkipped:
+    """Occurrences for which there will be no run: one, or all from it on that come before a moment."""
+
+    schedule: str
+    occurrence_us: int
+    reason: str  # "missed", "overlap", "superseded", "buffer_full", "queue_full", "paused", "changed" or "deleted"
+    before_us: int | None = None  # None: only this one
+    next_us: int | None = None
+    due_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,7 @@ class Activations:
             if isinstance(fact.event, e.CancelForced) and not resident.ended:
                 self._engine.decide_on(unit, resident, c.ForceCancel(by="engine", close=True))
             if resident.ended or resident.state.phase is Phase.BACKOFF:
-                self._close_code(resident)
+                self.close_code(resident)
         self.running = None
         self._settle_slot(resident)
 
@@ -140,7 +140,8 @@ class Activations:
             return False
         return self._engine.lines.take(resident)
 
-    def _close_code(self, resident: Resident) -> None:
+    def close_code(self, resident: Resident) -> None:
+        """Close the code of a run that is over, or between two attempts."""
         if resident.code is not None:
             resident.code.discard()
             resident.code = None

@@ -157,7 +157,9 @@ async def start_engine(
 
     try:
         _record_start(engine, clean=clean)
-        engine.intake.declare({**(registry.get_all_workflows() if fallback else {}), **definitions}.values())
+        known = {**(registry.get_all_workflows() if fallback else {}), **definitions}.values()
+        engine.intake.declare(known)
+        engine.schedules.declare(known)
         # Not before the store is ours: the marks of an engine that is refused would replace the owner's.
         await engine.start(owned)
     except BaseException:

@@ -83,6 +83,10 @@ class Bodies:
         """Tell whether there is code for a workflow."""
         return self._find(workflow) is not None
 
+    def find(self, workflow: str) -> Workflow[Any] | None:
+        """Give the definition of a workflow, None if there is none."""
+        return self._find(workflow)
+
     def _get(self, workflow: str) -> Workflow[Any]:
         found = self._find(workflow)
         assert found is not None, "knows() was asked first"

@@ -38,6 +38,7 @@ from polos.runtime.loading import Loader
 from polos.runtime.performer import Performer
 from polos.runtime.ports import Appender, MakesAppender, MakesPerformer, OwnedStore
 from polos.runtime.recovery import Recovery
+from polos.runtime.schedules import Schedules
 from polos.runtime.settings import Settings
 from polos.runtime.steady import SteadyClock
 from polos.runtime.timers import Timers
@@ -101,7 +102,8 @@ class Engine:
         self.residents: dict[str, Resident] = {}
         self.loader: Loader = Loader(self)
         self.lines: Lines = Lines(self, settings.max_concurrent_workflows)
-        self.watchers: Watchers = Watchers()
+        self.schedules: Schedules = Schedules(self)
+        self.watchers: Watchers = Watchers(self.schedules.ended)
         self.timers: Timers = Timers(self.clock, self._due)
         self.debts: Debts = Debts(self)
         self.activations: Activations = Activations(self)
@@ -195,6 +197,7 @@ class Engine:
         await self.intake.stop()
         self.timers.close()
         self.lines.close()
+        self.schedules.close()
         due_us = self.clock.now_us() + round(self.settings.stop_grace_seconds * 1e6)
         await self.performer.drain(due_us)
         await self._flush(due_us)

@@ -90,6 +90,7 @@ class Intake:
             "message": self._message,
             "queue": self._queue,
             "trigger": self._trigger,
+            "schedule": lambda unit, _command_id, command: engine.schedules.command(unit, command),
         }
 
     # -------------------------------------------------------------------------------- between runs
@@ -518,6 +519,7 @@ class Intake:
     def durable(self, unit: Unit, first: int) -> None:
         """A unit is on disk, its first record at this position."""
         self.topics.durable(unit)
+        self._engine.schedules.durable(unit)
         for callback in unit.on_durable:
             callback(first)
 
@@ -528,6 +530,7 @@ class Intake:
         with self._engine.store.log.reader() as reader:
             self._engine.lines.forget_undurable(reader)
             self.triggers.forget_undurable(reader)
+        self._engine.schedules.forget_undurable()
 
     def register_code(self, unit: Unit, workflow: str, described: Described) -> None:
         """Record the code that a workflow has, unless it is the one recorded last."""

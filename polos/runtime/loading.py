@@ -270,6 +270,7 @@ class Loader:
         runs: dict[str, None] = {}
         with engine.store.log.reader() as reader:
             engine.lines.recover(reader)
+            engine.schedules.recover(reader)
             for wanted in ("pending_cancel", "no_code", "diverged", "poisoned", "internal_error"):
                 for key, _ in reader.rows(("status", wanted)):
                     runs[str(key[-1])] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 __all__ = ["Watchers"]
 
@@ -10,8 +11,9 @@ __all__ = ["Watchers"]
 class Watchers:
     """Futures by run."""
 
-    def __init__(self) -> None:
-        """Start with none."""
+    def __init__(self, on_end: Callable[[str], None] = lambda _run: None) -> None:
+        """Start with none; `on_end` is told of each end, too, whoever else waits for it."""
+        self._on_end = on_end
         self._futures: dict[str, list[asyncio.Future[bool]]] = {}
 
     def watch(self, run: str, loop: asyncio.AbstractEventLoop) -> asyncio.Future[bool]:
@@ -31,6 +33,7 @@ class Watchers:
 
     def ended(self, run: str) -> None:
         """Tell everybody who waits for this run."""
+        self._on_end(run)
         for future in self._futures.pop(run, []):
             if not future.done():
                 future.set_result(True)

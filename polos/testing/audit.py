@@ -16,7 +16,8 @@ from typing import final
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.evolve import evolve
-from polos.engine.projections import RUN_PREFIX, Changes, Rows, advance, system_rows
+from polos.engine.projections import RUN_PREFIX, Changes, Rows, advance, advance_schedule, system_rows
+from polos.engine.schedule_state import ScheduleEvent, ScheduleState
 from polos.engine.state import ENDED, DebtKind, RunState
 from polos.store.log import Log, Position
 
@@ -48,6 +49,7 @@ class Audit:
         self.states: dict[str, RunState] = {}
         self.cuts: dict[str, list[int]] = {}
         self.rows: Rows = {}
+        self.schedules: dict[str, ScheduleState] = {}
         self.diverged: list[e.RunDiverged] = []
         self.violations: list[str] = []
         self._requests: dict[tuple[str, str], e.StepScheduled] = {}
@@ -80,6 +82,8 @@ class Audit:
             state = self.states.setdefault(run, RunState(run=run))
             advance(state, event, time_us=time_us, rows=changes)
             self._look(state, event)
+        elif isinstance(event, ScheduleEvent):
+            self.schedules[stream] = advance_schedule(self.schedules.get(stream), event, rows=changes)
         else:
             changes.update(system_rows(event))
         for key, value in changes.items():

@@ -339,12 +339,38 @@ def triggers(sim: Simulation, program: ModuleType) -> None:
     sim.settle()
 
 
+def schedules(sim: Simulation, program: ModuleType) -> None:
+    # By the day: an engine that goes on with each prefix does so for ten days.
+    day = 86_400
+    said: dict[str, Any] = {"cron": "@daily", "key": "ada", "overlap": "buffer_one"}
+    sim.send("schedule", action="set", workflow="golden_scheduled", said=said, by="ada")
+    sim.run_for(4.5 * day)
+    sim.crash()
+    sim.clock.advance(5 * day * 1_000_000)
+    sim.start()
+    sim.run_for(10)
+    schedule = "golden_scheduled:ada"
+    said |= {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "catch_up_seconds": 60, "jitter_seconds": 30}
+    sim.send("schedule", action="set", workflow="golden_scheduled", said=said)
+    sim.send("schedule", action="pause", schedule=schedule)
+    sim.run_for(1)
+    sim.send("schedule", action="resume", schedule=schedule)
+    sim.send("schedule", action="trigger", schedule=schedule, run=sim.new_run_id())
+    sim.run_for(1)
+    now_us = sim.clock.now_us()
+    from_us = now_us - 2 * day * 1_000_000
+    sim.send("schedule", action="backfill", schedule=schedule, from_us=from_us, to_us=now_us)
+    sim.run_for(6 * day)
+    sim.send("schedule", action="delete", schedule=schedule, by="bob")
+    sim.settle()
+
+
 SCENES: dict[str, Scene] = {
     scene.__name__: scene
     for scene in (
         steps, step_retries, unknown_outcome, reconcile, pure_steps, gather, timers, topics, signals, suspends,
         children, cancellation, updates, state, continue_as_new, direct_bodies, run_retries, run_timeout, divergence,
-        set_aside, large_result, queues, triggers, recorded_values, generators, synchronization, two_logs, inbox,
-        unfinished,
+        set_aside, large_result, queues, triggers, schedules, recorded_values, generators, synchronization, two_logs,
+        inbox, unfinished,
     )
 }  # fmt: skip
