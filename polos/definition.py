@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Unpack, cast, overload
 
 from pydantic import BaseModel
 
@@ -33,6 +33,7 @@ from polos.errors import (
     ValueRefused,
     WorkflowTimeoutError,
 )
+from polos.once import Once
 from polos.queueing import Queue, read_queue
 from polos.registry import get_all_workflows, get_workflow, register
 from polos.scheduling import SaidSchedule, read_schedule
@@ -284,6 +285,7 @@ class Workflow(Generic[ResultT_co]):
         start_after: float | None = None,
         start_at: datetime | None = None,
         tags: Sequence[str] = (),
+        **once: Unpack[Once],
     ) -> ExecutionHandle:
         """
         Start a run, and don't wait for it.
@@ -301,6 +303,7 @@ class Workflow(Generic[ResultT_co]):
             start_after: seconds after which it may begin.
             start_at: moment from which on it may begin; UTC if it names no zone.
             tags: beside those of the workflow.
+            once: `idempotency_key`, `singleton` and `singleton_policy`, as told at `polos.once.Once`.
 
         Returns:
             A handle of the run.
@@ -310,8 +313,7 @@ class Workflow(Generic[ResultT_co]):
 
         Raises:
             RuntimeError: called inside a run, where `ctx.step.invoke` starts others.
-            ValueError: the function takes a payload and there is none.
-            TypeError: the payload isn't JSON.
+            ValueError, TypeError: the payload is missing, or it isn't JSON.
         """
         if current_context() is not None:
             raise RuntimeError(
@@ -321,14 +323,13 @@ class Workflow(Generic[ResultT_co]):
         positive("run_timeout_seconds", run_timeout_seconds)
         limit = None if queue is not None and queue != self.queue_name else self.queue_concurrency_limit
         seconds = self.run_timeout_seconds if run_timeout_seconds is None else run_timeout_seconds
-        started: ExecutionHandle = await client.invoke(
+        return cast("ExecutionHandle", await client.invoke(
             self.id, self.encode_payload(payload),
             queue_name=queue or self.queue_name, queue_concurrency_limit=limit, concurrency_key=concurrency_key,
             session_id=session_id, user_id=user_id, initial_state=initial_state, run_timeout_seconds=seconds,
             priority=priority, start_after=start_after, start_at=start_at,
-            tags=(*self.tags, *(tag for tag in _tags(tags) if tag not in self.tags)),
-        )  # fmt: skip
-        return started
+            tags=(*self.tags, *(tag for tag in _tags(tags) if tag not in self.tags)), **once,
+        ))  # fmt: skip
 
     async def run(  # noqa: PLR0917  # the order that programs use
         self,
@@ -340,6 +341,7 @@ class Workflow(Generic[ResultT_co]):
         user_id: str | None = None,
         timeout: float | None = 600.0,
         initial_state: BaseModel | dict[str, Any] | None = None,
+        **once: Unpack[Once],
     ) -> ResultT_co:
         """
         Start a run and wait for its result.
@@ -353,6 +355,7 @@ class Workflow(Generic[ResultT_co]):
             user_id: on whose behalf it works.
             timeout: seconds after which the run is cancelled and waiting ends; None waits for ever.
             initial_state: what `ctx.state` begins with.
+            once: as for `invoke`; what is waited for then is the run that was there already.
 
         Returns:
             The result, typed.
@@ -369,8 +372,9 @@ class Workflow(Generic[ResultT_co]):
         """
         positive("timeout", timeout)
         handle = await self.invoke(
-            client, payload, queue, concurrency_key, session_id, user_id, initial_state, run_timeout_seconds=timeout
-        )
+            client, payload, queue, concurrency_key, session_id, user_id, initial_state,
+            run_timeout_seconds=timeout, **once,
+        )  # fmt: skip
         ended = await client._wait_ended(handle.id, timeout)  # noqa: SLF001  # ours, and offered for this
         match ended["status"]:
             case "completed":

@@ -97,6 +97,24 @@ saga: rolled_back ['charge_payment', 'reserve_inventory'], because: Step executi
 5 runs started
 in parallel faster than one by one: True
 """),
+    "queues.py": Said("""
+5 wait
+refused: the queue 'mail' is full
+sent to a-4
+sent to b-1
+sent to a-1
+sent to a-2
+sent to a-3
+1 at once
+"""),
+    "dedup.py": Said("""
+1 run for 3 calls
+charged 4990 cents
+skipped: True
+indexed 3
+indexed 4
+the first one is cancelled
+"""),
     "triggers.py": Said("""
 eu: order A-1
 look at order A-2

@@ -99,6 +99,9 @@ class RunCreated:
     chain: str | None = None  # the first run of that chain: the one that callers and the parent know
     kind: str = "workflow"  # "workflow", "agent" or "tool"
     adopts: tuple[str, ...] = ()  # children of the run it goes on from: cancelled with it
+    idempotency_key: str | None = None  # a later request with this key is the same one
+    singleton: str | None = None  # of the runs of the workflow with this key one is begun at a time
+    singleton_policy: str | None = None  # "skip", "cancel_old" or "queue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -165,7 +165,7 @@ def _run_created(state: RunState, event: e.RunCreated, time_us: int) -> None:
     for name in (
         "workflow", "kind", "root", "root_workflow", "parent", "step", "origin", "wanted", "detached",
         "session", "user", "tags", "queue", "queue_limit", "concurrency_key", "priority", "deployment", "continues",
-        "chain", "run_timeout_us", "initial_state",
+        "chain", "run_timeout_us", "initial_state", "idempotency_key", "singleton",
     ):  # fmt: skip
         setattr(state, name, getattr(event, name))
     state.created_us = time_us

@@ -16,7 +16,7 @@ Keys (tuples; encoded by the store):
 ``("root", root, created_us, run)``                   the tree below a root
 ``("tag", tag, created_us, run)``                     runs with a tag
 ``("timer", due_us, run)``                            when a run that isn't running must be looked at
-``("line", queue, created_us, run)``                  a run that wasn't begun: key, priority, when it may begin
+``("line", queue, created_us, run)``                  not begun: key, priority, when it may begin, if one at a time
 ``("start", queue, started_us, run)``                 a start that counts against a rate: the key
 ``("queue", queue)``                                  what holds for a queue, JSON
 ``("schedule", workflow, key)``                       a schedule, JSON
@@ -26,6 +26,8 @@ Keys (tuples; encoded by the store):
 ``("trigger", trigger)``                              what holds for a trigger, JSON
 ``("trigger_cursor", trigger)``                       up to which position it has seen the events of its topics
 ``("trigger_failed", trigger, position)``             an event on which its filter raised: its id
+``("idempotency", key, created_us, run)``             a run that was asked for with a key; workflow and key in one text
+``("singleton", key, created_us, run)``               a living run of which there is one at a time
 ``("unseen", run)``                                   a waiting run whose code may not have seen a fact
 ``("topic_wait", topic, run, name)``                  who waits for events of a topic
 ``("suspend", root, key, opened_us, run, name)``      who waits for an answer, by tree
@@ -65,6 +67,7 @@ __all__ = [
     "Rows",
     "advance",
     "advance_schedule",
+    "dedup_key",
     "fold_rows",
     "queue_of",
     "run_rows",
@@ -204,11 +207,22 @@ def run_rows(state: RunState) -> Rows:
     if state.phase is Phase.QUEUED and not state.aside:
         debt = state.owed.get((DebtKind.START, ""))
         due_us = None if debt is None else debt.due_us
-        place = [state.concurrency_key or "", state.priority, due_us]
+        place: list[Json] = [state.concurrency_key or "", state.priority, due_us]
+        if state.singleton is not None:
+            place.append(True)
         rows["line", queue_of(state), at, state.run] = orjson.dumps(place)
+    if state.idempotency_key is not None:
+        rows["idempotency", dedup_key(state.workflow, state.idempotency_key), at, state.run] = b""
+    if state.singleton is not None and state.phase not in ENDED:
+        rows["singleton", dedup_key(state.workflow, state.singleton), at, state.run] = b""
     if state.counted and state.started_us is not None:
         rows["start", queue_of(state), state.started_us, state.run] = orjson.dumps(state.concurrency_key or "")
     return rows
+
+
+def dedup_key(workflow: str, key: str) -> str:
+    """Put a workflow and a key of its runs into one text, so that a row's key has room for both."""
+    return f"{len(workflow)}:{workflow}:{key}"
 
 
 def queue_of(state: RunState) -> str:

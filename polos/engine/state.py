@@ -261,6 +261,8 @@ class RunState:
     queue_limit: int | None = None
     concurrency_key: str | None = None
     priority: int = 0
+    idempotency_key: str | None = None
+    singleton: str | None = None
     counted: bool = False  # its start counts against a rate of its queue
     deployment: str | None = None
     continues: str | None = None

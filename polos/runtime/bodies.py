@@ -325,6 +325,8 @@ def _successor_spec(state: RunState, payload: Json, children: tuple[str, ...]) -
         user=state.user,
         tags=state.tags,
         deployment=state.deployment,
+        singleton=state.singleton,
+        singleton_policy=None if state.singleton is None else "queue",
         continues=state.run,
         chain=chain,
         kind=state.kind,

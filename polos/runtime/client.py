@@ -14,7 +14,7 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast
 from urllib.parse import urlsplit
 
 from polos.calls import text, writable
@@ -27,6 +27,7 @@ from polos.errors import (
     StepExecutionError,
     UnknownRun,
 )
+from polos.once import Once
 from polos.runtime import reads
 from polos.runtime.addressing import Told, address, resume_address, tell
 from polos.runtime.awaiting import wait_ended, wait_update
@@ -217,6 +218,7 @@ class PolosClient:
         start_after: float | None = None,
         start_at: datetime | None = None,
         tags: Sequence[str] = (),
+        **once: Unpack[Once],
     ) -> ExecutionHandle:
         """
         Start a run; it exists, durably, when this returns.
@@ -235,9 +237,11 @@ class PolosClient:
             start_after: seconds after which it may begin.
             start_at: moment from which on it may begin; UTC if it names no zone.
             tags: by which the run can be found.
+            once: `idempotency_key`, `singleton` and `singleton_policy`, as told at `polos.once.Once`.
 
         Returns:
-            The handle; with `accepted=False` if no engine is running: the run starts with the next one.
+            The handle, of a run that was there already if `once` says so; with `accepted=False` if no engine is
+            running: the run starts with the next one.
 
         Raises:
             TypeError: the payload or the state can't be recorded, or a name is no text.
@@ -245,20 +249,11 @@ class PolosClient:
             QueueFull: as many runs wait in the queue as may.
         """
         run = self._root_run(
-            workflow_id,
-            payload,
-            queue=queue_name,
-            queue_limit=queue_concurrency_limit,
-            concurrency_key=concurrency_key,
-            session=session_id,
-            user=user_id,
-            initial_state=initial_state,
-            seconds=run_timeout_seconds,
-            priority=priority,
-            start_after=start_after,
-            start_at=start_at,
-            tags=tags,
-        )
+            workflow_id, payload, queue=queue_name, queue_limit=queue_concurrency_limit,
+            concurrency_key=concurrency_key, session=session_id, user=user_id, initial_state=initial_state,
+            seconds=run_timeout_seconds, priority=priority, start_after=start_after, start_at=start_at, tags=tags,
+            **once,
+        )  # fmt: skip
         return (await self._create([run], session_id))[0]
 
     async def batch_invoke(
@@ -297,19 +292,21 @@ class PolosClient:
             "runs": [{"run": created.root, "created": created_to_json(created)} for created in runs],
         }
         answer = await self._connection().execute(command)
+        detail = cast("dict[str, Any]", answer.get("detail") or {})
+        names: list[str] = detail.get("runs") or [created.root for created in runs]
         created_at = reads.rfc3339(self._clock.now_us())
         return [
             ExecutionHandle(
-                id=created.root,
+                id=run,
                 workflow_id=created.workflow,
                 created_at=created_at,
                 root_workflow_id=created.workflow,
-                root_execution_id=created.root,
+                root_execution_id=run,
                 session_id=session_id,
                 user_id=created.user,
                 accepted=answer["outcome"] != "queued",
             ).remembering(self)
-            for created in runs
+            for run, created in zip(names, runs, strict=True)
         ]
 
     # -------------------------------------------------------------------------------------- reading

@@ -17,6 +17,7 @@ import orjson
 from polos.engine import events as e
 from polos.engine.json import Json
 from polos.errors import CommandRefused
+from polos.once import POLICIES
 
 __all__ = [
     "RUN_ID_BYTES_MAX",
@@ -174,6 +175,9 @@ def created_from_json(body: dict[str, Json]) -> e.RunCreated:
     for name, value in values.items():
         if not _fits(value, _FORMS[name]) or (name != "priority" and isinstance(value, int) and value < 0):
             raise CommandRefused(f"a run can't be created with {name}={value!r}: it must be {_FORMS[name]}")
+    policy, singleton = values.get("singleton_policy"), values.get("singleton")
+    if (policy is None) != (singleton is None) or policy not in (None, *POLICIES):
+        raise CommandRefused(f"a run can't be created with singleton={singleton!r} and singleton_policy={policy!r}")
     try:
         values["tags"], values["adopts"] = tuple(values["tags"]), tuple(values["adopts"])
         return e.RunCreated(**values)

@@ -35,6 +35,7 @@ from polos.errors import (
     UpdateRejected,
 )
 from polos.points import reach
+from polos.runtime.dedup import Dedup
 from polos.runtime.foreign import (
     check_run_id,
     created_from_json,
@@ -72,6 +73,7 @@ class Intake:
         self._engine = engine
         self.topics: Topics = Topics(engine)
         self.triggers: Triggers = Triggers(engine)
+        self.dedup: Dedup = Dedup(engine)
         self._registered: dict[str, str] = {}
         self._consuming: set[str] = set()
         self._unfit: set[str] = set()  # commands that met a bug of ours in the middle
@@ -270,11 +272,22 @@ class Intake:
 
     def _create(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
         wanted = runs_to_create(command)
-        coming = Counter(created.queue or created.workflow for run, created in wanted if not self._exists(run))
+        there = [None if self._exists(run) else self.dedup.existing(unit, created) for run, created in wanted]
+        fresh = [(run, created) for (run, created), found in zip(wanted, there, strict=True) if found is None]
+        coming = Counter(created.queue or created.workflow for run, created in fresh if not self._exists(run))
         for queue, count in coming.items():
             self._engine.lines.room(queue, count)
-        started = [self.start_run(unit, run, created) for run, created in wanted]
-        return {"outcome": "accepted" if any(started) or not started else "existing"}
+        started = [self._start_one(unit, run, created) for run, created in fresh]
+        reply: Reply = {"outcome": "accepted" if any(started) or not wanted else "existing"}
+        if len(fresh) < len(wanted):
+            names: list[Json] = [found or run for (run, _), found in zip(wanted, there, strict=True)]
+            reply["detail"] = {"runs": names}
+        return reply
+
+    def _start_one(self, unit: Unit, run: str, created: e.RunCreated) -> bool:
+        if not self._exists(run):
+            self.dedup.cancel_old(unit, created)
+        return self.start_run(unit, run, created)
 
     def _exists(self, run: str) -> bool:
         return self._engine.loader.exists(run)
@@ -515,11 +528,13 @@ class Intake:
     def note(self, unit: Unit) -> None:
         """Note a unit that is on its way: what it says of waits counts at once."""
         self.topics.note(unit)
+        self.dedup.overlay.note(unit)
 
     def durable(self, unit: Unit, first: int) -> None:
         """A unit is on disk, its first record at this position."""
         self.topics.durable(unit)
         self._engine.schedules.durable(unit)
+        self.dedup.overlay.durable(unit)
         for callback in unit.on_durable:
             callback(first)
 
@@ -530,6 +545,7 @@ class Intake:
         with self._engine.store.log.reader() as reader:
             self._engine.lines.forget_undurable(reader)
             self.triggers.forget_undurable(reader)
+            self.dedup.forget_undurable(reader)
         self._engine.schedules.forget_undurable()
 
     def register_code(self, unit: Unit, workflow: str, described: Described) -> None:

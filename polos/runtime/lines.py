@@ -94,6 +94,9 @@ class Lines:
 
     def take(self, resident: Resident) -> bool:
         """Take a slot for a run; a run that gets none stands in line."""
+        if not self._engine.intake.dedup.may_stand_in_line(resident.state):
+            self.give_back(resident)  # one that it got before a failed commit made another one the first
+            return False
         if not resident.has_slot:
             if not self._admission.holds(resident.run):
                 self._wake(self._admission.join(_ticket(resident.state), now_us=self._now_us()), but=resident.run)
@@ -122,6 +125,7 @@ class Lines:
     def leave(self, run: str) -> None:
         """A run ended: it waits for nothing any more."""
         self._admission.leave(run, now_us=self._now_us())
+        self._engine.intake.dedup.ended(run)
         if self._wanting:
             self._tell_room()
 
@@ -251,14 +255,15 @@ class Lines:
                     self._admission.note_start(event.queue, orjson.loads(row), int(key[2]))
         fresh: list[Ticket] = []
         for key, row in reader.rows(("line",)):
-            name, priority, due_us = orjson.loads(row)
-            if due_us is None or due_us <= now_us:
+            name, priority, due_us, *single = orjson.loads(row)
+            if not single and (due_us is None or due_us <= now_us):
                 ticket = Ticket(run=str(key[3]), queue=str(key[1]), key=name, priority=priority, created_us=int(key[2]))
                 fresh.append(ticket)
         resumed: list[str] = []
         for key, _ in reader.rows(("status", "running")):
             self._engine.post(Work(partial(self._take_up, str(key[-1]), resumed)))
         self._engine.post(Work(partial(self._open, resumed, fresh)))
+        self._engine.intake.dedup.recover(reader)
 
     def _take_up(self, run: str, resumed: list[str], unit: Unit) -> None:
         """

@@ -38,6 +38,7 @@ class Settings:
         drain_work_max: pieces of work decided before the program's own callbacks get a turn.
         retry_append_seconds: how long the engine waits before it tries a failed log again.
         record_sources: whether `CodeRegistered` keeps the sources as blobs.
+        idempotency_seconds: for how long a start with an idempotency key gives the run that the first one made.
         sync: "full" survives a power cut; "off" survives only a killed process.
 
     Raises:
@@ -61,6 +62,7 @@ class Settings:
     drain_work_max: int = 256
     retry_append_seconds: float = 0.05
     record_sources: bool = True
+    idempotency_seconds: float = 86_400.0
     sync: Literal["full", "off"] = "full"
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final, Unpack, cast
 
 from polos.calls import optional_text, positive, text
 from polos.children import encode_initial_state
@@ -19,6 +19,7 @@ from polos.context import current_context
 from polos.engine import events as e
 from polos.engine.json import Json
 from polos.errors import ValueRefused
+from polos.once import Once, once_fields
 from polos.registry import get_workflow
 from polos.values import encode
 
@@ -57,6 +58,7 @@ def root_run(
     start_after: float | None = None,
     start_at: datetime | None = None,
     tags: Sequence[str] = (),
+    **once: Unpack[Once],
 ) -> e.RunCreated:
     """
     Give what a root run is created with; its id is that of its root.
@@ -89,17 +91,13 @@ def root_run(
         root_workflow=workflow_id,
         run_timeout_us=None if seconds is None else round(seconds * 1e6),
         initial_state=encode_initial_state(initial_state),
-        queue=queue,
-        queue_limit=queue_limit,
-        concurrency_key=concurrency_key,
-        priority=priority,
+        queue=queue, queue_limit=queue_limit, concurrency_key=concurrency_key, priority=priority,
         start_after_us=_start_us(clock, start_after, start_at),
-        session=session or clock.uuid4(),
-        user=user,
-        tags=tags,
+        session=session or clock.uuid4(), user=user, tags=tags,
         deployment=deployment,
+        **once_fields(once),
         kind="workflow" if workflow is None else workflow.workflow_type,
-    )
+    )  # fmt: skip
 
 
 def _check_numbers(seconds: float | None, queue_limit: int | None, priority: int) -> None:
