@@ -294,6 +294,14 @@ class Admission:
     def configure(self, queue: str, limits: Limits, *, now_us: int) -> list[str]:
         """Change what holds for a queue; gives the runs that get a slot by it. Nobody loses one."""
         found = self._queue(queue)
+        # What an old rate need not know any more is forgotten; a longer one counts from here on.
+        for starts, old, new in (
+            (found.starts, found.limits.rate, limits.rate),
+            *((key.starts, found.limits.key_rate, limits.key_rate) for key in found.keys.values()),
+        ):
+            starts.free_us(old, now_us)
+            if new is None:
+                starts.times.clear()
         found.limits = limits
         for key in found.keys.values():
             self._settle_key(found, key, now_us)
@@ -308,8 +316,10 @@ class Admission:
     def note_start(self, queue: str, key: str, started_us: int) -> None:
         """Note a start that is recorded; to be told in order of time, before anybody joins."""
         found = self._queue(queue)
-        found.starts.times.append(started_us)
-        _key(found, key).starts.times.append(started_us)
+        if found.limits.rate is not None:
+            found.starts.times.append(started_us)
+        if found.limits.key_rate is not None:
+            _key(found, key).starts.times.append(started_us)
 
     def join(self, ticket: Ticket, *, now_us: int) -> list[str]:
         """
@@ -414,9 +424,10 @@ class Admission:
             return
         self._pending.discard(ticket.run)
         queue = self._queues[ticket.queue]
-        for starts in (queue.starts, queue.keys[ticket.key].starts):
+        limits = queue.limits
+        for starts, rate in ((queue.starts, limits.rate), (queue.keys[ticket.key].starts, limits.key_rate)):
             starts.pending -= 1
-            if now_us is not None:
+            if now_us is not None and rate is not None:
                 starts.times.append(now_us)
 
     def _after(self, ticket: Ticket, now_us: int) -> list[str]:

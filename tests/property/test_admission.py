@@ -40,7 +40,8 @@ class Model:
     held: list[Ticket] = field(default_factory=list)
     waiting: list[Ticket] = field(default_factory=list)
     pending: list[Ticket] = field(default_factory=list)
-    starts: list[tuple[str, str, int]] = field(default_factory=list)
+    starts: list[tuple[str, int]] = field(default_factory=list)  # that the rate of their queue counts
+    key_starts: list[tuple[str, str, int]] = field(default_factory=list)  # that the rate of their key counts
 
     def keeps_to(self, rate: Rate | None, starts: list[int], pending: int, now_us: int) -> bool:
         if rate is None:
@@ -60,14 +61,28 @@ class Model:
             return False
         if ticket.begun:
             return True
-        starts = [(key, at) for queue, key, at in self.starts if queue == ticket.queue]
+        starts = [at for queue, at in self.starts if queue == ticket.queue]
+        key_starts = [at for queue, key, at in self.key_starts if (queue, key) == (ticket.queue, ticket.key)]
         pending = [other for other in self.pending if other.queue == ticket.queue]
         of_key_pending = sum(other.key == ticket.key for other in pending)
         return (
             not limits.paused
-            and self.keeps_to(limits.rate, [at for _, at in starts], len(pending), now_us)
-            and self.keeps_to(limits.key_rate, [at for key, at in starts if key == ticket.key], of_key_pending, now_us)
+            and self.keeps_to(limits.rate, starts, len(pending), now_us)
+            and self.keeps_to(limits.key_rate, key_starts, of_key_pending, now_us)
         )
+
+    def change(self, queue: str, limits: Limits, now_us: int) -> None:
+        """A rate that is changed knows what the one before still had to know."""
+        old = self.limits.get(queue, Limits())
+
+        def known(at: int, rate: Rate | None, new: Rate | None) -> bool:
+            return new is not None and rate is not None and at > now_us - rate.period_us
+
+        self.starts = [one for one in self.starts if one[0] != queue or known(one[1], old.rate, limits.rate)]
+        self.key_starts = [
+            one for one in self.key_starts if one[0] != queue or known(one[2], old.key_rate, limits.key_rate)
+        ]
+        self.limits[queue] = limits
 
     def take(self, ticket: Ticket) -> None:
         self.held.append(ticket)
@@ -131,7 +146,11 @@ class AdmissionMachine(RuleBasedStateMachine):
         ticket = self.model.held[pick % len(self.model.held)]
         if ticket in self.model.pending:
             self.model.pending.remove(ticket)
-            self.model.starts.append((ticket.queue, ticket.key, self.now_us))
+            limits = self.model.limits.get(ticket.queue, Limits())
+            if limits.rate is not None:
+                self.model.starts.append((ticket.queue, self.now_us))
+            if limits.key_rate is not None:
+                self.model.key_starts.append((ticket.queue, ticket.key, self.now_us))
         self.granted(self.real.started(ticket.run, now_us=self.now_us))
 
     @rule(pick=st.integers(0, 10))
@@ -168,7 +187,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     @rule(queue=QUEUES, limits=LIMITS)
     def configure(self, queue: str, limits: Limits) -> None:
         self.granted(self.real.tick(self.now_us))
-        self.model.limits[queue] = limits
+        self.model.change(queue, limits, self.now_us)
         self.granted(self.real.configure(queue, limits, now_us=self.now_us))
 
     @rule(by_us=st.sampled_from([1, 10, 25]))
