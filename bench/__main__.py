@@ -12,9 +12,15 @@ import os
 import platform
 from pathlib import Path
 
-from bench import many_runs, replay, sequential, sweep
+from bench import many_runs, replay, schedules, sequential, sweep
 
-BENCHMARKS = {"sequential": sequential.main, "many_runs": many_runs.main, "replay": replay.main, "sweep": sweep.main}
+BENCHMARKS = {
+    "sequential": sequential.main,
+    "many_runs": many_runs.main,
+    "replay": replay.main,
+    "schedules": schedules.main,
+    "sweep": sweep.main,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:

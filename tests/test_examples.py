@@ -28,6 +28,14 @@ class Said:
 
 
 SAID = {
+    "schedules.py": Said("""
+morning_report:global, nightly_cleanup:global, reminder:alice, reminder:bob, reminder:carol
+bob is reminded
+3 nights made up
+morning_report:global, nightly_cleanup:global, reminder:alice, reminder:bob, reminder:carol
+bob is reminded
+0 nights made up
+"""),
     "workflow_basics.py": Said("""
 Hello, Alice! (a 36-character id)
 HELLO
