@@ -30,6 +30,7 @@ class Debts:
         # `at_most_once` attempts that this process recorded and hasn't called yet. One that stands as
         # started in the log and isn't here was begun by a process that is gone.
         self.begun: set[tuple[str, str, int]] = set()
+        self.waking: str | None = None  # the run that is being read to be begun or to have its facts delivered
 
     def perform(self, resident: Resident) -> None:
         """Take up what became owed since the last time and is durable."""
@@ -58,7 +59,10 @@ class Debts:
                 if held is not None and held.call is not None and held.call.reconcile is not None:
                     engine.performer.reconciling.ask(resident.run, debt.name, debt.attempt, held.call)
             case DebtKind.START:
-                engine.wake(resident.run)
+                # Who is being woken is begun by that; woken once more, a run that was evicted meanwhile would be read
+                # again and again, for ever if more are to be begun than fit into memory.
+                if resident.run != self.waking:
+                    engine.wake(resident.run)
             case DebtKind.DELIVER:
                 engine.intake.send_away(resident, debt)
             case _:

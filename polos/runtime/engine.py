@@ -414,7 +414,11 @@ class Engine:
         """Look at a run soon: start it, deliver its facts; with `slot` it was given one, and may need it no more."""
 
         def apply(unit: Unit) -> None:
-            resident = self.loader.find(run)
+            self.debts.waking = run
+            try:
+                resident = self.loader.find(run)
+            finally:
+                self.debts.waking = None
             if resident is None:
                 if slot:
                     self.lines.pass_on(run)

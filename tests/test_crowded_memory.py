@@ -1,0 +1,75 @@
+"""More runs to be looked at than fit into memory: each is read once, and nobody is read for ever."""
+
+from __future__ import annotations
+
+import pytest
+from polos import WorkflowContext, workflow
+from polos.runtime.loading import Loader
+from polos.runtime.settings import Settings
+from polos.runtime.unit import Resident
+from polos.testing.simulation import Simulation
+from polos.testing.world import Crashed
+
+FEW = Settings(inbox_poll_seconds=0, resident_runs_max=2, drain_work_max=1)
+RUNS = 60
+
+
+@workflow(id="crowd")
+async def crowd(ctx: WorkflowContext, payload: dict[str, int]) -> int:
+    """Fail at first, then give the payload."""
+    if payload.get("fails") and ctx.retry_count == 0:
+        raise ConnectionError("not the first time")
+    return payload["number"]
+
+
+def reading_is_bounded(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Let an engine that reads runs again and again die of it, instead of going on for ever."""
+    whole = Loader._load
+    read: list[str] = []
+
+    def load(self: Loader, run: str) -> Resident:
+        read.append(run)
+        if len(read) > most:
+            raise Crashed
+        return whole(self, run)
+
+    monkeypatch.setattr(Loader, "_load", load)
+
+
+def test_runs_without_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that wait for their code are read once after a restart, however many, and go on when it is there."""
+    with Simulation([crowd], settings=FEW) as sim:
+        known = dict(sim.workflows)
+        sim.crash()
+        sim.workflows.clear()
+        sim.start()
+        runs = [sim.create(crowd, {"number": number}).run for number in range(RUNS)]
+        sim.settle()
+        assert all(sim.audit.states[run].aside == "no_code" for run in runs)
+        with monkeypatch.context() as patched:
+            reading_is_bounded(patched, 3 * RUNS)
+            sim.recover()
+            sim.settle()
+            assert sim.alive, "runs are read for ever"
+        sim.crash()
+        sim.workflows.update(known)
+        reading_is_bounded(monkeypatch, 6 * RUNS)
+        sim.start()
+        sim.settle()
+
+        assert [] == sim.audit.living()
+
+
+def test_retries_that_are_due_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts that come due while nobody owns the log begin after a restart, each run read a few times at most."""
+    with Simulation([crowd], settings=FEW) as sim:
+        for number in range(RUNS):
+            sim.create(crowd, {"number": number, "fails": 1})
+        sim.run_ready()
+        sim.crash()
+        sim.clock.advance(3_600_000_000)
+        reading_is_bounded(monkeypatch, 6 * RUNS)
+        sim.start()
+        sim.settle()
+
+        assert [] == sim.audit.living()
