@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal, TypedDict
 
-from polos.calls import optional_text
-
 __all__ = ["POLICIES", "Once", "SingletonPolicy", "once_fields"]
 
 SingletonPolicy = Literal["skip", "cancel_old", "queue"]
@@ -45,6 +43,9 @@ def once_fields(once: Once) -> dict[str, Any]:
     """
     if unknown := once.keys() - Once.__annotations__.keys():
         raise TypeError(f"a run can't be started with {sorted(unknown)}")
+    # Imported on use: it brings Pydantic, which commands that only look do without.
+    from polos.calls import optional_text
+
     optional_text("idempotency_key", once.get("idempotency_key"))
     optional_text("singleton", once.get("singleton"))
     policy = once.get("singleton_policy", "skip")

@@ -234,7 +234,7 @@ async def test_clients_are_given_what_is_there(tmp_path: Any) -> None:
         assert 1 == len(await polos.list_executions(workflow_id="slow"))
         await first.cancel()
 
-        @workflow(id="quick")
+        @workflow(id="quick, and once")
         async def quick(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
             return payload["n"]
 
