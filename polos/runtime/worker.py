@@ -125,6 +125,8 @@ class Worker:
             EngineNotRunning: `run` was told to stop, or was cancelled, before it got there.
             StoreInUse: or whatever else `run` failed with when it started.
         """
+        # A `run` that was just made a task begins first: what an earlier one failed with is past then.
+        await asyncio.sleep(0)
         await asyncio.shield(self._starting())
 
     def _starting(self) -> asyncio.Future[None]:
