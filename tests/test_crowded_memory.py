@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from polos import WorkflowContext, workflow
+from polos import RetryPolicy, WorkflowContext, workflow
 from polos.runtime.loading import Loader
 from polos.runtime.settings import Settings
 from polos.runtime.unit import Resident
@@ -14,7 +14,7 @@ FEW = Settings(inbox_poll_seconds=0, resident_runs_max=2, drain_work_max=1)
 RUNS = 60
 
 
-@workflow(id="crowd")
+@workflow(id="crowd", retries=RetryPolicy(base_delay_seconds=60, max_delay_seconds=60))
 async def crowd(ctx: WorkflowContext, payload: dict[str, int]) -> int:
     """Fail at first, then give the payload."""
     if payload.get("fails") and ctx.retry_count == 0:
@@ -38,6 +38,7 @@ def reading_is_bounded(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
 
 def test_runs_without_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that wait for their code are read once after a restart, however many, and go on when it is there."""
+    reading_is_bounded(monkeypatch, 10 * RUNS)
     with Simulation([crowd], settings=FEW) as sim:
         known = dict(sim.workflows)
         sim.crash()
@@ -45,18 +46,16 @@ def test_runs_without_code(monkeypatch: pytest.MonkeyPatch) -> None:
         sim.start()
         runs = [sim.create(crowd, {"number": number}).run for number in range(RUNS)]
         sim.settle()
-        assert all(sim.audit.states[run].aside == "no_code" for run in runs)
-        with monkeypatch.context() as patched:
-            reading_is_bounded(patched, 3 * RUNS)
-            sim.recover()
-            sim.settle()
-            assert sim.alive, "runs are read for ever"
+        assert ["no_code"] * RUNS == [sim.audit.states[run].aside for run in runs if run in sim.audit.states]
+        sim.recover()
+        sim.settle()
+        assert sim.alive, "runs are read for ever"
         sim.crash()
         sim.workflows.update(known)
-        reading_is_bounded(monkeypatch, 6 * RUNS)
         sim.start()
         sim.settle()
 
+        assert sim.alive, "runs are read for ever"
         assert [] == sim.audit.living()
 
 
@@ -65,11 +64,13 @@ def test_retries_that_are_due_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with Simulation([crowd], settings=FEW) as sim:
         for number in range(RUNS):
             sim.create(crowd, {"number": number, "fails": 1})
-        sim.run_ready()
+        sim.run_for(1)
+        assert RUNS == len(sim.audit.living())
         sim.crash()
         sim.clock.advance(3_600_000_000)
         reading_is_bounded(monkeypatch, 6 * RUNS)
         sim.start()
         sim.settle()
 
+        assert sim.alive, "runs are read for ever"
         assert [] == sim.audit.living()
