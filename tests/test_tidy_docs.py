@@ -8,6 +8,7 @@ the design once and in order, and fragments of the changelog have the form that 
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 from dataclasses import fields
@@ -131,6 +132,26 @@ def test_public_names_are_shown():
         pointed = re.search(r"stands at `(\w+)`", docstring)
         shown = inspect.getdoc(getattr(polos, pointed[1])) if pointed else docstring
         if "```python run" not in (shown or ""):
+            silent.append(name)
+
+    assert [] == silent
+
+
+@pytest.mark.parametrize(
+    "module", ["polos.features.queues", "polos.features.schedules", "polos.features.triggers", "polos.testing"]
+)
+def test_names_of_modules_are_shown(module: str):
+    """Of the modules that programs use, each function, and each class of the kit, has an example, or says which has."""
+    home = importlib.import_module(module)
+    silent: list[str] = []
+    for name in home.__all__:
+        public = getattr(home, name)
+        if inspect.isclass(public) and module != "polos.testing":
+            continue  # what the functions give
+        docstring = inspect.getdoc(public) or ""
+        pointed = re.search(r"example stands at `(\w+)`", docstring)
+        shown = (inspect.getdoc(getattr(home, pointed[1])) or "") if pointed else docstring
+        if "```python run" not in shown and ">>> " not in shown:
             silent.append(name)
 
     assert [] == silent

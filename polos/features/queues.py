@@ -95,7 +95,11 @@ async def pause(client: QueuesClient, name: str) -> None:
 
 
 async def resume(client: QueuesClient, name: str) -> None:
-    """Let a queue that was paused go on. Durable when it returns."""
+    """
+    Let a queue that was paused go on. Durable when it returns.
+
+    An example stands at `pause`.
+    """
     await _change(client, name, {"paused": False})
 
 
@@ -111,6 +115,8 @@ async def configure(
 ) -> None:
     """
     Change what holds for a queue, also while runs wait in it; who is under way goes on. Durable when it returns.
+
+    An example stands at `pause`.
 
     Args:
         client: a `Polos` or a `PolosClient`.
@@ -143,14 +149,22 @@ async def configure(
 
 
 def get(client: QueuesClient, name: str) -> QueueInfo:
-    """Give a queue as the log has it; one that nobody ever used or named has no limits and no runs."""
+    """
+    Give a queue as the log has it; one that nobody ever used or named has no limits and no runs.
+
+    An example stands at `pause`.
+    """
     text("name", name)
     with client._log().reader() as reader:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # ours, and offered for this
         return _info(reader, name)
 
 
 def list(client: QueuesClient) -> Sequence[QueueInfo]:  # noqa: A001  # `queues.list` is what one looks for
-    """Give every queue that something was said of, or in which runs wait to begin, by name."""
+    """
+    Give every queue that something was said of, or in which runs wait to begin, by name.
+
+    An example stands at `pause`.
+    """
     with client._log().reader() as reader:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         names = {str(key[1]) for key, _ in (*reader.rows(("queue",)), *reader.rows(("line",)))}
         return [_info(reader, name) for name in sorted(names)]

@@ -149,6 +149,8 @@ def get(client: SchedulesClient, id: str) -> ScheduleInfo:
     """
     Give a schedule as the log has it.
 
+    An example stands at `create`.
+
     Raises:
         UnknownSchedule: there is none of that id.
     """
@@ -162,7 +164,11 @@ def get(client: SchedulesClient, id: str) -> ScheduleInfo:
 
 
 def list(client: SchedulesClient, workflow: str | None = None) -> Iterator[ScheduleInfo]:  # noqa: A001  # what one looks for
-    """Give all schedules, or those of a workflow, by workflow and key."""
+    """
+    Give all schedules, or those of a workflow, by workflow and key.
+
+    An example stands at `create`.
+    """
     prefix = ("schedule",) if workflow is None else ("schedule", workflow)
     with client._log().reader() as reader:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         states = [read_schedule_row(row) for _, row in reader.rows(prefix)]
@@ -172,6 +178,8 @@ def list(client: SchedulesClient, workflow: str | None = None) -> Iterator[Sched
 async def pause(client: SchedulesClient, id: str) -> None:
     """
     Let nothing come of a schedule; what is under way goes on. Durable when it returns.
+
+    An example stands at `create`.
 
     Raises:
         UnknownSchedule: there is none of that id.
@@ -183,6 +191,8 @@ async def resume(client: SchedulesClient, id: str) -> None:
     """
     Let a schedule that was paused go on; occurrences that came meanwhile are recorded as skipped. Durable on return.
 
+    An example stands at `create`.
+
     Raises:
         UnknownSchedule: there is none of that id.
     """
@@ -192,6 +202,8 @@ async def resume(client: SchedulesClient, id: str) -> None:
 async def delete(client: SchedulesClient, id: str) -> None:
     """
     Delete a schedule; its runs stay. Durable when it returns.
+
+    An example stands at `create`.
 
     One that stands in the code comes back when the code says something else of it.
 
@@ -204,6 +216,8 @@ async def delete(client: SchedulesClient, id: str) -> None:
 async def trigger(client: SchedulesClient, id: str) -> str:
     """
     Create a run now, as if there was an occurrence, paused or not. Durable when it returns.
+
+    An example stands at `create`.
 
     It counts as under way like any other run of the schedule, and is created even if one is; it then waits in their
     queue until the slot of that key is free.
@@ -224,6 +238,8 @@ async def trigger(client: SchedulesClient, id: str) -> str:
 async def backfill(client: SchedulesClient, id: str, from_: datetime, to: datetime) -> Sequence[str]:
     """
     Create the runs of past occurrences that never had one, in order. Durable when it returns.
+
+    An example stands at `create`.
 
     They stand in the queue of their workflow behind the runs that come regularly, and no overlap policy looks at them.
 

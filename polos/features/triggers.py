@@ -119,7 +119,11 @@ def get(client: TriggersClient, workflow_id: str) -> TriggerInfo:
 
 
 def list(client: TriggersClient) -> Sequence[TriggerInfo]:  # noqa: A001  # `triggers.list` is what one looks for
-    """Give every trigger that the log knows, by id; one whose workflow has none any more isn't among them."""
+    """
+    Give every trigger that the log knows, by id; one whose workflow has none any more isn't among them.
+
+    An example stands at `get`.
+    """
     with client._log().reader() as reader:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         names = [str(key[1]) for key, _ in reader.rows(("trigger",))]
         found = [stored_trigger(reader, name) for name in sorted(names)]
@@ -129,6 +133,8 @@ def list(client: TriggersClient) -> Sequence[TriggerInfo]:  # noqa: A001  # `tri
 def failures(client: TriggersClient, workflow_id: str, *, limit: int = 100) -> Sequence[FilterFailure]:
     """
     Give the events on which a trigger's filter raised, the newest first.
+
+    An example stands at `get`.
 
     Args:
         client: a `Polos` or a `PolosClient`.
@@ -144,6 +150,8 @@ async def pause(client: TriggersClient, workflow_id: str) -> None:
     """
     Let a trigger make no runs; events wait for it in their topic. Durable when it returns.
 
+    An example stands at `get`.
+
     Raises:
         CommandRefused: there is no such trigger.
     """
@@ -151,13 +159,19 @@ async def pause(client: TriggersClient, workflow_id: str) -> None:
 
 
 async def resume(client: TriggersClient, workflow_id: str) -> None:
-    """Let a trigger that was paused go on, with the first event that it hasn't seen. Durable when it returns."""
+    """
+    Let a trigger that was paused go on, with the first event that it hasn't seen. Durable when it returns.
+
+    An example stands at `get`.
+    """
     await _change(client, workflow_id, {"paused": False})
 
 
 async def reset(client: TriggersClient, workflow_id: str, sequence_id: int | None) -> None:
     """
     Send a trigger to another place. Durable when it returns.
+
+    An example stands at `get`.
 
     Going back makes runs of events once more that runs were made of already; going forward leaves events out.
 

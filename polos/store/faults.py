@@ -21,7 +21,7 @@ __all__ = ["Fault", "FaultPlan", "FaultyLog"]
 
 
 class Fault(Enum):
-    """What happens to an append."""
+    """What happens to an append; an example stands at `FaultPlan`."""
 
     FULL = "the disk is full: nothing is written"
     REFUSED = "the write fails, and nothing is written"

@@ -25,7 +25,7 @@ __all__ = ["Captured", "CapturedEvents"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Captured:
     """
-    One durable event and its place.
+    One durable event and its place. An example stands at `JumpingClock`.
 
     Attributes:
         position: place in the log, from 1.
@@ -51,7 +51,7 @@ class Captured:
 
 @final
 class CapturedEvents(Sequence[Captured]):
-    """What became durable, in order; grows as the engine works."""
+    """What became durable, in order; grows as the engine works; an example stands at `JumpingClock`."""
 
     def __init__(self) -> None:
         """Begin without any."""

@@ -54,7 +54,7 @@ class Alarm:
 
 @final
 class VirtualClock:
-    """Time, waiting and chance, all of them repeatable."""
+    """Time, waiting and chance, all of them repeatable; an example stands at `Simulation`."""
 
     def __init__(self, *, seed: int = 0, start_us: int = START_US, chance: Chance | None = None) -> None:
         """

@@ -31,7 +31,7 @@ __all__ = ["COMPARERS", "Compared", "Comparer", "same_record"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """
-    A request of the code and the recorded one that it matches.
+    A request of the code and the recorded one that it matches. An example stands at `RecordedRun`.
 
     Attributes:
         run: the run.

@@ -42,7 +42,7 @@ __all__ = [
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """
-    One way in which the code differs from the recording.
+    One way in which the code differs from the recording. An example stands at `RecordedRun`.
 
     Attributes:
         run: the recorded run.
@@ -181,7 +181,7 @@ class Diverged(Difference):
 
 class RunDiffers(AssertionError):
     """
-    The current code doesn't fit a recorded run.
+    The current code doesn't fit a recorded run. An example stands at `RecordedRun`.
 
     Attributes:
         where: the recording.

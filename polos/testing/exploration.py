@@ -43,7 +43,7 @@ LINES_MAX: Final = 80
 
 
 class StaleSchedule(UserWarning):
-    """A saved schedule doesn't fit its test any more."""
+    """A saved schedule doesn't fit its test any more; an example stands at `ExploredWorld`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +111,8 @@ def explore(
 ) -> Any:
     """
     Play a test in many orders: what arrives when, what fails, where the process dies.
+
+    An example stands at `ExploredWorld`.
 
     Args:
         test: a plain function; its first argument is an `ExploredWorld`, others are fixtures as usual.

@@ -35,7 +35,7 @@ class Happened:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """
-    What became of a run.
+    What became of a run. An example stands at `ExploredWorld`.
 
     Attributes:
         run: its id; that of its last successor.
@@ -60,7 +60,7 @@ class Outcome:
 @dataclass(slots=True, eq=False)
 class Sent:
     """
-    A command of a client, sent or not yet.
+    A command of a client, sent or not yet. An example stands at `ExploredWorld`.
 
     Attributes:
         label: what it asks for, in words.

@@ -46,7 +46,7 @@ STATUSES: Final[dict[type[e.Event], str]] = {
 @dataclass(slots=True, eq=False)
 class ExploredRun:
     """
-    A run that the test starts.
+    A run that the test starts. An example stands at `ExploredWorld`.
 
     Attributes:
         id: its id.
@@ -67,6 +67,23 @@ class ExploredRun:
 class ExploredWorld:
     """
     What a test of `explore` describes, and lets play.
+
+    ```python run
+    from polos import WorkflowContext, workflow
+    from polos.testing import ExploredWorld, explore
+
+    @workflow(id="explored_hello")
+    async def hello(ctx: WorkflowContext, payload: dict) -> str:
+        return f"Hello, {await ctx.step.wait_for_signal('name')}!"
+
+    @explore(runs=20, workflows=[hello])
+    def test_hello(world: ExploredWorld) -> None:
+        run = world.start(hello, {})
+        world.signal(run, "name", "Ada")
+        assert world.finish().result == "Hello, Ada!"
+
+    test_hello()
+    ```
 
     Attributes:
         happened: what has happened, in order.

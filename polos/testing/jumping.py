@@ -34,6 +34,26 @@ class JumpingClock:
     """
     Time that jumps to the next moment at which something is due, when nothing else can happen.
 
+    ```python run
+    import asyncio, tempfile
+    from polos import Polos, WorkflowContext, workflow
+    from polos.testing import JumpingClock
+
+    @workflow(id="jumped_month")
+    async def month(ctx: WorkflowContext) -> str:
+        await ctx.step.wait_for("month", days=30)
+        return "a month has passed"
+
+    async def main() -> None:
+        clock = JumpingClock()
+        with tempfile.TemporaryDirectory() as folder:
+            async with Polos(data_dir=folder, clock=clock, inbox_poll_seconds=0) as polos:
+                clock.watch(polos.engine)
+                print(await month.run(polos, timeout=None), clock.passed_seconds >= 30 * 86_400)
+
+    asyncio.run(main())
+    ```
+
     Attributes:
         hanging: how many functions of steps are known never to end by themselves; see `Hanging`.
     """
@@ -229,6 +249,8 @@ def _busy(engine: Engine, hanging: int, wait_us: int | None) -> bool:
 class Hanging:
     """
     A function for steps that doesn't come back: neither an answer nor an error, until it is let go.
+
+    An example stands at `JumpingClock`.
 
     Time passes while it hangs, so timeouts come. To be given to `ctx.step.run` itself, or put where the program has
     its own function: `monkeypatch.setattr(shop, "charge", polos_hanging)`.

@@ -67,7 +67,7 @@ Answers = Mapping[str, Any]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
     """
-    What a run waits for, as a function in `answers` gets it.
+    What a run waits for, as a function in `answers` gets it. An example stands at `CrashReport`.
 
     Attributes:
         key: key of the suspend, name of the signal or step, or topic.

@@ -36,7 +36,7 @@ KIND: Final = "polos recorded run"
 
 
 class BadRecording(PolosUsageError):
-    """The file isn't a recorded run, or not all of one."""
+    """The file isn't a recorded run, or not all of one; an example stands at `RecordedRun`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +98,28 @@ class RecordedEvent:
 class RecordedRun:
     """
     A run and what of others is needed to replay it.
+
+    ```python run
+    import asyncio, tempfile
+    from pathlib import Path
+    from polos import Polos, WorkflowContext, workflow
+    from polos.testing import assert_replays, record_run
+
+    @workflow(id="recorded_greeting")
+    async def greet(ctx: WorkflowContext, payload: dict) -> str:
+        return await ctx.step.run("shout", lambda name: name.upper(), payload["name"])
+
+    async def main(folder: Path) -> None:
+        async with Polos(data_dir=folder / "data") as polos:
+            await greet.run(polos, {"name": "Ada"})
+            (row,) = await polos.list_executions(workflow_id="recorded_greeting")
+            with polos.engine.store.log.reader() as reader:
+                record_run(reader, row["id"]).save(folder / "greeting.json")
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(main(Path(folder)))
+        assert_replays(Path(folder) / "greeting.json", greet)  # no step is called
+    ```
 
     Attributes:
         run: the run.
@@ -197,7 +219,7 @@ class RecordedRun:
 
 def record_run(reader: Reader, run: str, *, tree: bool = False) -> RecordedRun:
     """
-    Take a run from a log.
+    Take a run from a log. An example stands at `RecordedRun`.
 
     Args:
         reader: a view of the log.

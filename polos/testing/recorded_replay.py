@@ -37,6 +37,8 @@ def assert_replays(
     """
     Run the current code of a workflow against a recorded run: it must do what the recording says.
 
+    An example stands at `RecordedRun`.
+
     No function of a step is called and nothing is written but, with `pytest --polos-accept`, the recording: it takes
     over what the code does now if nothing has to be invented for it, and stays as it is otherwise.
 

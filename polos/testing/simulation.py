@@ -102,6 +102,23 @@ class Simulation:
     """
     An engine's world, held in one hand.
 
+    ```python run
+    from polos import WorkflowContext, workflow
+    from polos.testing import Simulation
+
+    @workflow(id="simulated_month")
+    async def month(ctx: WorkflowContext, payload: dict) -> str:
+        await ctx.step.wait_for("month", days=30)
+        return "a month has passed"
+
+    with Simulation([month]) as world:
+        run = world.create(month, {}).run
+        world.run_for(3600)
+        world.recover()  # killed, and another engine goes on
+        world.settle()
+        print(world.audit.end_of(run).result)
+    ```
+
     Attributes:
         clock: its time.
         world: what steps act upon.

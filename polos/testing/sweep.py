@@ -68,6 +68,8 @@ async def crash_sweep(
     """
     Crash a workflow at every point, recover it, and compare with a run that nothing disturbed.
 
+    An example stands at `CrashReport`.
+
     Args:
         workflow: the workflow.
         input: its payload.

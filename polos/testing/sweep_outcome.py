@@ -64,7 +64,7 @@ class Execution:
 @dataclass(slots=True, kw_only=True)
 class CrashOutcome:
     """
-    How a scenario ended; what `check` gets.
+    How a scenario ended; what `check` gets. An example stands at `CrashReport`.
 
     Attributes:
         status: of the run: "completed", "failed", "cancelled", or "step_outcome_unknown" if it waits for that.

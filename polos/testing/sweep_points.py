@@ -30,7 +30,7 @@ AWAIT: Final = "inside_effect/await"
 @dataclass(frozen=True, slots=True)
 class CrashPoint:
     """
-    A moment at which the process dies.
+    A moment at which the process dies. An example stands at `CrashReport`.
 
     Attributes:
         name: the place, one of `polos.points.POINTS` or ``inside_effect/await``.

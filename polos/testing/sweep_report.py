@@ -29,6 +29,29 @@ class CrashReport:
     """
     What a sweep did.
 
+    ```python run
+    import asyncio
+    from polos import WorkflowContext, workflow
+    from polos.testing import Outside, crash_sweep
+
+    bank = Outside("bank")
+
+    async def charge(cents: int) -> str:
+        bank.note("charged", cents=cents)
+        return "paid"
+
+    @workflow(id="swept_payment")
+    async def pay(ctx: WorkflowContext, payload: dict) -> str:
+        return await ctx.step.run("charge", charge, payload["cents"], effect="at_most_once")
+
+    def check(outcome) -> None:
+        assert bank.count("charged") <= 1
+
+    answers = {"charge": "paid"}  # whoever is killed inside of the step is told what became of it
+    report = asyncio.run(crash_sweep(pay, {"cents": 100}, check=check, answers=answers, processes=0))
+    print(report.singles == len(report.points), report.pairs > 0)
+    ```
+
     Attributes:
         workflow: id of the workflow.
         seed: from which everything was drawn.
@@ -75,7 +98,7 @@ class CrashReport:
 @final
 class CrashSweepFailed(AssertionError):
     """
-    A workflow doesn't survive a crash.
+    A workflow doesn't survive a crash. An example stands at `CrashReport`.
 
     Attributes:
         points: where the process died; empty if the undisturbed run is at fault.
