@@ -8,11 +8,14 @@ What concerns the documents is in test_tidy_docs.py.
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from pathlib import Path
 
 import polos
 import polos.errors
@@ -173,3 +176,36 @@ def test_lock_holds_every_dependency():
 
     assert set() == names - set(pins)
     assert len(re.findall(r"^[\w.-]+==", lock, flags=re.MULTILINE)) == len(pins)
+
+
+def test_ids_of_shared_workflows_are_their_own():
+    """A workflow of a helper module has an id that no other module uses: ids stand for the definition made last."""
+    defined: dict[str, set[Path]] = {}
+    for path in tidy.python_files("tests"):
+        if "golden" in path.parts:
+            continue  # each history has a program of its own, loaded alone
+        for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
+            for name in _workflow_ids(node):
+                defined.setdefault(name, set()).add(path)
+    shared = {
+        name: sorted(map(str, paths))
+        for name, paths in defined.items()
+        if len(paths) > 1 and not all(path.name.startswith("test_") for path in paths)
+    }
+
+    assert {} == shared
+
+
+def _workflow_ids(node: ast.stmt) -> Iterator[str]:
+    """Give the ids under which a statement of a module defines workflows."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return
+    for decorator in node.decorator_list:
+        match decorator:
+            case ast.Name(id="workflow"):
+                yield node.name
+            case ast.Call(func=ast.Name(id="workflow"), keywords=keywords):
+                said = [one.value.value for one in keywords if one.arg == "id" and isinstance(one.value, ast.Constant)]
+                yield str(said[0]) if said else node.name
+            case _:
+                pass

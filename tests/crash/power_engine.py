@@ -64,7 +64,7 @@ async def look(number: int, part: int) -> Completed:
     return Completed(result(number, part))
 
 
-@workflow(id="told", deterministic=False)
+@workflow(id="power_told", deterministic=False)
 async def told(ctx, payload: dict) -> list[str]:
     """Two steps, in a body that tells the world of the first."""
     number = payload["number"]
@@ -73,7 +73,7 @@ async def told(ctx, payload: dict) -> list[str]:
     return [before, await ctx.step.run("after", effect, number, 6)]
 
 
-@workflow(id="steady")
+@workflow(id="power_steady")
 async def steady(ctx, payload: dict) -> list[Any]:
     """Four steps and a child, one after another."""
     number = payload["number"]
@@ -88,7 +88,7 @@ async def steady(ctx, payload: dict) -> list[Any]:
 def outcome(workflow_id: str, number: int) -> list[Any]:
     """Give the result of a run."""
     child = [result(number, 5), result(number, 6)]
-    if workflow_id == "told":
+    if workflow_id == "power_told":
         return child
     return [result(number, 1), result(number, 2), LARGE, child, result(number, 4)]
 
@@ -106,7 +106,7 @@ async def _live(directory: Path) -> None:
             mark("created", number)
 
         def ended(_: str, row: dict[str, Any]) -> None:
-            if row["workflow_id"] == "steady":
+            if row["workflow_id"] == "power_steady":
                 mark("ended", row["payload"]["number"])
 
         await _until_ended(polos, ended)
@@ -137,7 +137,7 @@ def runs_go_on(top: Path, last: Promises, first: Promises) -> None:
 
 def _stands(found: Found, promised: Promises) -> None:
     """Check that what was told by marks is recorded, with the right values."""
-    created = [_number(found, run) for run in found.runs if found.created(run).workflow == "steady"]
+    created = [_number(found, run) for run in found.runs if found.created(run).workflow == "power_steady"]
     assert set(promised.get("created", [])) <= set(created), f"told, and not recorded: a run; {created} are"
     scheduled, completed = _by_number(found, e.StepScheduled), _by_number(found, e.StepCompleted)
     for number in promised.get("called", []):
