@@ -129,28 +129,30 @@ class Intake:
         if self._engine.loader.exists(run):
             unit.rests_on(self._engine.residents.get(run))
             return False
+        self._make_run(unit, run, created)
+        return True
+
+    def _make_run(self, unit: Unit, run: str, created: e.RunCreated) -> None:
+        """Create a run of which is known that there is none of its id."""
         self._declare(unit, created)
         resident = self._engine.loader.create(run)
         resident.input = created.input
         self._engine.decide_on(unit, resident, c.CreateRun(created=created))
         unit.created.append(resident)
-        return True
 
     def _start_child(self, unit: Unit, message: Message, priority: int) -> None:
         """Start a child; what it needs to begin soon its parent needs, too, so it has its priority."""
         created = created_from_json(message.body)
         created = replace(created, priority=created.priority or priority)
-        if self._engine.loader.exists(message.target):
-            return
+        full: QueueFull | None = None
         try:
             self._engine.lines.room(created.queue or created.workflow, 1)
         except QueueFull as error:
+            full = error
+        if self.start_run(unit, message.target, created) and full is not None:
             # The parent's request is recorded; what became of it has to be an answer.
-            self.start_run(unit, message.target, created)
-            refused = c.RefuseRun(error=failure_of(error))
+            refused = c.RefuseRun(error=failure_of(full))
             self._engine.decide_on(unit, self._engine.loader.get(message.target), refused)
-            return
-        self.start_run(unit, message.target, created)
 
     def _declare(self, unit: Unit, created: e.RunCreated) -> None:
         """Take up what is said of a run's queue: by the definition of its workflow, else by who asks for the run."""
@@ -272,25 +274,28 @@ class Intake:
 
     def _create(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
         wanted = runs_to_create(command)
-        there = [None if self._exists(run) else self.dedup.existing(unit, created) for run, created in wanted]
-        fresh = [(run, created) for (run, created), found in zip(wanted, there, strict=True) if found is None]
-        coming = Counter(created.queue or created.workflow for run, created in fresh if not self._exists(run))
-        for queue, count in coming.items():
+        names: list[Json] = []
+        fresh: dict[str, e.RunCreated] = {}
+        for run, created in wanted:
+            if run in fresh:
+                names.append(run)
+            elif self._engine.loader.exists(run):
+                unit.rests_on(self._engine.residents.get(run))
+                names.append(run)
+            else:
+                found = self.dedup.existing(unit, created)
+                names.append(found or run)
+                if found is None:
+                    fresh[run] = created
+        for queue, count in Counter(created.queue or created.workflow for created in fresh.values()).items():
             self._engine.lines.room(queue, count)
-        started = [self._start_one(unit, run, created) for run, created in fresh]
-        reply: Reply = {"outcome": "accepted" if any(started) or not wanted else "existing"}
-        if len(fresh) < len(wanted):
-            names: list[Json] = [found or run for (run, _), found in zip(wanted, there, strict=True)]
+        for run, created in fresh.items():
+            self.dedup.cancel_old(unit, created)
+            self._make_run(unit, run, created)
+        reply: Reply = {"outcome": "accepted" if fresh or not wanted else "existing"}
+        if names != [run for run, _ in wanted]:
             reply["detail"] = {"runs": names}
         return reply
-
-    def _start_one(self, unit: Unit, run: str, created: e.RunCreated) -> bool:
-        if not self._exists(run):
-            self.dedup.cancel_old(unit, created)
-        return self.start_run(unit, run, created)
-
-    def _exists(self, run: str) -> bool:
-        return self._engine.loader.exists(run)
 
     def _queue(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
         """Change what holds for a queue."""
