@@ -6,8 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from polos import Polos, workflow
 from polos.engine import events as e
 from polos.errors import StoreClosed, WorkflowTimeoutError
+from polos.runtime import reads
 from polos.runtime.client import PolosClient
 from polos.runtime.connection import Answer, Command
 
@@ -184,3 +186,45 @@ async def test_a_store_that_is_closed_while_somebody_waits(history: History, cli
 
     with pytest.raises(StoreClosed):
         await waiting
+
+
+async def _give(number: int) -> int:
+    return number
+
+
+@workflow(id="awaited_pair")
+async def pair(ctx):
+    """Two steps at once: the end of the first is on its way to the disk when the second ends the run."""
+    return await asyncio.gather(*(ctx.step.run(f"step {number}", _give, number) for number in range(2)))
+
+
+async def test_an_end_is_told_when_it_is_durable(tmp_path):
+    """A commit of a run that has ended in memory tells nobody of the end, which is in a later one."""
+    told: list[bool] = []
+    held: list[Any] = []
+    async with Polos(tmp_path) as polos:
+        engine: Any = polos.engine
+        hand_over, committed, ended = engine._hand_over, engine._committed, engine.watchers.ended
+
+        def hold(unit: Any) -> bool:
+            types = {record.type for record in unit.records}
+            if "StepCompleted" not in types:
+                return hand_over(unit)
+            held.append(unit)
+            return hand_over(held.pop(0)) if "RunCompleted" in types else True
+
+        def let_go(outcomes: Any) -> None:
+            committed(outcomes)
+            if held and outcomes[0][0].records[-1].type == "StepCompleted":
+                hand_over(held.pop())
+
+        def tell(run: str) -> None:
+            with engine.store.log.reader() as reader:
+                row = reads.run_row(reader, run)
+            told.append(row is not None and row.ended)
+            ended(run)
+
+        engine._hand_over, engine._committed, engine.watchers.ended = hold, let_go, tell
+        assert [0, 1] == await pair.run(polos)
+
+    assert [True] == told

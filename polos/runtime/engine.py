@@ -496,6 +496,8 @@ class Engine:
     def _after(self, resident: Resident) -> None:
         """What follows when a run's events are durable."""
         if resident.ended:
+            if resident.in_flight:
+                return  # its end may be on its way still; what brings it to the disk comes here, too
             self.timers.drop_run(resident.run)
             self.debts.perform(resident)  # messages to other logs outlive their sender
             if resident.idle:
