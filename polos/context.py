@@ -38,15 +38,26 @@ if TYPE_CHECKING:
 __all__ = [
     "ContinueAsNew",
     "Port",
+    "SendsDeltas",
     "WorkflowContext",
     "WorkflowState",
     "current_context",
+    "current_deltas",
     "current_step",
     "enter_body",
 ]
 
 current_step: ContextVar[str | None] = ContextVar("polos_current_step", default=None)
+current_deltas: ContextVar[SendsDeltas | None] = ContextVar("polos_current_deltas", default=None)
 _current_context: ContextVar[WorkflowContext | None] = ContextVar("polos_current_context", default=None)
+
+
+class SendsDeltas(Protocol):
+    """Where the function of a step sends what readers are to see before it returns."""
+
+    def send(self, event_type: str, data: dict[str, Json]) -> None:
+        """Send one delta."""
+        ...
 
 
 class Port(Protocol):
@@ -159,6 +170,7 @@ def enter_body(context: WorkflowContext) -> None:
     """Make this task the body of a run: clients used in it belong to the run, and it is in no step."""
     _current_context.set(context)
     current_step.set(None)
+    current_deltas.set(None)
 
 
 class _RunLogger(logging.Logger):

@@ -30,6 +30,7 @@ from polos.definition import Workflow
 from polos.engine import events as e
 from polos.engine.json import Json
 from polos.errors import PolosUsageError
+from polos.in_step import InStep
 from polos.outcomes import instant, rfc3339, step_result
 from polos.types.answers import ResumeEvent
 from polos.types.events import EventPayload
@@ -53,7 +54,7 @@ __all__ = ["Step"]
 
 
 @final
-class Step:
+class Step(InStep):
     """What a body can do that lasts. Reached as `ctx.step`."""
 
     def __init__(self, context: WorkflowContext) -> None:
@@ -155,21 +156,6 @@ class Step:
             effect=call.effect, path=port.path,
         )  # fmt: skip
         return step_result(name, await port.ask(asked, call=call), call.hint)
-
-    @property
-    def idempotency_key(self) -> str:
-        """
-        The key of the step that is being performed: the same each time it is called, unlike any other step's.
-
-        To be handed to services that recognise a request that they have seen. For the function of a step.
-
-        Raises:
-            PolosUsageError: no step is being performed here.
-        """
-        key = current_step.get()
-        if key is None:
-            raise PolosUsageError("ctx.step.idempotency_key is for the function of a step; no step is performed here")
-        return key
 
     # ------------------------------------------------------------------------------------ waiting
 

@@ -22,6 +22,7 @@ from polos.engine.codec import encode
 from polos.engine.projections import INBOX_STREAM, Changes, advance, run_stream, system_rows, topic_stream
 from polos.engine.state import RunState
 from polos.runtime.connection import Answer, Command, LocalEngine
+from polos.runtime.deltas import Previews
 from polos.runtime.watch import Watchers
 from polos.store.inbox import Inbox
 from polos.store.inbox_dir import MemoryInbox
@@ -143,6 +144,7 @@ class FakeEngine(LocalEngine):
         """Live on the running loop, as the engine of this process."""
         self.store = store
         self.watchers = Watchers()
+        self.previews = Previews()
         self.commands: list[tuple[str, Command]] = []
         self._loop = asyncio.get_running_loop()
         self._answer = answer

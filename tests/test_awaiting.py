@@ -206,7 +206,7 @@ async def test_an_end_is_told_when_it_is_durable(tmp_path):
         engine: Any = polos.engine
         hand_over, committed, ended = engine._hand_over, engine._committed, engine.watchers.ended
 
-        def hold(unit: Any) -> bool:
+        def hold(unit: Any) -> Any:
             types = {record.type for record in unit.records}
             if "StepCompleted" not in types:
                 return hand_over(unit)

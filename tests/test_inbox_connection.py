@@ -249,7 +249,7 @@ def test_an_engine_whose_loop_stands_still_is_not_waited_for_for_ever(
         """An engine on that loop."""
 
         def __init__(self) -> None:
-            self.store, self.watchers, self.loop = store, None, loop
+            self.store, self.watchers, self.previews, self.loop = store, None, None, loop
 
         def execute(self, command_id: str, command: Command) -> Any:
             """Be handed over."""

@@ -129,10 +129,11 @@ def test_a_chunk_shows_its_deltas():
         first_index=5,
         deltas=({"event_type": "text_delta", "content": "a"}, {"event_type": "tool_call", "tool_call": {}}),
     )
+    known = {"step": "llm", "step_key": "llm", "attempt": 1, "_metadata": META}
 
     assert [
-        (7 * 4096, "text_delta", {"step": "llm", "chunk_index": 5, "content": "a", "_metadata": META}),
-        (7 * 4096 + 1, "tool_call", {"step": "llm", "chunk_index": 6, "tool_call": {}, "_metadata": META}),
+        (7 * 4096, "text_delta", {**known, "chunk_index": 5, "content": "a"}),
+        (7 * 4096 + 1, "tool_call", {**known, "chunk_index": 6, "tool_call": {}}),
     ] == [(event.sequence_id, event.event_type, event.data) for event in public_events(RECORD, chunk, INFO)]
 
 

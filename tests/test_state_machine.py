@@ -33,6 +33,7 @@ _SAMPLES: dict[type[Any], dict[str, Any]] = {
     e.RunCreated: {"workflow": "w", "root": "r", "root_workflow": "w"},
     e.MessageOwed: {"message": {"id": "m", "kind": "resume", "target": "t", "body": {}}},
     e.RunForked: {"origin": "o", "at": 1},
+    e.StreamChunk: {"first_index": 0},
 }
 
 

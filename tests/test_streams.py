@@ -147,11 +147,12 @@ async def test_every_sequence_id_inside_a_chunk_resumes(history: History, client
     """Going on in the middle of a chunk gives the rest of the chunk."""
     history.begin(A)
     deltas: tuple[Any, ...] = tuple({"event_type": "text_delta", "content": str(n)} for n in range(5))
+    history.run(A, e.StepScheduled(cause=2, name="llm", function="ask", digest="d"))
     history.run(A, e.StreamChunk(name="llm", attempt=1, first_index=0, deltas=deltas))
     history.end(A)
     found = await everything(features.stream_workflow(client, "order", A, last_sequence_id=0))
 
-    assert 7 == len(found)
+    assert 8 == len(found)
     for place, event in enumerate(found):
         behind = features.stream_workflow(client, "order", A, last_sequence_id=event.sequence_id)
         assert found[place + 1 :] == await everything(behind)

@@ -16,6 +16,7 @@ from polos.engine.messages import Message
 
 __all__ = [
     "Activate",
+    "AppendDeltas",
     "BeginAttempt",
     "BeginRun",
     "Command",
@@ -96,6 +97,15 @@ class CompleteStep:
     attempt: int
     value: Json
     type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendDeltas:
+    """Take what a step's function sent to its readers while it runs."""
+
+    name: str
+    attempt: int
+    deltas: tuple[Json, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +225,7 @@ Command = (
     | Activate
     | BeginAttempt
     | CompleteStep
+    | AppendDeltas
     | FailStep
     | MarkUnknown
     | ResolveStep

@@ -419,6 +419,18 @@ def _complete_step(state: RunState, command: c.CompleteStep, _now_us: int) -> De
     ])  # fmt: skip
 
 
+def _append_deltas(state: RunState, command: c.AppendDeltas, _now_us: int) -> Decision:
+    op = _open_op(state, command.name, OpKind.STEP)
+    if op is None or op.attempt != command.attempt or op.status is OpStatus.UNKNOWN:
+        return _nothing()
+    if state.phase not in (Phase.ACTIVE, Phase.CANCELLING):
+        return _nothing()  # between two attempts of the run nobody streams
+    chunk = e.StreamChunk(
+        name=command.name, attempt=command.attempt, first_index=op.streamed, deltas=command.deltas
+    )  # fmt: skip
+    return Decision([chunk])
+
+
 def _fail_step(state: RunState, command: c.FailStep, now_us: int) -> Decision:
     op = _open_op(state, command.name, OpKind.STEP)
     if op is None or op.attempt != command.attempt or op.status is OpStatus.UNKNOWN:
@@ -562,6 +574,7 @@ _DECIDE: dict[type[Any], Callable[[RunState, Any, int], Decision]] = {
     c.Activate: _activate,
     c.BeginAttempt: _begin_attempt,
     c.CompleteStep: _complete_step,
+    c.AppendDeltas: _append_deltas,
     c.FailStep: _fail_step,
     c.MarkUnknown: _mark_unknown,
     c.ResolveStep: _resolve_step,

@@ -283,6 +283,14 @@ def _step_ended(state: RunState, event: e.StepCompleted | e.StepFailed, _time_us
     _finish(state, event.name)
 
 
+def _stream_chunk(state: RunState, event: e.StreamChunk, _time_us: int) -> None:
+    held = state.ops.get(event.name)
+    if held is not None and event.first_index != held.streamed:
+        message = f"run {state.run}: deltas of {event.name!r} from {event.first_index} on, after {held.streamed}"
+        raise IllegalHistory(message)
+    _move(state, event.name, OpKind.STEP, event).streamed += len(event.deltas)
+
+
 def _step_abandoned(state: RunState, event: e.StepAbandoned, _time_us: int) -> None:
     _move(state, event.name, OpKind.STEP, event)
     _step_closed(state, event.name)
@@ -452,6 +460,7 @@ _APPLY: dict[type[Any], Callable[[RunState, Any, int], None]] = {
     e.StepCompleted: _step_ended,
     e.StepFailed: _step_ended,
     e.StepAbandoned: _step_abandoned,
+    e.StreamChunk: _stream_chunk,
     e.StepOutcomeUnknown: _step_outcome_unknown,
     e.StepResolved: _step_resolved,
     e.ValueRecorded: _value_recorded,

@@ -9,6 +9,7 @@ failed together don't come back together. The random number is handed in: this m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 __all__ = ["RetryPolicy", "next_delay_us", "retryable"]
 
@@ -69,7 +70,13 @@ def retryable(policy: RetryPolicy, error: BaseException) -> bool:
     return policy.retry_on is None or isinstance(error, policy.retry_on)
 
 
-def next_delay_us(policy: RetryPolicy, *, failed_attempts: int, chance: float) -> int | None:
+# No service is believed that asks to come back later than this: a day.
+_ASKED_SECONDS_MAX = 86_400.0
+
+
+def next_delay_us(
+    policy: RetryPolicy, *, failed_attempts: int, chance: float, asked_seconds: object = None
+) -> int | None:
     """
     Give the microseconds until the next attempt, None if there is none.
 
@@ -77,6 +84,8 @@ def next_delay_us(policy: RetryPolicy, *, failed_attempts: int, chance: float) -
         policy: the policy.
         failed_attempts: how many have failed, at least 1.
         chance: a random number in [0, 1), for the jitter.
+        asked_seconds: what the exception says of when to come back (`retry_after_seconds`, as of an HTTP header
+            `Retry-After`): no delay is shorter, up to a day. What isn't a number of seconds says nothing.
     """
     assert failed_attempts >= 1, "a delay follows a failed attempt"
     if failed_attempts > policy.max_retries:
@@ -84,4 +93,7 @@ def next_delay_us(policy: RetryPolicy, *, failed_attempts: int, chance: float) -
     # The exponent is bounded so that a long history of failures can't overflow a float.
     grown = policy.base_delay_seconds * policy.factor ** min(failed_attempts - 1, 64)
     delay = min(grown, policy.max_delay_seconds)
-    return round(delay * (1 - policy.jitter * chance) * 1e6)
+    delay *= 1 - policy.jitter * chance
+    if isinstance(asked_seconds, int | float) and 0 < asked_seconds < inf:
+        delay = max(delay, min(asked_seconds, _ASKED_SECONDS_MAX))
+    return round(delay * 1e6)

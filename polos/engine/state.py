@@ -147,16 +147,19 @@ OP_TRANSITIONS: Mapping[OpKind, Mapping[OpStatus, Mapping[type[Any], OpStatus]]]
         OpStatus.NEW: {e.StepScheduled: OpStatus.OPEN},
         OpStatus.OPEN: {
             e.StepAttemptStarted: OpStatus.STARTED,
+            e.StreamChunk: OpStatus.OPEN,
             e.StepAttemptFailed: OpStatus.BACKOFF,
             **_STEP_ENDS,
         },
         OpStatus.STARTED: {
+            e.StreamChunk: OpStatus.STARTED,
             e.StepAttemptFailed: OpStatus.BACKOFF,
             e.StepOutcomeUnknown: OpStatus.UNKNOWN,
             **_STEP_ENDS,
         },
         OpStatus.BACKOFF: {
             e.StepAttemptStarted: OpStatus.STARTED,
+            e.StreamChunk: OpStatus.BACKOFF,  # a later attempt of one that isn't `at_most_once`
             e.StepAttemptFailed: OpStatus.BACKOFF,
             **_STEP_ENDS,
         },
@@ -221,6 +224,7 @@ class Op:
     key: str = ""
     child: str = ""
     opened_us: int = 0
+    streamed: int = 0  # of a step: deltas that its attempts sent to readers
     parked: bool = False  # a run with nothing but these open shows `waiting`
     since: int | None = None
 

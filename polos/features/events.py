@@ -191,6 +191,8 @@ def stream_workflow(
     last_timestamp: datetime | str | None = None,
     *,
     from_sequence: int | None = None,
+    previews: bool = False,
+    last_event: StreamEvent | None = None,
 ) -> AsyncIterator[StreamEvent]:
     """
     Stream what happens to a run and the runs below it, until the run ends.
@@ -223,6 +225,8 @@ def stream_workflow(
         last_sequence_id: go on behind this event; 0 gives everything.
         last_timestamp: go on behind this instant; counts if no sequence id is given.
         from_sequence: begin with this event; 0 gives everything.
+        previews: also give deltas of steps before they are durable, where the engine is in this process.
+        last_event: go on behind this event: instead of its number, for a reader of previews.
 
     Returns:
         The events; the last is `…_finish`, `…_failed` or `…_cancelled` of the run. Without a cursor first the
@@ -232,8 +236,12 @@ def stream_workflow(
         UnknownRun: there is no such run.
     """
     connection = _connection(client)
-    after = _cursor(connection, last_sequence_id, last_timestamp, from_sequence)
-    return follow_workflow(connection, workflow_run_id, workflow=workflow_id, after=after, api_url=client.api_url)
+    last = last_sequence_id if last_event is None else last_event.sequence_id
+    after = _cursor(connection, last, last_timestamp, from_sequence)
+    return follow_workflow(
+        connection, workflow_run_id, workflow=workflow_id, after=after, api_url=client.api_url,
+        previews=previews, seen=None if last_event is None else last_event.ahead,
+    )  # fmt: skip
 
 
 @final

@@ -94,6 +94,7 @@ class LocalEngine(Protocol):
 
     store: Any  # as a ClientStore
     watchers: Any  # as polos.runtime.watch.Watchers
+    previews: Any  # as polos.runtime.deltas.Previews
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:

@@ -31,6 +31,7 @@ from polos.runtime.activations import Activations
 from polos.runtime.bodies import Bodies
 from polos.runtime.crowd import Crowd
 from polos.runtime.debts import Debts
+from polos.runtime.deltas import Previews
 from polos.runtime.folding import rows_are_old, update_rows
 from polos.runtime.intake import Intake
 from polos.runtime.lines import Lines
@@ -112,6 +113,7 @@ class Engine:
         self.broken: Exception | None = None
         self.marks: list[Mark] = []
         self.crowd = Crowd()
+        self.previews: Previews = Previews()
         self.poisoned: set[str] = set()  # to be set aside before their code is run
         # Where runs live: all of them here, unless the log is one of several.
         self.is_local: Callable[[str], bool] = lambda _run: True

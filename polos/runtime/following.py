@@ -26,10 +26,26 @@ from polos.store.log import LOG_START, Log, Position
 if TYPE_CHECKING:
     from polos.runtime.connection import ClientStore
 
-__all__ = ["POLL_SECONDS", "LogMoves"]
+__all__ = ["POLL_SECONDS", "LogMoves", "Sooner"]
 
 POLL_SECONDS: Final = 0.005
 RECHECK_SECONDS: Final = 1.0
+
+
+@final
+class Sooner:
+    """Something else that ends a wait for the log to move."""
+
+    def __init__(self) -> None:
+        """Not wanted yet."""
+        self.wanted: bool = False
+        self.waiting: asyncio.Future[None] | None = None
+
+    def want(self) -> None:
+        """Have the wait end; stays so until `wanted` is set back. From the loop of the one who waits."""
+        self.wanted = True
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.set_result(None)
 
 
 @final
@@ -63,9 +79,13 @@ class LogMoves:
         with self._store.log.reader() as reader:
             return reader.head().position
 
-    async def behind(self, position: Position) -> Position:
+    async def behind(self, position: Position, sooner: Sooner | None = None) -> Position:
         """
         Wait until the head is behind a position, and give a position of the head that is.
+
+        Args:
+            position: the position.
+            sooner: ends the waiting as well; what is given then is where the head was seen last.
 
         Raises:
             PolosStoreError: the log can't be read any more, for example because it was closed.
@@ -76,6 +96,8 @@ class LogMoves:
         while True:
             # Counted as waiting before the head is looked at: a commit between the two then rings.
             waited = loop.create_future()
+            if sooner is not None:
+                sooner.waiting = waited
             self._waiting.add(waited)
             try:
                 if self._timer is None:
@@ -83,7 +105,7 @@ class LogMoves:
                     self._known = self.head()
                 elif self._source is None:
                     self._known = self.head()
-                if self._known > position:
+                if self._known > position or (sooner is not None and sooner.wanted):
                     return self._known
                 await waited
             finally:

@@ -27,13 +27,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from polos import values
-from polos.context import current_step
+from polos.context import current_deltas, current_step
 from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.retry import next_delay_us, retryable
 from polos.errors import PolosUsageError
 from polos.points import reach
 from polos.replay.facts import StepCall
+from polos.runtime.deltas import Deltas
 from polos.runtime.reconciling import Reconciling
 from polos.runtime.threads import Job, StepThreads, Threads, is_async
 
@@ -99,6 +100,7 @@ class Attempt:
     call: StepCall
     task: StepTask | None = None
     job: Job | None = None
+    deltas: Deltas | None = None
     alarm: Any = None
     timed_out: bool = False
     ignored: bool = False  # the code stopped waiting, or the engine took the attempt away
@@ -147,6 +149,8 @@ class Performer:
             return
         context = call.context.copy() if call.context is not None else contextvars.copy_context()
         context.run(current_step.set, f"{run}/{name}")
+        attempt.deltas = Deltas(self._engine, run, name, number)
+        context.run(current_deltas.set, attempt.deltas)
         if is_async(call.func):
             self._spawn(attempt, self._as_task(attempt, args, kwargs), context)
             self._arm(attempt)
@@ -292,6 +296,8 @@ class Performer:
         reach("after_effect_before_outcome")
         self._disarm(attempt)
         attempt.ended = True
+        if attempt.deltas is not None:
+            attempt.deltas.finish()
         command = self._completed(attempt, value) if error is None else self._failed(attempt, error)
         self._engine.outcome(attempt.run, command, lambda: self._forget(attempt))
 
@@ -313,7 +319,10 @@ class Performer:
         delay_us = None
         named = call.policy.retry_on is not None
         if (call.effect != "at_most_once" or named) and retryable(call.policy, error):
-            delay_us = next_delay_us(call.policy, failed_attempts=attempt.number, chance=self._engine.clock.random())
+            delay_us = next_delay_us(
+                call.policy, failed_attempts=attempt.number, chance=self._engine.clock.random(),
+                asked_seconds=getattr(error, "retry_after_seconds", None),
+            )  # fmt: skip
         return c.FailStep(name=attempt.name, attempt=attempt.number, error=failure_of(error), delay_us=delay_us)
 
     def _unknown(self, attempt: Attempt, error: BaseException) -> c.Command:
@@ -336,6 +345,8 @@ class Performer:
         """Report a timeout; an attempt in a thread isn't over, its late result may still count."""
         late = TimeoutError(f"step {attempt.name!r} took longer than {attempt.call.timeout_seconds} s")
         command = self._failed(attempt, late)
+        if attempt.deltas is not None:
+            attempt.deltas.finish()
         if attempt.task is not None:
             attempt.ended = True
         else:

@@ -17,11 +17,20 @@ from typing import Any, Final, cast
 
 from polos.engine import events as e
 from polos.engine.json import Json
+from polos.runtime.deltas import Preview
 from polos.runtime.reads import rfc3339
 from polos.store.log import Position, Record
 from polos.types.events import StreamEvent
 
-__all__ = ["EVENTS_A_RECORD_MAX", "RunInfo", "position_of", "public_events", "sequence_id", "workflow_topic"]
+__all__ = [
+    "EVENTS_A_RECORD_MAX",
+    "RunInfo",
+    "position_of",
+    "preview_event",
+    "public_events",
+    "sequence_id",
+    "workflow_topic",
+]
 
 EVENTS_A_RECORD_MAX: Final = 4096
 
@@ -93,7 +102,36 @@ def public_events(
         *_of_wait(event, info, metadata, api_url),
         *_of_chunk(event, metadata),
     ]
-    return [_stream_event(record, index, info.topic, kind, data) for index, (kind, data) in enumerate(found)]
+    shown = [_stream_event(record, index, info.topic, kind, data) for index, (kind, data) in enumerate(found)]
+    if isinstance(event, e.StreamChunk):
+        for index, delta in enumerate(shown, start=event.first_index):
+            delta.of_delta(info.run, event.name, index)
+    return shown
+
+
+def preview_event(preview: Preview, info: RunInfo, *, after: int) -> StreamEvent:
+    """
+    Give the public event of a delta that isn't durable yet.
+
+    Args:
+        preview: the delta.
+        info: the run that sent it.
+        after: the number of the event that the reader saw last.
+    """
+    chunk = e.StreamChunk(
+        name=preview.step, attempt=preview.attempt, first_index=preview.index, deltas=(preview.delta,)
+    )  # fmt: skip
+    ((kind, data),) = _of_chunk(chunk, {"execution_id": info.handle, "workflow_id": info.workflow})
+    event = StreamEvent(
+        id=f"{preview.run}/{preview.step}/{preview.index}",
+        sequence_id=after,
+        topic=info.topic,
+        event_type=kind,
+        data=data,
+        created_at=rfc3339(preview.time_us),
+        preview=True,
+    )
+    return event.of_delta(preview.run, preview.step, preview.index)
 
 
 _Shown = list[tuple[str, Any]]  # event type and data, which is JSON
@@ -158,7 +196,8 @@ def _of_chunk(event: e.Event, metadata: dict[str, Json]) -> _Shown:
     for index, delta in enumerate(event.deltas, start=event.first_index):
         assert isinstance(delta, dict), "a delta is a JSON object"
         data = {name: value for name, value in delta.items() if name != "event_type"}
-        shown = {"step": event.name, "chunk_index": index, **data, "_metadata": metadata}
+        known_as: dict[str, Json] = {"step_key": event.name, "attempt": event.attempt, "chunk_index": index}
+        shown = {"step": event.name, **data, **known_as, "_metadata": metadata}
         found.append((str(delta.get("event_type", "delta")), shown))
     return found
 

@@ -13,8 +13,10 @@ any point without being closed.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Protocol, final
@@ -25,8 +27,17 @@ from polos.engine.json import Json
 from polos.engine.projections import RUN_PREFIX, TOPIC_PREFIX, run_stream, topic_stream
 from polos.errors import UnknownRun
 from polos.runtime import reads
-from polos.runtime.connection import StoreConnection
-from polos.runtime.public_events import RunInfo, position_of, public_events, sequence_id, workflow_topic
+from polos.runtime.connection import LocalEngine, StoreConnection
+from polos.runtime.deltas import Preview
+from polos.runtime.following import Sooner
+from polos.runtime.public_events import (
+    RunInfo,
+    position_of,
+    preview_event,
+    public_events,
+    sequence_id,
+    workflow_topic,
+)
 from polos.store.log import Position, Reader, Record, Version
 from polos.types.events import StreamEvent
 
@@ -60,7 +71,14 @@ class Source(Protocol):
 
 
 def follow_workflow(
-    connection: StoreConnection, run: str, *, workflow: str, after: int | None, api_url: str = ""
+    connection: StoreConnection,
+    run: str,
+    *,
+    workflow: str,
+    after: int | None,
+    api_url: str = "",
+    previews: bool = False,
+    seen: Mapping[tuple[str, str], int] | None = None,
 ) -> AsyncIterator[StreamEvent]:
     """
     Follow the tree of a run until that run ends.
@@ -72,6 +90,8 @@ def follow_workflow(
         after: a sequence id to go on behind. None: suspends of the tree that nobody has answered yet, then
             everything from now on; of a run that has ended, its end.
         api_url: where approval pages are.
+        previews: whether deltas are shown before they are durable, where the engine lives in this process.
+        seen: by run and step, the number of the first delta that the reader hasn't seen.
 
     Raises:
         UnknownRun: there is no such run.
@@ -95,7 +115,7 @@ def follow_workflow(
             after = sequence_id(head + 1) - 1
             for suspend in reads.open_suspends(reader, root):
                 first += tree.shown(reader, suspend.record, suspend.event)
-    return _follow(connection, tree, after, first)
+    return _follow(connection, tree, after, first, Deltas(connection, tree if previews else None, seen))
 
 
 def follow_topic(
@@ -152,30 +172,113 @@ def start_behind(reader: Reader, time_us: int) -> int:
 
 
 async def _follow(
-    connection: StoreConnection, source: Source, after: int, first: list[StreamEvent]
+    connection: StoreConnection, source: Source, after: int, first: list[StreamEvent], deltas: Deltas | None = None
 ) -> AsyncIterator[StreamEvent]:
     for event in first:
         yield event
+    deltas = deltas or Deltas(connection, None, None)
     # The record that `after` points into is read again: its events behind that place were not seen.
     position = Position(max(position_of(after + 1) - 1, 0))
-    while True:
-        with connection.store.log.reader() as reader:
-            head = reader.head().position
-            batch = source.read(reader, position)
-        for event in batch.events:
-            if event.sequence_id > after:
-                yield event
-        if batch.ended:
-            return
-        position = batch.position
-        if position >= head:
-            await connection.moves().behind(head)
+    try:
+        while True:
+            deltas.listen()
+            with connection.store.log.reader() as reader:
+                head = reader.head().position
+                batch = source.read(reader, position)
+            for event in batch.events:
+                if event.sequence_id > after:
+                    after = event.sequence_id
+                    if not deltas.was_shown(event):
+                        yield event.with_ahead(deltas.ahead) if deltas.ahead else event
+            if batch.ended:
+                return
+            position = batch.position
+            if position >= head:
+                for event in deltas.waiting(after):
+                    yield event
+                await connection.moves().behind(head, deltas.sooner)
+    finally:
+        deltas.close()
 
 
 def _end_position(reader: Reader, row: reads.RunRow) -> Position:
     assert row.end_version is not None, "the run has ended"
     record, _ = next(reads.events_of(reader, row.run, after=row.end_version - 1, limit=1))
     return record.position
+
+
+@final
+class Deltas:
+    """
+    The deltas that a reader has seen, and those that it may see before they are durable.
+
+    What was shown is told by its number, which grows within a step: each is shown once, whichever way it came first.
+    """
+
+    def __init__(
+        self, connection: StoreConnection, tree: Tree | None, seen: Mapping[tuple[str, str], int] | None
+    ) -> None:
+        """
+        Begin to read.
+
+        Args:
+            connection: the way to the store, and to the engine if it is here.
+            tree: the runs whose deltas are shown before they are durable; None for none.
+            seen: by run and step, the number of the first delta that wasn't seen.
+        """
+        self._connection = connection
+        self._tree = tree
+        self.ahead: dict[tuple[str, str], int] = dict(seen or {})  # shown before they were durable, up to here
+        self._durable: dict[tuple[str, str], int] = {}  # chunks were shown up to here
+        self._waiting: deque[Preview] = deque()
+        self._engine: LocalEngine | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+        self.sooner: Sooner = Sooner()
+
+    def listen(self) -> None:
+        """Hear of what the engine of this process shows, if it is here; engines come and go."""
+        engine = self._connection.engine
+        if self._tree is None or engine is self._engine:
+            return
+        self.close()
+        self._engine = engine
+        if engine is not None and engine.loop is asyncio.get_running_loop():
+            self._unsubscribe = engine.previews.subscribe(self._tree.root, self._heard)
+
+    def close(self) -> None:
+        """Hear no more."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+
+    def was_shown(self, event: StreamEvent) -> bool:
+        """Tell whether a durable event is a delta that was shown as a preview."""
+        if event.delta is None:
+            return False
+        run, step, index = event.delta
+        ahead = self.ahead.get((run, step), 0)
+        if index + 1 >= ahead:
+            self.ahead.pop((run, step), None)
+            self._durable[run, step] = index + 1
+        return index < ahead
+
+    def waiting(self, after: int) -> Iterator[StreamEvent]:
+        """Give what was heard and not shown; `after` is the number of the event that was shown last."""
+        self.sooner.wanted = False
+        while self._waiting and self._tree is not None:
+            preview = self._waiting.popleft()
+            known = preview.run, preview.step
+            if preview.index < max(self.ahead.get(known, 0), self._durable.get(known, 0)):
+                continue  # its chunk was faster
+            with self._connection.store.log.reader() as reader:
+                event = self._tree.previewed(reader, preview, after=after)
+            if event is not None:
+                self.ahead[known] = preview.index + 1
+                yield event.with_ahead(self.ahead)
+
+    def _heard(self, preview: Preview) -> None:
+        self._waiting.append(preview)
+        self.sooner.want()
 
 
 # ---------------------------------------------------------------------------------------- reading
@@ -319,6 +422,16 @@ class Tree:
         """Give the public events of a record of the tree."""
         info = self._info(reader, record.stream)
         return public_events(record, event, info, api_url=self._api_url, payload=_input(reader, event, info))
+
+    @property
+    def root(self) -> str:
+        """The run at its root."""
+        return self._root
+
+    def previewed(self, reader: Reader, preview: Preview, *, after: int) -> StreamEvent | None:
+        """Give the public event of a delta that isn't durable yet; None if its run isn't in the log yet."""
+        info = self._info(reader, run_stream(preview.run))
+        return None if info is None else preview_event(preview, info, after=after)
 
     def _is_end(self, reader: Reader, record: Record, event: e.Event) -> bool:
         if self._target is None or not isinstance(event, _ENDING):

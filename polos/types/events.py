@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PrivateAttr
 
 __all__ = ["BatchEventPayload", "EventData", "EventItem", "EventPayload", "StreamEvent"]
 
@@ -100,6 +100,9 @@ class StreamEvent(BaseModel):
         event_type: what kind of event it is.
         data: what it says.
         created_at: when it was recorded, RFC 3339.
+        preview: whether it isn't durable yet: a delta of a step, shown as soon as it was sent. Its `sequence_id` is
+            then the place before the chunk that it will be recorded in.
+        delta: what tells a delta of a step from all others: the run, the step, the number within the step.
     """
 
     id: str
@@ -108,3 +111,26 @@ class StreamEvent(BaseModel):
     event_type: str | None = None
     data: Any = Field(default_factory=dict[str, Any])
     created_at: str | None = None
+    preview: bool = Field(default=False, exclude_if=lambda value: not value)
+    _delta: tuple[str, str, int] | None = PrivateAttr(default=None)
+    _ahead: dict[tuple[str, str], int] = PrivateAttr(default_factory=dict[tuple[str, str], int])
+
+    @property
+    def delta(self) -> tuple[str, str, int] | None:
+        """The run, the step and the number within the step; None for what is no delta."""
+        return self._delta
+
+    @property
+    def ahead(self) -> dict[tuple[str, str], int]:
+        """By run and step, the number of the next delta, where some were shown before they were durable."""
+        return self._ahead
+
+    def of_delta(self, run: str, step: str, index: int) -> StreamEvent:
+        """Note which delta this is; gives the event."""
+        self._delta = run, step, index
+        return self
+
+    def with_ahead(self, ahead: dict[tuple[str, str], int]) -> StreamEvent:
+        """Note what else its reader has seen; gives the event."""
+        self._ahead = dict(ahead)
+        return self

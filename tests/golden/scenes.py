@@ -77,6 +77,11 @@ def pure_steps(sim: Simulation, program: ModuleType) -> None:
     sim.settle()
 
 
+def deltas(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.deltas, {"to": 3})
+    sim.run_for(100)
+
+
 def gather(sim: Simulation, program: ModuleType) -> None:
     sim.create(program.gather, None)
     sim.create(program.given_up, None)
@@ -371,6 +376,6 @@ SCENES: dict[str, Scene] = {
         steps, step_retries, unknown_outcome, reconcile, pure_steps, gather, timers, topics, signals, suspends,
         children, cancellation, updates, state, continue_as_new, direct_bodies, run_retries, run_timeout, divergence,
         set_aside, large_result, queues, triggers, schedules, recorded_values, generators, synchronization, two_logs,
-        inbox, unfinished,
+        inbox, unfinished, deltas,
     )
 }  # fmt: skip
