@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from polos.runtime.client import PolosClient
     from polos.runtime.handle import ExecutionHandle
     from polos.runtime.worker import Worker
-    from polos.types import BatchStepResult, BatchWorkflowInput, Completed, NotDone, StillUnknown
+    from polos.types import (
+        BatchStepResult,
+        BatchWorkflowInput,
+        Completed,
+        NotDone,
+        StillUnknown,
+        ToolCall,
+        ToolCallFunction,
+        ToolResult,
+        Usage,
+    )
     from polos.types.events import BatchEventPayload, EventPayload
     from polos.types.schedules import SchedulePayload
 
@@ -45,6 +55,10 @@ __all__ = [
     "SchedulePayload",
     "StepExecutionError",
     "StillUnknown",
+    "ToolCall",
+    "ToolCallFunction",
+    "ToolResult",
+    "Usage",
     "Worker",
     "Workflow",
     "WorkflowContext",
@@ -78,6 +92,10 @@ _HOMES = {
     "SchedulePayload": "polos.types.schedules",
     "StepExecutionError": "polos.errors",
     "StillUnknown": "polos.types",
+    "ToolCall": "polos.types",
+    "ToolCallFunction": "polos.types",
+    "ToolResult": "polos.types",
+    "Usage": "polos.types",
     "Worker": "polos.runtime.worker",
     "Workflow": "polos.definition",
     "WorkflowContext": "polos.context",

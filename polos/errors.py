@@ -29,6 +29,17 @@ Three families, never mixed::
         │   ├── StoreClosed              the store was closed
         │   ├── StoreFenced              a newer epoch owns the log
         │   └── ClientTimeout            no engine answered in time; the command is kept
+        ├── ModelError                   the world: a model gave no reply
+        │   ├── ModelRateLimited         too much was asked for; says when to come back, if it was told
+        │   ├── ModelUnavailable         the provider failed or is overloaded
+        │   ├── ModelConnectionFailed    the provider couldn't be reached, or fell silent
+        │   ├── ModelReplyTruncated      a reply ended before it was whole
+        │   ├── ModelReplyMalformed      what came is no reply
+        │   └── ModelRequestRefused      final: the same request will never be answered
+        │       ├── ContextTooLong       the conversation is longer than the model can read
+        │       ├── ModelAccessDenied    the key is missing, wrong or not allowed to; or there is no money left
+        │       ├── ModelContentRefused  the provider's policy forbids the content
+        │       └── RecordingDiffers     a recorded model was asked what isn't in the recording
         ├── StepExecutionError           a step, child or wait ended in failure
         ├── WorkflowTimeoutError         ``Workflow.run`` waited longer than its timeout
         ├── ExecutionCancelledError      a step method was called after the grace period of a cancellation
@@ -48,9 +59,19 @@ __all__ = [
     "BlobMissing",
     "ClientTimeout",
     "CommandRefused",
+    "ContextTooLong",
     "EngineNotRunning",
     "ExecutionCancelledError",
     "ForkedStore",
+    "ModelAccessDenied",
+    "ModelConnectionFailed",
+    "ModelContentRefused",
+    "ModelError",
+    "ModelRateLimited",
+    "ModelReplyMalformed",
+    "ModelReplyTruncated",
+    "ModelRequestRefused",
+    "ModelUnavailable",
     "NondeterministicCall",
     "NotAPolosStore",
     "PolosError",
@@ -58,6 +79,7 @@ __all__ = [
     "PolosStoreError",
     "PolosUsageError",
     "QueueFull",
+    "RecordingDiffers",
     "RunEvicted",
     "StepExecutionError",
     "StoreClosed",
@@ -235,6 +257,108 @@ class ClientTimeout(PolosStoreError):
         """Take the message and the command that is kept."""
         super().__init__(message)
         self.command_id = command_id
+
+
+class ModelError(PolosError):
+    """
+    A model gave no reply.
+
+    Its text never holds a key: what providers say is scrubbed before it gets here.
+
+    Attributes:
+        provider: who was asked.
+        model: which model.
+        status: the HTTP status of the answer, if there was one.
+        retry_after_seconds: how long the provider asks to be left alone, if it says so.
+        request_id: the provider's name of the request, to ask it about.
+    """
+
+    retryable: ClassVar[bool] = False
+    maybe_happened: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        status: int | None = None,
+        retry_after_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Take the message and what is known of the call."""
+        super().__init__(message)
+        self.provider = provider
+        self.model = model
+        self.status = status
+        self.retry_after_seconds = retry_after_seconds
+        self.request_id = request_id
+
+
+class ModelRateLimited(ModelError):
+    """The provider was asked too much at once; `retry_after_seconds` says when to come back, if it told."""
+
+    retryable = True
+
+
+class ModelUnavailable(ModelError):
+    """The provider failed, or is overloaded."""
+
+    retryable = True
+    maybe_happened = True
+
+
+class ModelConnectionFailed(ModelError):
+    """The provider couldn't be reached, the connection broke, or nothing came for too long."""
+
+    retryable = True
+    maybe_happened = True
+
+
+class ModelReplyTruncated(ModelError):
+    """A reply ended before it was whole; what had come is thrown away."""
+
+    retryable = True
+    maybe_happened = True
+
+
+class ModelReplyMalformed(ModelError):
+    """What came isn't a reply as the provider's interface promises it."""
+
+    retryable = True
+    maybe_happened = True
+
+
+class ModelRequestRefused(ModelError):
+    """The provider refused the request; the same request will never be answered."""
+
+
+class ContextTooLong(ModelRequestRefused):
+    """The conversation is longer than the model can read."""
+
+
+class ModelAccessDenied(ModelRequestRefused):
+    """The key is missing or wrong, may not use the model, or has no money left."""
+
+
+class ModelContentRefused(ModelRequestRefused):
+    """The provider's policy forbids what was asked."""
+
+
+class RecordingDiffers(ModelRequestRefused):
+    """
+    A recorded model was asked something that the recording doesn't hold next.
+
+    Attributes:
+        index: which call of the recording was expected, from 0; its length if all had been made.
+        paths: where the request differs from it, such as ``items[3]``; empty if nothing more was expected.
+    """
+
+    def __init__(self, message: str = "", *, index: int, paths: tuple[str, ...] = ()) -> None:
+        """Take the message, the place in the recording, and what differs."""
+        super().__init__(message, provider="recorded")
+        self.index = index
+        self.paths = paths
 
 
 class StepExecutionError(PolosError):

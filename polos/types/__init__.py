@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from polos.types.answers import Completed, NotDone, Reconciled, ResumeEvent, StillUnknown
+from polos.types.llm import ToolCall, ToolCallFunction, ToolResult, Usage
 from polos.types.types import BatchStepResult, BatchWorkflowInput
 
 __all__ = [
@@ -13,4 +14,8 @@ __all__ = [
     "Reconciled",
     "ResumeEvent",
     "StillUnknown",
+    "ToolCall",
+    "ToolCallFunction",
+    "ToolResult",
+    "Usage",
 ]

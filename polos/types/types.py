@@ -10,7 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-__all__ = ["BatchStepResult", "BatchWorkflowInput"]
+from polos.types.llm import ToolCall, ToolCallFunction, ToolResult, Usage
+
+__all__ = ["BatchStepResult", "BatchWorkflowInput", "ToolCall", "ToolCallFunction", "ToolResult", "Usage"]
 
 
 class BatchWorkflowInput(BaseModel):

@@ -25,6 +25,10 @@ from polos import (
     RetryPolicy,
     StepExecutionError,
     StillUnknown,
+    ToolCall,
+    ToolCallFunction,
+    ToolResult,
+    Usage,
     Worker,
     Workflow,
     WorkflowContext,
@@ -174,3 +178,13 @@ def takes(item: BatchEventPayload) -> Callable[[], Awaitable[None]] | Coroutine[
     """Use a trigger's payload."""
     assert_type(item.events[0].created_at, datetime)
     return None
+
+
+def of_a_model(call: ToolCall, result: ToolResult) -> Usage:
+    """Read what a model wanted, what came of it and what it used."""
+    assert_type(call.function, ToolCallFunction)
+    assert_type(call.call_id, str | None)
+    assert_type(result.error, str | None)
+    usage = Usage(input_tokens=1)
+    assert_type(usage.cache_read_input_tokens, int | None)
+    return usage

@@ -1,0 +1,47 @@
+"""
+JSON from outside, taken for what it turns out to be.
+
+Servers and files are believed nothing: each place that reads one says what it expects, and gets None where that isn't
+so. (Type checkers know nothing of what is in a `dict` that they saw by `isinstance`; here it becomes the JSON that it
+is.)
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+__all__ = ["a_list", "a_number", "a_text", "an_object", "texts_mended"]
+
+
+def an_object(value: object) -> dict[str, Any] | None:
+    """Give a JSON object, None for anything else."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+
+
+def a_list(value: object) -> list[Any] | None:
+    """Give a JSON array, None for anything else."""
+    return value if isinstance(value, list) else None  # pyright: ignore[reportUnknownVariableType]  # of anything
+
+
+def a_text(value: object) -> str | None:
+    """Give a text, None for anything else."""
+    return value if isinstance(value, str) else None
+
+
+def a_number(value: object) -> int | None:
+    """Give a whole number that isn't negative, None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def texts_mended(value: Any) -> Any:
+    """
+    Give JSON that can be written: half of a surrogate pair becomes the sign for what can't be read.
+
+    A reply may hold one where a model was cut off within an emoji; there is no UTF-8 for it, so no log could hold it.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    as_object, as_list = an_object(value), a_list(value)
+    if as_object is not None:
+        return {texts_mended(key): texts_mended(part) for key, part in as_object.items()}
+    return value if as_list is None else [texts_mended(part) for part in as_list]
