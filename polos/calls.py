@@ -203,6 +203,8 @@ def optional_text(name: str, value: str | None) -> str | None:
 
 def positive(name: str, value: float | None) -> None:
     """Refuse a number of seconds that isn't positive or is beyond all clocks; None is no number and passes."""
+    if value is not None and (isinstance(value, bool) or not isinstance(cast("object", value), int | float)):
+        raise TypeError(f"{name} must be a number of seconds, it is {value!r}")
     if value is not None and not 0 < value <= SECONDS_MAX:
         raise ValueError(f"{name} must be positive and at most a thousand years, it is {value!r}")
 

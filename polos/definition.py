@@ -33,7 +33,7 @@ from polos.errors import (
     ValueRefused,
     WorkflowTimeoutError,
 )
-from polos.once import Once
+from polos.once import Debounce, Once, read_debounce
 from polos.queueing import Queue, read_queue
 from polos.registry import get_all_workflows, get_workflow, register
 from polos.scheduling import SaidSchedule, read_schedule
@@ -115,6 +115,7 @@ class Workflow(Generic[ResultT_co]):
         deterministic: whether an async body is replayed.
         direct: whether the body may do I/O itself and begins anew after a crash.
         tags: tags of every run.
+        debounce: what it says of flurries of calls; None if nothing.
         activation_callbacks_max: how long a body may go on without waiting; None for the engine's setting.
     """
 
@@ -146,15 +147,14 @@ class Workflow(Generic[ResultT_co]):
         queue: Queue | None = None,
         trigger_filter: Filter | None = None,
         from_beginning: bool = False,
+        debounce: object = None,
     ) -> None:
         self.signature: Signature = signature if signature is not None else read_signature(func)
         self.id = id
         self.func = func
         self.description = description
         self.workflow_type = workflow_type
-        if queue is None and (queue_name is not None or queue_concurrency_limit is not None):
-            queue = Queue(queue_name or id, queue_concurrency_limit)
-        self.queue: Queue | None = Queue(id, 1) if queue is None and schedule else queue  # one run of each schedule
+        self.queue: Queue | None = queue or _queue_of(id, queue_name, queue_concurrency_limit, bool(schedule))
         self.queue_name = queue_name
         self.queue_concurrency_limit = queue_concurrency_limit
         self.trigger_on_event = trigger_on_event
@@ -170,6 +170,7 @@ class Workflow(Generic[ResultT_co]):
         self.payload_schema_class: type[BaseModel] | None = payload_schema_class or self.signature.schema
         self.output_schema = output_schema
         self.state_schema = state_schema
+        self.debounce: Debounce | None = read_debounce(debounce)
         self.retries: RetryPolicy = RETRIES if retries is None else retries
         self.run_timeout_seconds = run_timeout_seconds
         self.cancel_grace_seconds: float | None = cancel_grace_seconds
@@ -303,7 +304,7 @@ class Workflow(Generic[ResultT_co]):
             start_after: seconds after which it may begin.
             start_at: moment from which on it may begin; UTC if it names no zone.
             tags: beside those of the workflow.
-            once: `idempotency_key`, `singleton` and `singleton_policy`, as told at `polos.once.Once`.
+            once: `idempotency_key`, `singleton`, `debounce_seconds` and what goes with them; see `polos.once.Once`.
 
         Returns:
             A handle of the run.
@@ -430,6 +431,7 @@ def workflow(  # the order that programs use
     activation_callbacks_max: int | None = None,
     trigger_filter: Filter | None = None,
     from_beginning: bool = False,
+    debounce: object = None,
 ) -> _Decorator: ...
 
 
@@ -462,7 +464,8 @@ def workflow(id: Any = None, description: Any = None, queue: object = None, *res
             (type of the result, instead of the return annotation), `retries` (policy for attempts of a run; two more
             at once by default), `run_timeout_seconds`, `cancel_grace_seconds` (time for cleaning up; the engine's
             setting, 120, by default), `deterministic` (False for a body that does I/O itself and begins anew after a
-            crash), `tags`, `activation_callbacks_max`.
+            crash), `tags`, `activation_callbacks_max`, `debounce` (seconds, or a dict with `seconds` and `max_seconds`:
+            its calls are debounced, as told at `polos.once.Once`).
 
     Returns:
         A `Workflow`, not a function.
@@ -531,6 +534,12 @@ def _define(  # noqa: PLR0917  # takes the decorator's arguments as they were gi
     )
     register(made)
     return made
+
+
+def _queue_of(id: str, name: str | None, limit: int | None, scheduled: bool) -> Queue | None:  # noqa: FBT001  # private
+    if name is not None or limit is not None:
+        return Queue(name or id, limit)
+    return Queue(id, 1) if scheduled else None  # one run of each schedule
 
 
 def _is_async(func: object) -> bool:

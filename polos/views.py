@@ -312,6 +312,12 @@ class _Timeline:
             case e.RunCreated():
                 what = "created" if event.continues is None else f"continues {event.continues}"
                 self._point("run", "", f"{event.workflow} {what}", at_us, value=event.input)
+            case e.RunDebounced():
+                text = f"another call replaced its input, it begins at {_at(event.start_after_us)}"
+                self._point("run", "", text, at_us, value=event.input)
+            case e.RunReopened():
+                why = f": {event.reason}" if event.reason else ""
+                self._point("run", "", f"retried by {event.by}{why}", at_us)
             case e.RunForked():
                 self._point("run", "", f"forked from {event.origin} at version {event.at}", at_us)
             case e.RunStarted():

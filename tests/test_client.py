@@ -186,6 +186,7 @@ async def test_invoke_makes_the_run(store: FakeStore, client: PolosClient):
                     "idempotency_key": None,
                     "singleton": None,
                     "singleton_policy": None,
+                    **dict.fromkeys(("debounce", "debounce_us", "debounce_max_us")),
                     "deployment": "d",
                     "kind": "workflow",
                 },

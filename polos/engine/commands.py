@@ -22,6 +22,7 @@ __all__ = [
     "Command",
     "CompleteStep",
     "CreateRun",
+    "Debounce",
     "Deliver",
     "Diverge",
     "ExpireWait",
@@ -32,6 +33,7 @@ __all__ = [
     "Readmit",
     "ReceiveUpdate",
     "RefuseRun",
+    "Reopen",
     "Request",
     "RequestCancel",
     "ResolveStep",
@@ -164,7 +166,7 @@ class SatisfyTopicWait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliver:
-    """Take a message: "resume", "signal", "finished" or "cancel"."""
+    """Take a message: "resume", "signal", "finished", "retry" or "cancel"."""
 
     message: Message
     grace_us: int = 120_000_000
@@ -219,6 +221,23 @@ class Readmit:
     by: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reopen:
+    """Let a run that failed or was cancelled go on; what it finished isn't done again."""
+
+    by: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Debounce:
+    """Let a run that hasn't begun have another input, and begin later."""
+
+    input: Json
+    initial_state: Json
+    delay_us: int
+
+
 Command = (
     CreateRun
     | BeginRun
@@ -240,4 +259,6 @@ Command = (
     | SetAside
     | Readmit
     | RefuseRun
+    | Reopen
+    | Debounce
 )

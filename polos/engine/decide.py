@@ -11,13 +11,16 @@ that waited for it. They decide to nothing. A *refusal* is for a caller who has 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from polos.engine import commands as c
 from polos.engine import events as e
+from polos.engine.ending import NOT_CODE, Decision, Ending
+from polos.engine.evolve import asked_of
 from polos.engine.json import Json
 from polos.engine.messages import Message, body_text
+from polos.engine.reopening import UNSURE, asked_again, debounced, reopened
 from polos.engine.state import ENDED, Op, OpKind, OpStatus, Phase, RunState
 from polos.errors import CommandRefused
 
@@ -25,17 +28,6 @@ __all__ = ["SIGNALS_KEPT_MAX", "Decision", "created_to_json", "decide"]
 
 # How many resumes or signals of one key a run keeps while nobody waits for them (polos-api D30).
 SIGNALS_KEPT_MAX = 100
-
-# The cause of what wasn't asked for by code: no fact has this version.
-NOT_CODE = 0
-
-
-@dataclass(slots=True)
-class Decision:
-    """What follows from a command: events of the run itself, messages to others."""
-
-    events: list[e.Event] = field(default_factory=list[e.Event])
-    messages: list[Message] = field(default_factory=list[Message])
 
 
 def decide(state: RunState, command: c.Command, *, now_us: int) -> Decision:
@@ -92,7 +84,7 @@ def _begin(state: RunState, command: c.BeginRun, _now_us: int) -> Decision:
         python=command.python,
         direct=command.direct,
         state=command.state,
-        counted=command.counted and attempt == 1,
+        counted=command.counted and state.started_us is None,
     )
     return Decision([started])
 
@@ -101,7 +93,7 @@ def _refuse_run(state: RunState, command: c.RefuseRun, _now_us: int) -> Decision
     if state.phase is not Phase.QUEUED:
         return _nothing()
     decision = Decision()
-    _Ending(state, decision, cause=NOT_CODE).finish(e.RunFailed(cause=NOT_CODE, error=command.error))
+    Ending(state, decision, cause=NOT_CODE).finish(e.RunFailed(cause=NOT_CODE, error=command.error))
     return decision
 
 
@@ -126,78 +118,6 @@ def _readmit(state: RunState, command: c.Readmit, _now_us: int) -> Decision:
 # ---------------------------------------------------------------------------------------- ending
 
 
-class _Ending:
-    """Collects what belongs into the unit that ends a run: everything open is abandoned in it."""
-
-    def __init__(self, state: RunState, decision: Decision, *, cause: int) -> None:
-        self.state = state
-        self.decision = decision
-        self.cause = cause
-
-    def message(self, kind: str, target: str, body: dict[str, Json]) -> None:
-        version = self.state.version + len(self.decision.events)
-        identity = f"{self.state.run}:{version}:{len(self.decision.messages)}"
-        self.decision.messages.append(Message(id=identity, kind=kind, target=target, body=body))
-
-    def abandon(self, name: str, op: Op) -> None:
-        """Close one open request; a child that isn't detached is asked to stop."""
-        add = self.decision.events.append
-        match op.kind:
-            case OpKind.STEP:
-                add(e.StepAbandoned(cause=self.cause, name=name))
-            case OpKind.TIMER:
-                add(e.TimerCancelled(cause=self.cause, name=name))
-            case OpKind.WAIT:
-                add(e.WaitCancelled(cause=self.cause, name=name))
-            case OpKind.CHILD:
-                cancel = op.version == 0 or op.child in self.state.children
-                cancel = cancel and op.child != ""
-                add(e.ChildDetached(cause=self.cause, name=name, cancelled=cancel))
-                if cancel:
-                    self.message("cancel", op.child, {"by": "parent"})
-
-    def close_everything(self, already: set[str], *, cancel_children: bool) -> None:
-        """Abandon what is open, answer updates, drop signals, stop children of a cancelled run."""
-        add = self.decision.events.append
-        for name, op in self.state.ops.items():
-            if name not in already:
-                self.abandon(name, op)
-        gone = e.Failure(type="RunEnded", message=f"the run {self.state.run} ended before it answered")
-        for update_id in self.state.updates:
-            if update_id not in already:
-                add(e.UpdateAnswered(cause=self.cause, update_id=update_id, error=gone))
-        for (kind, key), kept in self.state.signals.items():
-            for signal in kept:
-                if signal.id not in already:
-                    add(e.SignalDropped(kind=kind, key=key, signal_id=signal.id, reason="the run ended"))
-        if cancel_children:
-            awaited = {op.child for op in self.state.ops.values() if op.kind is OpKind.CHILD}
-            for child in self.state.children:
-                if child not in awaited:
-                    self.message("cancel", child, {"by": "parent"})
-
-    def finish(self, event: e.RunCompleted | e.RunFailed | e.RunCancelled) -> None:
-        """Add the last event, and tell a parent that waits."""
-        self.decision.events.append(event)
-        state = self.state
-        if not (state.wanted and state.parent):
-            return
-        body: dict[str, Json] = {"name": state.step, "child": state.chain or state.run}
-        match event:
-            case e.RunCompleted():
-                body |= {"status": "completed", "result": event.result, "result_type": event.result_type}
-            case e.RunFailed():
-                body |= {"status": "failed", "error": failure_to_json(event.error)}
-            case e.RunCancelled():
-                body |= {"status": "cancelled", "by": event.by}
-        self.message("finished", state.parent, body)
-
-
-def failure_to_json(error: e.Failure) -> Json:
-    """Give a failure as a JSON object."""
-    return {"type": error.type, "message": error.message, "traceback": error.traceback}
-
-
 def created_to_json(created: e.RunCreated) -> dict[str, Json]:
     """Give what a run is created with as a JSON object."""
     found: dict[str, Json] = {spec.name: getattr(created, spec.name) for spec in fields(created)}
@@ -207,7 +127,7 @@ def created_to_json(created: e.RunCreated) -> dict[str, Json]:
 
 def _cancelled(state: RunState, decision: Decision, *, by: str) -> Decision:
     """Close a run whose code isn't asked: nothing of it is caused by a fact that replay would have to deliver."""
-    ending = _Ending(state, decision, cause=NOT_CODE)
+    ending = Ending(state, decision, cause=NOT_CODE)
     ending.close_everything(set(), cancel_children=True)
     ending.finish(e.RunCancelled(cause=NOT_CODE, by=by))
     return decision
@@ -225,7 +145,7 @@ def _request_cancel(state: RunState, command: c.RequestCancel, now_us: int) -> D
         return _cancelled(state, decision, by=command.by)
     # Children that the code awaits are cancelled when it stops awaiting them; the others now.
     awaited = {op.child for op in state.ops.values() if op.kind is OpKind.CHILD}
-    ending = _Ending(state, decision, cause=NOT_CODE)
+    ending = Ending(state, decision, cause=NOT_CODE)
     for child in state.children:
         if child not in awaited:
             ending.message("cancel", child, {"by": "parent"})
@@ -256,7 +176,7 @@ class _Activation:
         self.state = state
         self.now_us = now_us
         self.decision = Decision()
-        self.ending = _Ending(state, self.decision, cause=cause)
+        self.ending = Ending(state, self.decision, cause=cause)
         self.answers: list[e.Event] = []
         self.closed: set[str] = set()
         self.opened: dict[str, Op] = {}
@@ -342,7 +262,12 @@ class _Activation:
 
     def _step(self, event: e.StepScheduled) -> None:
         if self._ask(event, OpKind.STEP) and event.effect == "at_most_once":
-            self.decision.events.append(e.StepAttemptStarted(name=event.name, attempt=1))
+            # Given up by an earlier attempt of the run while it was under way, it may have had its effect.
+            unsure = self.state.unsure.get(event.name)
+            self.decision.events.append(e.StepAttemptStarted(name=event.name, attempt=unsure or 1))
+            if unsure is not None:
+                unknown = e.StepOutcomeUnknown(name=event.name, attempt=unsure, reason=UNSURE)
+                self.decision.events.append(unknown)
 
     def _wait(self, event: e.WaitStarted) -> None:
         if not self._ask(event, OpKind.WAIT) or event.kind == "topic":
@@ -355,6 +280,12 @@ class _Activation:
                     return
 
     def _child(self, event: e.ChildStarted, spec: e.RunCreated | None) -> None:
+        child, asked = self.state.again.get(event.name, ("", ""))
+        if asked == asked_of(event.workflow, event.digest):
+            # The run was reopened: the child that it had is taken up, and what that one finished stays finished.
+            if self._ask(replace(event, child=child), OpKind.CHILD):
+                self.ending.message("retry", child, {"name": event.name, "parent": self.state.run})
+            return
         if self._ask(event, OpKind.CHILD):
             assert spec is not None, "a child has a spec"
             self.ending.message("start", event.child, created_to_json(spec))
@@ -494,6 +425,8 @@ def _deliver(state: RunState, command: c.Deliver, now_us: int) -> Decision:
     match message.kind:
         case "finished":
             return _child_finished(state, message)
+        case "retry":
+            return Decision(asked_again(state, message))
         case "cancel":
             by = str(message.body.get("by", "parent"))
             if state.phase is Phase.CANCELLING:
@@ -589,4 +522,6 @@ _DECIDE: dict[type[Any], Callable[[RunState, Any, int], Decision]] = {
     c.RefuseRun: _refuse_run,
     c.SetAside: _set_aside,
     c.Readmit: _readmit,
+    c.Reopen: lambda state, command, _now_us: Decision(reopened(state, command)),
+    c.Debounce: lambda state, command, now_us: Decision(debounced(state, command, now_us)),
 }

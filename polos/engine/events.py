@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from polos.engine.again_events import RunDebounced, RunReopened
 from polos.engine.json import Json
 from polos.engine.system_events import (
     CodeRegistered,
@@ -48,6 +49,8 @@ __all__ = [
     "Failure",
     "InboxConsumed",
     "QueueConfigured",
+    "RunDebounced",
+    "RunReopened",
     "ScheduleBuffered",
     "ScheduleFired",
     "ScheduleSet",
@@ -102,6 +105,9 @@ class RunCreated:
     idempotency_key: str | None = None  # a later request with this key is the same one
     singleton: str | None = None  # of the runs of the workflow with this key one is begun at a time
     singleton_policy: str | None = None  # "skip", "cancel_old" or "queue"
+    debounce: str | None = None  # until it begins, a later request with this key replaces its input and puts it off
+    debounce_us: int | None = None  # by how much
+    debounce_max_us: int | None = None  # but never further than this from its creation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -529,6 +535,8 @@ Event = (
     | RunSetAside
     | RunReadmitted
     | RunForked
+    | RunReopened
+    | RunDebounced
     | StepScheduled
     | StepAttemptStarted
     | StepAttemptFailed

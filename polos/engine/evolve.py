@@ -17,6 +17,7 @@ from polos.engine.json import Json
 from polos.engine.state import (
     ENDED,
     OP_TRANSITIONS,
+    REOPENED,
     RUN_TRANSITIONS,
     Debt,
     DebtKind,
@@ -24,12 +25,13 @@ from polos.engine.state import (
     Op,
     OpKind,
     OpStatus,
+    Past,
     Phase,
     RunState,
 )
 from polos.errors import PolosInternalError
 
-__all__ = ["IllegalHistory", "evolve", "fold"]
+__all__ = ["IllegalHistory", "asked_of", "evolve", "fold"]
 
 
 class IllegalHistory(PolosInternalError):
@@ -142,8 +144,18 @@ def _open(state: RunState, name: str, op: Op) -> bool:
     return True
 
 
+_NO_CHILD = ("", "")
+_MAY_HAVE_BEGUN = frozenset({OpStatus.STARTED, OpStatus.UNKNOWN})
+
+
+def asked_of(workflow: str, digest: str | None) -> str:
+    """Tell one request for a child from another: only for the same work is a child that failed taken up again."""
+    return f"{workflow}:{digest or ''}"
+
+
 def _finish(state: RunState, name: str) -> None:
     state.finished[name] = state.version
+    state.failed.pop(name, None)
 
 
 def _end(state: RunState, time_us: int) -> None:
@@ -154,8 +166,15 @@ def _end(state: RunState, time_us: int) -> None:
     state.dues.clear()
     state.busy = state.unknown = 0
     state.aside = None
-    for leftover in (state.finished, state.patches, state.signals, state.signals_seen, state.updates, state.children):
+    for leftover in (state.patches, state.signals, state.updates, state.again):
         leftover.clear()
+    if state.phase in REOPENED:
+        # A run that ended has nothing any more, but whoever takes it up doesn't do again what it had finished.
+        state.past = Past(state.finished, state.children)
+        state.finished, state.children = {}, {}
+        return
+    for kept in (state.finished, state.children, state.signals_seen, state.failed, state.unsure):
+        kept.clear()
 
 
 # ------------------------------------------------------------------------------------------ runs
@@ -166,6 +185,7 @@ def _run_created(state: RunState, event: e.RunCreated, time_us: int) -> None:
         "workflow", "kind", "root", "root_workflow", "parent", "step", "origin", "wanted", "detached",
         "session", "user", "tags", "queue", "queue_limit", "concurrency_key", "priority", "deployment", "continues",
         "chain", "run_timeout_us", "initial_state", "idempotency_key", "singleton",
+        "debounce", "debounce_max_us",
     ):  # fmt: skip
         setattr(state, name, getattr(event, name))
     state.created_us = time_us
@@ -192,7 +212,8 @@ def _run_started(state: RunState, event: e.RunStarted, time_us: int) -> None:
     state.state_value = dict(state.attempt_state) if isinstance(state.attempt_state, dict) else None
     for op in state.ops.values():
         op.claimed = False
-    state.counted = state.counted or event.counted
+    if event.counted:
+        state.counted_us = (*state.counted_us, time_us)
     if state.started_us is None:
         state.started_us = time_us
         if state.run_timeout_us is not None and state.deadline_us is None and state.phase is Phase.ACTIVE:
@@ -203,6 +224,30 @@ def _run_started(state: RunState, event: e.RunStarted, time_us: int) -> None:
 def _run_retried(state: RunState, event: e.RunRetried, _time_us: int) -> None:
     state.retries += 1
     _owe(state, DebtKind.START, due_us=event.due_us, attempt=event.attempt + 1)
+
+
+def _run_reopened(state: RunState, event: e.RunReopened, _time_us: int) -> None:
+    """Make the run one that waits to begin, with what it finished well; what went wrong is to be done again."""
+    if event.origin is not None:
+        state.signals_seen[event.origin] = None
+    assert state.past is not None, "a run that can be reopened has ended"
+    state.finished, state.children = state.past.finished, state.past.children
+    state.past = None
+    for name in state.failed:
+        state.finished.pop(name, None)
+    state.again = {name: (child, asked) for name, (child, asked) in state.failed.items() if child}
+    state.failed.clear()
+    state.started_us = state.ended_us = state.deadline_us = state.cancel_requested_us = None
+    state.cancelled_by = None
+    state.cancel_forced = False
+    state.retries = 0  # its policy begins anew, too
+    _owe(state, DebtKind.START, attempt=state.attempt + 1)
+
+
+def _run_debounced(state: RunState, event: e.RunDebounced, _time_us: int) -> None:
+    state.initial_state = event.initial_state
+    state.state_value = dict(event.initial_state) if isinstance(event.initial_state, dict) else None
+    _owe(state, DebtKind.START, due_us=event.start_after_us, attempt=1)
 
 
 def _run_completed(state: RunState, event: e.RunCompleted, _time_us: int) -> None:
@@ -247,6 +292,7 @@ def _run_readmitted(state: RunState, _event: e.RunReadmitted, _time_us: int) -> 
 
 def _step_scheduled(state: RunState, event: e.StepScheduled, _time_us: int) -> None:
     op = Op(kind=OpKind.STEP, status=OpStatus.OPEN, version=state.version, effect=event.effect)
+    state.unsure.pop(event.name, None)
     if _open(state, event.name, op):
         _owe(state, DebtKind.EXECUTE, event.name, attempt=1)
         return
@@ -281,6 +327,8 @@ def _step_ended(state: RunState, event: e.StepCompleted | e.StepFailed, _time_us
     _move(state, event.name, OpKind.STEP, event)
     _step_closed(state, event.name)
     _finish(state, event.name)
+    if isinstance(event, e.StepFailed):
+        state.failed[event.name] = _NO_CHILD
 
 
 def _stream_chunk(state: RunState, event: e.StreamChunk, _time_us: int) -> None:
@@ -292,6 +340,9 @@ def _stream_chunk(state: RunState, event: e.StreamChunk, _time_us: int) -> None:
 
 
 def _step_abandoned(state: RunState, event: e.StepAbandoned, _time_us: int) -> None:
+    op = state.ops.get(event.name)
+    if op is not None and op.effect == "at_most_once" and op.status in _MAY_HAVE_BEGUN:
+        state.unsure[event.name] = op.attempt
     _move(state, event.name, OpKind.STEP, event)
     _step_closed(state, event.name)
 
@@ -312,6 +363,8 @@ def _step_resolved(state: RunState, event: e.StepResolved, time_us: int) -> None
     _move(state, event.name, OpKind.STEP, event)
     _step_closed(state, event.name)
     _finish(state, event.name)
+    if event.outcome == "failed":
+        state.failed[event.name] = _NO_CHILD
 
 
 def _value_recorded(state: RunState, event: e.ValueRecorded, _time_us: int) -> None:
@@ -359,6 +412,8 @@ def _wait_ended(state: RunState, event: e.WaitSatisfied | e.WaitExpired | e.Wait
     if isinstance(event, e.WaitCancelled):
         return
     _finish(state, event.name)
+    if isinstance(event, e.WaitExpired):
+        state.failed[event.name] = _NO_CHILD
     if isinstance(event, e.WaitSatisfied) and event.event_id:
         _consume(state, event.kind, event.key, event.event_id)
 
@@ -399,8 +454,12 @@ def _update_answered(state: RunState, event: e.UpdateAnswered, _time_us: int) ->
 def _child_started(state: RunState, event: e.ChildStarted, _time_us: int) -> None:
     if not event.detached:
         state.children[event.child] = event.name
+    state.again.pop(event.name, None)
     if event.wanted:
-        op = Op(kind=OpKind.CHILD, status=OpStatus.OPEN, version=state.version, child=event.child, parked=True)
+        asked = asked_of(event.workflow, event.digest)
+        op = Op(
+            kind=OpKind.CHILD, status=OpStatus.OPEN, version=state.version, child=event.child, asked=asked, parked=True
+        )
         _open(state, event.name, op)
     else:
         _finish(state, event.name)
@@ -411,8 +470,12 @@ def _child_ended(state: RunState, event: e.ChildFinished | e.ChildDetached, _tim
     if isinstance(event, e.ChildFinished):
         _finish(state, event.name)
         state.children.pop(op.child, None)
-    elif event.cancelled:
-        state.children.pop(op.child, None)
+        if event.status != "completed":
+            state.failed[event.name] = (op.child, op.asked)
+    else:
+        state.failed[event.name] = (op.child, op.asked)
+        if event.cancelled:
+            state.children.pop(op.child, None)
 
 
 def _message_sent(state: RunState, event: e.MessageSent, _time_us: int) -> None:
@@ -446,6 +509,8 @@ _APPLY: dict[type[Any], Callable[[RunState, Any, int], None]] = {
     e.RunCreated: _run_created,
     e.RunStarted: _run_started,
     e.RunRetried: _run_retried,
+    e.RunReopened: _run_reopened,
+    e.RunDebounced: _run_debounced,
     e.RunCompleted: _run_completed,
     e.RunContinued: _run_continued,
     e.RunCancelled: _run_cancelled,

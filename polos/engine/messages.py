@@ -24,7 +24,7 @@ class Message:
 
     Attributes:
         id: sender and version; the same wish has the same id.
-        kind: "start", "finished", "cancel", "resume", "signal" or "publish".
+        kind: "start", "finished", "cancel", "retry", "resume", "signal" or "publish".
         target: a run, or the topic of a "publish".
         body: a JSON object; its keys depend on the kind.
     """

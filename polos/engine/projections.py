@@ -28,6 +28,7 @@ Keys (tuples; encoded by the store):
 ``("trigger_failed", trigger, position)``             an event on which its filter raised: its id
 ``("idempotency", key, created_us, run)``             a run that was asked for with a key; workflow and key in one text
 ``("singleton", key, created_us, run)``               a living run of which there is one at a time
+``("debounce", key, created_us, run)``                a run that a later call may replace: when it is due
 ``("unseen", run)``                                   a waiting run whose code may not have seen a fact
 ``("topic_wait", topic, run, name)``                  who waits for events of a topic
 ``("suspend", root, key, opened_us, run, name)``      who waits for an answer, by tree
@@ -102,7 +103,7 @@ _ROW_EVENTS: frozenset[type[Any]] = frozenset(
     {
         e.RunCreated, e.RunStarted, e.RunRetried, e.RunCompleted, e.RunFailed, e.RunCancelled,
         e.RunContinued, e.RunDiverged, e.RunSetAside, e.RunReadmitted, e.CancelRequested, e.CancelForced,
-        e.TagsChanged,
+        e.TagsChanged, e.RunReopened, e.RunDebounced,
     }
 )  # fmt: skip
 
@@ -215,8 +216,12 @@ def run_rows(state: RunState) -> Rows:
         rows["idempotency", dedup_key(state.workflow, state.idempotency_key), at, state.run] = b""
     if state.singleton is not None and state.phase not in ENDED:
         rows["singleton", dedup_key(state.workflow, state.singleton), at, state.run] = b""
-    if state.counted and state.started_us is not None:
-        rows["start", queue_of(state), state.started_us, state.run] = orjson.dumps(state.concurrency_key or "")
+    if state.debounce is not None and state.phase is Phase.QUEUED and not state.aside:
+        debt = state.owed.get((DebtKind.START, ""))
+        if debt is not None and debt.due_us is not None:
+            rows["debounce", dedup_key(state.workflow, state.debounce), at, state.run] = str(debt.due_us).encode()
+    for started_us in state.counted_us:
+        rows["start", queue_of(state), started_us, state.run] = orjson.dumps(state.concurrency_key or "")
     return rows
 
 

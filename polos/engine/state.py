@@ -28,6 +28,7 @@ from polos.engine.json import Json
 __all__ = [
     "ENDED",
     "OP_TRANSITIONS",
+    "REOPENED",
     "RUN_TRANSITIONS",
     "Debt",
     "DebtKind",
@@ -35,6 +36,7 @@ __all__ = [
     "Op",
     "OpKind",
     "OpStatus",
+    "Past",
     "Phase",
     "RunState",
     "next_due_us",
@@ -58,6 +60,9 @@ class Phase(StrEnum):
 
 
 ENDED = frozenset({Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED, Phase.CONTINUED})
+
+# From these ends a run can be taken up again.
+REOPENED = frozenset({Phase.FAILED, Phase.CANCELLED})
 
 # What leaves a living run's phase as it is: everything about its requests, signals, state.
 _INNER: tuple[type[Any], ...] = (
@@ -86,6 +91,7 @@ RUN_TRANSITIONS: Mapping[Phase, Mapping[type[Any], Phase]] = {
         e.RunStarted: Phase.ACTIVE,
         e.CancelRequested: Phase.CANCELLING,
         e.RunFailed: Phase.FAILED,  # its queue was full
+        e.RunDebounced: Phase.QUEUED,
         **dict.fromkeys(_OUTER, Phase.QUEUED),
     },
     Phase.ACTIVE: {
@@ -112,7 +118,15 @@ RUN_TRANSITIONS: Mapping[Phase, Mapping[type[Any], Phase]] = {
         e.RunContinued: Phase.CONTINUED,
         **dict.fromkeys(_INNER + _OUTER, Phase.CANCELLING),
     },
-    **{phase: {e.MessageDelivered: phase, e.MessageOwed: phase, e.SignalDropped: phase} for phase in sorted(ENDED)},
+    **{
+        phase: {
+            e.MessageDelivered: phase,
+            e.MessageOwed: phase,
+            e.SignalDropped: phase,
+            **({e.RunReopened: Phase.QUEUED} if phase in REOPENED else {}),
+        }
+        for phase in sorted(ENDED)
+    },
 }
 
 
@@ -223,6 +237,7 @@ class Op:
     wait_kind: str = ""
     key: str = ""
     child: str = ""
+    asked: str = ""  # of a child: workflow and digest of its input
     opened_us: int = 0
     streamed: int = 0  # of a step: deltas that its attempts sent to readers
     parked: bool = False  # a run with nothing but these open shows `waiting`
@@ -236,6 +251,14 @@ class KeptSignal:
     id: str
     data: Json
     at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a run that failed or was cancelled had finished, for whoever takes it up again."""
+
+    finished: dict[str, int]
+    children: dict[str, str]
 
 
 # When, version, and key of a debt that waits for a moment.
@@ -267,7 +290,9 @@ class RunState:
     priority: int = 0
     idempotency_key: str | None = None
     singleton: str | None = None
-    counted: bool = False  # its start counts against a rate of its queue
+    debounce: str | None = None
+    debounce_max_us: int | None = None
+    counted_us: tuple[int, ...] = ()  # its starts that count against a rate of its queue
     deployment: str | None = None
     continues: str | None = None
     chain: str | None = None
@@ -299,6 +324,16 @@ class RunState:
     busy: int = 0  # open requests that keep the run `running`
     unknown: int = 0  # open steps of unknown outcome
     finished: dict[str, int] = field(default_factory=dict[str, int])  # name → version of the event with the answer
+    failed: dict[str, tuple[str, str]] = field(
+        default_factory=dict[str, tuple[str, str]]
+    )  # names that ended otherwise than well, with the child and what it was asked for
+    again: dict[str, tuple[str, str]] = field(
+        default_factory=dict[str, tuple[str, str]]
+    )  # of those, since the run was reopened: children to be taken up again
+    unsure: dict[str, int] = field(
+        default_factory=dict[str, int]
+    )  # `at_most_once` steps that were given up when an attempt may have been under way
+    past: Past | None = None
     patches: dict[str, bool] = field(default_factory=dict[str, bool])
     signals: dict[tuple[str, str], list[KeptSignal]] = field(default_factory=dict[tuple[str, str], list[KeptSignal]])
     signals_seen: dict[str, None] = field(default_factory=dict[str, None])

@@ -61,7 +61,8 @@ class Activations:
         if self._engine.stopping or state.aside not in (None, "no_code"):
             return
         debt = state.owed.get((DebtKind.START, ""))
-        if state.phase is Phase.BACKOFF and debt is not None and debt.version > resident.durable:
+        later = state.phase is Phase.BACKOFF or state.attempt > 0
+        if later and debt is not None and debt.version > resident.durable:
             return  # the attempt looks up what earlier ones finished; when that is durable, the debt is taken up
         if state.cancel_forced:
             # An earlier attempt's grace is over, and the process that should have closed the run is gone.

@@ -237,7 +237,7 @@ class PolosClient:
             start_after: seconds after which it may begin.
             start_at: moment from which on it may begin; UTC if it names no zone.
             tags: by which the run can be found.
-            once: `idempotency_key`, `singleton` and `singleton_policy`, as told at `polos.once.Once`.
+            once: `idempotency_key`, `singleton`, `debounce_seconds` and what goes with them; see `polos.once.Once`.
 
         Returns:
             The handle, of a run that was there already if `once` says so; with `accepted=False` if no engine is
@@ -279,6 +279,7 @@ class PolosClient:
                     user=user_id,
                     initial_state=item.initial_state,
                     seconds=item.run_timeout_seconds,
+                    **item.once(),
                 )
             )
         return await self._create(runs, session_id) if runs else []
@@ -526,6 +527,30 @@ class PolosClient:
         """
         writable("by", by)
         await self._tell(execution_id, {"kind": "readmit", "by": by})
+
+    async def retry(self, execution_id: str, *, by: str = "client", reason: str | None = None) -> None:
+        """
+        Let a run that failed or was cancelled go on, from where it failed.
+
+        It stays the same run. Its body begins anew, and what it finished is handed to it and not done again: results of
+        steps, recorded values, children, answered waits. What ended otherwise is done again: steps that failed, waits
+        that expired; children that failed are retried themselves. Durable when it returns, or kept for the next engine.
+
+        docs/retry.md tells the whole story.
+
+        Args:
+            execution_id: the run.
+            by: who wants it; recorded.
+            reason: why; recorded.
+
+        Raises:
+            UnknownRun: there is no such run.
+            CommandRefused: it completed, hasn't ended, or a run that it started is still being cancelled.
+            QueueFull: as many runs wait in its queue as may.
+        """
+        writable("by", by)
+        writable("reason", reason)
+        await self._tell(execution_id, {"kind": "retry", "by": by, "reason": reason})
 
     async def take_back(self, command_id: str) -> bool:
         """Take back a command that is kept and that no engine has decided; False if it is too late."""

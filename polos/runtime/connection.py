@@ -54,7 +54,7 @@ Answer = dict[str, Json]  # "outcome", and "detail" if there is more to say
 CLIENT_TIMEOUT_SECONDS: Final = 5.0
 
 # What a caller can go on without: the command is kept, and its effect comes with the next engine.
-_CAN_WAIT: Final = frozenset({"create", "cancel", "resume", "signal", "resolve", "readmit"})
+_CAN_WAIT: Final = frozenset({"create", "cancel", "resume", "signal", "resolve", "readmit", "retry"})
 
 
 class ClientStore(Protocol):

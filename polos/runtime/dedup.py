@@ -1,5 +1,5 @@
 """
-One run instead of two: idempotency keys and singletons, while an engine runs.
+One run instead of two: idempotency keys, singletons and debounced calls, while an engine runs.
 
 Whether a run is to be created is decided where it is created, on the rows of keys and on what is on its way to them;
 so two calls that race see each other, and a caller is told of a run only when that run is durable.
@@ -11,7 +11,8 @@ until it has ended. Who waits there isn't recorded, as little as lines are; it f
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, final
 
 import orjson
 
@@ -26,7 +27,24 @@ from polos.store.log import Reader
 if TYPE_CHECKING:
     from polos.runtime.engine import Engine
 
-__all__ = ["Dedup"]
+__all__ = ["Dedup", "Plan"]
+
+
+@final
+@dataclass(slots=True)
+class Plan:
+    """
+    What becomes of the runs that somebody asks for.
+
+    Attributes:
+        names: the run that each of them is, in the order of the calls.
+        fresh: those that are to be created.
+        replaced: calls that take the place of an earlier one, whose run hasn't begun; with that run.
+    """
+
+    names: list[str] = field(default_factory=list[str])
+    fresh: dict[str, e.RunCreated] = field(default_factory=dict[str, e.RunCreated])
+    replaced: list[tuple[str, e.RunCreated]] = field(default_factory=list[tuple[str, e.RunCreated]])
 
 
 class Dedup:
@@ -35,14 +53,73 @@ class Dedup:
     def __init__(self, engine: Engine) -> None:
         """Take the engine."""
         self._engine = engine
-        self.overlay: Overlay = Overlay("idempotency", "singleton")
+        self.overlay: Overlay = Overlay("idempotency", "singleton", "debounce")
         self._holders: dict[str, str] = {}  # key of a singleton → the run that may go
         self._keys: dict[str, str] = {}  # and back
         self._outside: dict[str, deque[str]] = {}  # who waits for it to end, in turn
 
     # ------------------------------------------------------------------------------------ creating
 
-    def existing(self, unit: Unit, created: e.RunCreated) -> str | None:
+    def plan(self, unit: Unit, wanted: list[tuple[str, e.RunCreated]]) -> Plan:
+        """Look which of the runs that are asked for exist already, in the log or among themselves."""
+        plan = Plan()
+        here: dict[tuple[str, str], str] = {}  # key → which of the runs of this very call has it
+        for run, created in wanted:
+            first = next((here[key] for key in _keys(created) if key in here), None)
+            if run in plan.fresh:
+                plan.names.append(run)
+            elif self._engine.loader.exists(run):
+                unit.rests_on(self._engine.residents.get(run))
+                plan.names.append(run)
+            elif first is not None:
+                plan.names.append(first)
+                if created.debounce is not None:
+                    self._replace_here(plan, first, created)
+            elif (found := self._pending(unit, created)) is not None:
+                plan.names.append(found)
+                plan.replaced.append((found, created))
+                here.update(dict.fromkeys(_keys(created), found))
+            elif (found := self._existing(unit, created)) is not None:
+                plan.names.append(found)
+            else:
+                waits_us = created.debounce_us
+                after_us = created.start_after_us if waits_us is None else unit.now_us + waits_us
+                plan.names.append(run)
+                plan.fresh[run] = replace(created, start_after_us=after_us)
+                here.update(dict.fromkeys(_keys(created), run))
+        return plan
+
+    @staticmethod
+    def _replace_here(plan: Plan, run: str, created: e.RunCreated) -> None:
+        """Let a later run of one call take the place of an earlier one."""
+        if run in plan.fresh:
+            earlier = plan.fresh[run]
+            plan.fresh[run] = replace(earlier, input=created.input, initial_state=created.initial_state)
+        else:
+            plan.replaced.append((run, created))
+
+    def replace_input(self, unit: Unit, run: str, created: e.RunCreated) -> None:
+        """Let a run that hasn't begun have what a later call gave, and begin later."""
+        assert created.debounce_us is not None, "only calls that wait take the place of others"
+        resident = self._engine.loader.get(run)
+        command = c.Debounce(input=created.input, initial_state=created.initial_state, delay_us=created.debounce_us)
+        replaced = self._engine.decide_on(unit, resident, command)
+        assert replaced, "a run that has a row of this kind and isn't due waits"
+        resident.input = created.input
+
+    def _pending(self, unit: Unit, created: e.RunCreated) -> str | None:
+        """Give the run that a debounced call takes the place of another in, None if it is the first of its flurry."""
+        if created.debounce is None:
+            return None
+        prefix = ("debounce", dedup_key(created.workflow, created.debounce))
+        with self._engine.store.log.reader() as reader:
+            rows = self.overlay.rows(reader, unit, prefix)
+        for key, due_us in reversed(rows):
+            if int(due_us) > unit.now_us:
+                return str(key[3])
+        return None
+
+    def _existing(self, unit: Unit, created: e.RunCreated) -> str | None:
         """Give the run that there is instead of the one that is asked for, None if that one is to be created."""
         found = self._same_request(unit, created)
         if found is None and created.singleton_policy == "skip":
@@ -137,3 +214,15 @@ class Dedup:
         """Units on their way were lost."""
         self.overlay.forget_undurable()
         self.recover(reader)
+
+
+def _keys(created: e.RunCreated) -> list[tuple[str, str]]:
+    """Give what makes a second run of one call the same as this one."""
+    found: list[tuple[str, str]] = []
+    if created.debounce is not None:
+        found.append(("debounce", dedup_key(created.workflow, created.debounce)))
+    if created.idempotency_key is not None:
+        found.append(("idempotency", dedup_key(created.workflow, created.idempotency_key)))
+    if created.singleton is not None and created.singleton_policy == "skip":
+        found.append(("singleton", dedup_key(created.workflow, created.singleton)))
+    return found

@@ -178,6 +178,11 @@ def created_from_json(body: dict[str, Json]) -> e.RunCreated:
     policy, singleton = values.get("singleton_policy"), values.get("singleton")
     if (policy is None) != (singleton is None) or policy not in (None, *POLICIES):
         raise CommandRefused(f"a run can't be created with singleton={singleton!r} and singleton_policy={policy!r}")
+    debounce, waits_us = values.get("debounce"), values.get("debounce_us")
+    if (debounce is None) != (waits_us is None) or (debounce is None and values.get("debounce_max_us") is not None):
+        raise CommandRefused(f"a run can't be created with debounce={debounce!r} and debounce_us={waits_us!r}")
+    if debounce is not None and (values.get("idempotency_key") or values.get("start_after_us") is not None):
+        raise CommandRefused("a run that is debounced has no idempotency_key and no start_after_us")
     try:
         values["tags"], values["adopts"] = tuple(values["tags"]), tuple(values["adopts"])
         return e.RunCreated(**values)

@@ -37,6 +37,10 @@ class HandleClient(Protocol):
         """Ask a run to stop."""
         ...
 
+    async def retry(self, execution_id: str) -> None:
+        """Let a run that failed or was cancelled go on."""
+        ...
+
     async def signal(self, execution_id: str, name: str, data: Any = None) -> None:
         """Send a signal."""
         ...
@@ -139,6 +143,15 @@ class ExecutionHandle(BaseModel):
     async def cancel(self, client: HandleClient | None = None) -> bool:
         """Ask the run to stop; False if it had ended already."""
         return await self._who(client).cancel_execution(self.id)
+
+    async def retry(self, client: HandleClient | None = None) -> None:
+        """
+        Let the run go on from where it failed; what that means stands at `PolosClient.retry`.
+
+        Raises:
+            CommandRefused: it completed, or hasn't ended.
+        """
+        await self._who(client).retry(self.id)
 
     @overload
     async def signal(self, client: HandleClient, name: str, data: Any = None) -> None: ...

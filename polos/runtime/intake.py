@@ -47,6 +47,7 @@ from polos.runtime.foreign import (
     trigger_changes,
 )
 from polos.runtime.performer import failure_of
+from polos.runtime.retrying import retry_child, retry_run
 from polos.runtime.topics import Topics
 from polos.runtime.triggers import Triggers
 from polos.runtime.unit import Reply, Resident, Unit, Work
@@ -89,6 +90,7 @@ class Intake:
             "query": self._query,
             "resolve": self._resolve,
             "readmit": self._readmit,
+            "retry": lambda unit, _command_id, command: retry_run(engine, unit, command),
             "message": self._message,
             "queue": self._queue,
             "trigger": self._trigger,
@@ -122,7 +124,7 @@ class Intake:
             root = sender.state.root
             self.topics.publish(unit, message.target, [message.body], message.id, run=sender.run, root=root)
         else:
-            self._deliver(unit, message)
+            self.deliver(unit, message)
 
     def start_run(self, unit: Unit, run: str, created: e.RunCreated) -> bool:
         """Let a run exist; tells whether it didn't before."""
@@ -175,9 +177,13 @@ class Intake:
         self._engine.post(Work(apply))
         self.triggers.declare(known)
 
-    def _deliver(self, unit: Unit, message: Message) -> None:
+    def deliver(self, unit: Unit, message: Message) -> None:
+        """Have a run of this log take a message."""
         engine = self._engine
         try:
+            if message.kind == "retry":
+                retry_child(engine, unit, message)
+                return
             target = self._addressee(unit, message) if message.kind == "resume" else message.target
             resident = engine.loader.get(target)
             grace_us = engine.grace_us(resident)
@@ -260,7 +266,7 @@ class Intake:
         try:
             return self._apply(unit, command_id, command)
         except CommandRefused:
-            if kind in ("resolve", "readmit"):
+            if kind in ("resolve", "readmit", "retry"):
                 return {"outcome": "accepted"}
             raise
 
@@ -274,25 +280,16 @@ class Intake:
 
     def _create(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
         wanted = runs_to_create(command)
-        names: list[Json] = []
-        fresh: dict[str, e.RunCreated] = {}
-        for run, created in wanted:
-            if run in fresh:
-                names.append(run)
-            elif self._engine.loader.exists(run):
-                unit.rests_on(self._engine.residents.get(run))
-                names.append(run)
-            else:
-                found = self.dedup.existing(unit, created)
-                names.append(found or run)
-                if found is None:
-                    fresh[run] = created
-        for queue, count in Counter(created.queue or created.workflow for created in fresh.values()).items():
+        plan = self.dedup.plan(unit, wanted)
+        for queue, count in Counter(created.queue or created.workflow for created in plan.fresh.values()).items():
             self._engine.lines.room(queue, count)
-        for run, created in fresh.items():
+        for run, created in plan.replaced:
+            self.dedup.replace_input(unit, run, created)
+        for run, created in plan.fresh.items():
             self.dedup.cancel_old(unit, created)
             self._make_run(unit, run, created)
-        reply: Reply = {"outcome": "accepted" if fresh or not wanted else "existing"}
+        names: list[Json] = [*plan.names]
+        reply: Reply = {"outcome": "accepted" if plan.fresh or not wanted else "existing"}
         if names != [run for run, _ in wanted]:
             reply["detail"] = {"runs": names}
         return reply
@@ -317,7 +314,7 @@ class Intake:
             check_run_id(message.target)
             self._start_child(unit, message, 0)
         else:
-            self._deliver(unit, message)
+            self.deliver(unit, message)
         return {"outcome": "accepted"}
 
     def _resume(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:

@@ -8,6 +8,7 @@ ask for exactly what is recorded. Facts behind that were recorded and never seen
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.evolve import evolve
+from polos.engine.json import Json
 from polos.engine.projections import run_stream
 from polos.engine.state import ENDED, Phase, RunState
 from polos.errors import PolosUsageError, UnknownRun
@@ -31,7 +33,7 @@ from polos.store.log import Version
 if TYPE_CHECKING:
     from polos.runtime.engine import Engine
 
-__all__ = ["Loader", "Stored", "replay"]
+__all__ = ["Loader", "Stored", "input_of", "replay"]
 
 _log = logging.getLogger("polos")
 
@@ -77,6 +79,20 @@ def replay(code: RunCode, events: list[Stored], *, attempt_version: int) -> list
         else:
             unseen.append(fact)
     return unseen
+
+
+def input_of(events: Iterable[e.Event]) -> Json:
+    """Give what a run was asked for with: a later call of its key may have replaced what it was created with."""
+    found: Json = None
+    for event in events:
+        match event:
+            case e.RunCreated() | e.RunDebounced():
+                found = event.input
+            case e.RunStarted():
+                break
+            case _:
+                pass
+    return found
 
 
 class Loader:
@@ -161,13 +177,16 @@ class Loader:
     def _load(self, run: str) -> Resident:
         events = self.events(run)
         state = RunState(run=run)
+        end: e.Event | None = None
         for event, time_us, _ in events:
+            had_ended = state.phase in ENDED
             evolve(state, event, time_us=time_us)
+            if state.phase in ENDED and not had_ended:
+                end = event
         resident = Resident(state, durable=state.version)
-        created = events[0][0]
-        assert isinstance(created, e.RunCreated), "a run's stream begins with its creation"
-        resident.input = created.input
+        resident.input = input_of(event for event, _, _ in events)
         if state.phase in ENDED:
+            resident.end = end
             return resident
         self._engine.residents[run] = resident
         if state.phase in (Phase.ACTIVE, Phase.CANCELLING) and not self._engine.stopping:

@@ -147,6 +147,8 @@ def _of_run(event: e.Event, info: RunInfo, metadata: dict[str, Json], payload: J
             error = event.error
             failed = {"error": error.message, "error_type": error.type, "_metadata": metadata}
             return [(f"{info.kind}_failed", failed)]
+        case e.RunReopened():
+            return [(f"{info.kind}_retried", {"retried_by": event.by, "_metadata": metadata})]
         case e.RunCancelled():
             return [(f"{info.kind}_cancelled", {"cancelled_by": event.by, "_metadata": metadata})]
         case _:

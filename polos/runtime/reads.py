@@ -51,6 +51,7 @@ __all__ = [
     "rfc3339",
     "row_from_json",
     "run_created",
+    "run_input",
     "run_row",
     "run_state",
     "tree_runs",
@@ -251,6 +252,22 @@ def run_created(reader: Reader, run: str) -> e.RunCreated | None:
             return None
 
 
+def run_input(reader: Reader, run: str) -> Json:
+    """Give what a run was asked for with, which a later call of its key may have replaced; None without a run."""
+    found: Json = None
+    for _, event in events_of(reader, run):
+        match event:
+            case e.RunCreated() | e.RunDebounced():
+                found = event.input
+            case e.RunForked():
+                found = run_input(reader, event.origin)
+            case e.RunStarted():
+                break
+            case _:
+                pass
+    return found
+
+
 def run_state(reader: Reader, run: str) -> Json:
     """Give `ctx.state` as of the last durable change, None if the run has no state; successors are followed."""
     row = last_row(reader, run)
@@ -311,12 +328,11 @@ def execution(reader: Reader, run: str) -> dict[str, Any]:
     last = last_row(reader, run)
     if row is None or last is None:
         raise UnknownRun(f"there is no run {run!r} in this data directory")
-    created = run_created(reader, run)
     result, error = _ending(reader, last)
     return {
         **listed(row),
         **_standing(last),
-        "payload": None if created is None else created.input,
+        "payload": run_input(reader, run),
         "result": result,
         "error": error,
     }

@@ -79,6 +79,9 @@ def root_run(
         session = session or around.session_id
         user = user or around.user_id
     workflow = get_workflow(workflow_id)
+    said = once_fields(once, None if workflow is None else workflow.debounce)
+    if said.get("debounce_us") is not None and not (start_after is None and start_at is None):
+        raise ValueError("start_after, start_at and debounce_seconds each say when a run begins; give one of them")
     if workflow is not None:
         seconds = workflow.run_timeout_seconds if seconds is None else seconds
         tags = (*workflow.tags, *(tag for tag in tags if tag not in workflow.tags))
@@ -95,7 +98,7 @@ def root_run(
         start_after_us=_start_us(clock, start_after, start_at),
         session=session or clock.uuid4(), user=user, tags=tags,
         deployment=deployment,
-        **once_fields(once),
+        **said,
         kind="workflow" if workflow is None else workflow.workflow_type,
     )  # fmt: skip
 

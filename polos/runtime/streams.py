@@ -438,7 +438,10 @@ class Tree:
             return False
         # Successors share the handle of the run that they continue, so the last one's end is the handle's.
         info, target = self._info(reader, record.stream), self._info(reader, run_stream(self._target))
-        return info is not None and target is not None and info.handle == target.handle
+        if info is None or target is None or info.handle != target.handle:
+            return False
+        row = reads.run_row(reader, info.run)
+        return row is not None and row.end_version == record.version  # else it was retried since, and goes on
 
     def _learn(self, reader: Reader) -> None:
         """Find the runs of the tree."""
@@ -504,8 +507,7 @@ def _input(reader: Reader, event: e.Event, info: RunInfo | None) -> Json:
     """Give the input of the run that an event starts."""
     if not isinstance(event, e.RunStarted) or info is None:
         return None
-    created = reads.run_created(reader, info.run)
-    return None if created is None else created.input
+    return reads.run_input(reader, info.run)
 
 
 def _position(record: Record) -> int:

@@ -69,6 +69,7 @@ class Resident:
     has_slot: bool = False
     last_unit: Unit | None = None
     input: Json = None
+    end: e.Event | None = None  # what ended it
     forcing: bool = False
 
     @property
@@ -155,6 +156,8 @@ class Unit:
         advance(state, event, time_us=self.now_us, rows=self.rows)
         self.residents[state.run] = resident
         self.versions[state.run] = state.version
+        if state.phase in ENDED and resident.end is None:
+            resident.end = event
         if type(event) in e.FACTS:
             fact = Fact(version=state.version, event=event, time_us=self.now_us)
             resident.facts.append(fact)

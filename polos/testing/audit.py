@@ -54,6 +54,7 @@ class Audit:
         self.violations: list[str] = []
         self._requests: dict[tuple[str, str], e.StepScheduled] = {}
         self._ended: set[tuple[str, str]] = set()
+        self._unwell: dict[str, set[str]] = {}
         self._begun: Counter[tuple[str, str]] = Counter()
         self._heard: set[str] = set()
         self.catch_up(self._head)
@@ -104,6 +105,11 @@ class Audit:
                 step = (state.run, event.name)
                 assert step not in self._ended, f"E3: {step} ended twice"
                 self._ended.add(step)
+                if isinstance(event, e.StepFailed) or getattr(event, "outcome", "") == "failed":
+                    self._unwell.setdefault(state.run, set()).add(event.name)
+            case e.RunReopened():
+                # What ended otherwise than well may end once more.
+                self._ended -= {(state.run, name) for name in self._unwell.pop(state.run, set())}
             case e.RunDiverged():
                 self.diverged.append(event)
             case e.SignalReceived():
@@ -152,8 +158,13 @@ class Audit:
         return [run for run, state in self.states.items() if state.phase not in ENDED]
 
     def end_of(self, run: str) -> e.Event | None:
-        """Give the event that ended a run."""
-        last = [event for event, _, _ in self.histories[run] if isinstance(event, _ENDS)]
+        """Give the event that ended a run; None for one that is alive, or was reopened since."""
+        last: list[e.Event] = []
+        for event, _, _ in self.histories[run]:
+            if isinstance(event, e.RunReopened):
+                last.clear()
+            elif isinstance(event, _ENDS):
+                last.append(event)
         assert len(last) <= 1, f"run {run} ended {len(last)} times"
         return last[0] if last else None
 

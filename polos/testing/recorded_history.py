@@ -21,6 +21,7 @@ from polos import values
 from polos.engine import events as e
 from polos.engine.codec import encode
 from polos.engine.evolve import evolve
+from polos.engine.json import Json
 from polos.engine.projections import run_stream
 from polos.engine.state import RunState
 from polos.errors import PolosError, PolosUsageError, ValueRefused
@@ -29,7 +30,7 @@ from polos.replay.facts import Fact
 from polos.replay.requests import CLOSINGS, ENDS, key_of, name_of
 from polos.runtime.bodies import Bodies
 from polos.runtime.engine import Engine
-from polos.runtime.loading import Stored, replay
+from polos.runtime.loading import Stored, input_of, replay
 from polos.runtime.settings import Settings
 from polos.runtime.unit import Resident
 from polos.store.log import AppendUnit, NewRecord, Version
@@ -113,7 +114,8 @@ class History:
             raise PolosUsageError(
                 f"{created.workflow!r} isn't deterministic: its body is never replayed, so there is nothing to compare"
             )
-        found = list(_input(run, created, workflow))
+        given = input_of(record.event() for record in self._recording.of(run))
+        found = list(_input(run, given, workflow))
         attempts = self._attempts(run)
         if not attempts:
             raise BadRecording(f"run {run} hadn't started when it was recorded, so there is nothing to compare")
@@ -138,10 +140,9 @@ class History:
         for event, time_us, _ in attempt.events[: attempt.version]:
             evolve(state, event, time_us=time_us)
         resident = Resident(state)
-        created, started = attempt.events[0][0], attempt.events[attempt.version - 1][0]
-        assert isinstance(created, e.RunCreated), "a run's stream begins with its creation"
+        started = attempt.events[attempt.version - 1][0]
         assert isinstance(started, e.RunStarted), "an attempt begins with its start"
-        resident.input = created.input
+        resident.input = input_of(event for event, _, _ in attempt.events)
         code = self._engine.bodies.make(self._engine, resident, python=started.python)
         assert isinstance(code, NotingDriver), "a body that isn't deterministic was refused"
         code.matches = []
@@ -234,15 +235,15 @@ def _time_at(attempt: _Attempt, request: e.Event) -> int:
     return max((fact.time_us for fact in attempt.facts if fact.version <= cause), default=0)
 
 
-def _input(run: str, created: e.RunCreated, workflow: Workflow[Any]) -> Iterable[d.Difference]:
+def _input(run: str, given: Json, workflow: Workflow[Any]) -> Iterable[d.Difference]:
     """Read the recorded input as the current code does."""
     signature = workflow.signature
-    if not signature.takes_payload or (created.input is None and signature.has_default):
+    if not signature.takes_payload or (given is None and signature.has_default):
         return
     try:
-        values.decode(created.input, hint=signature.hint)
+        values.decode(given, hint=signature.hint)
     except ValueRefused as error:
-        yield d.SchemaChanged(run=run, recorded=created.input, version=1, note=f"the input of the run: {error}")
+        yield d.SchemaChanged(run=run, recorded=given, version=1, note=f"the input of the run: {error}")
 
 
 def _extra(run: str, match: Match) -> d.Difference:

@@ -17,7 +17,7 @@ from polos.engine import events as e
 from polos.engine.evolve import evolve
 from polos.engine.state import RunState
 from polos.replay.driver import Driver
-from polos.runtime.loading import replay
+from polos.runtime.loading import input_of, replay
 from polos.runtime.ports import RunCode
 from polos.runtime.unit import Resident
 from polos.testing.audit import Stored
@@ -47,7 +47,7 @@ def code_of(sim: Simulation, run: str, start: int, history: list[Stored]) -> tup
     created = history[0][0]
     assert isinstance(created, e.RunCreated), "a run's stream begins with its creation"
     resident = Resident(state, durable=start)
-    resident.input = created.input
+    resident.input = input_of(event for event, _, _ in history)
     return sim.engine.bodies.make(sim.engine, resident, python=None), resident
 
 

@@ -24,7 +24,7 @@ from polos.engine.state import status as status_of
 from polos.replay.divergence import Divergence
 from polos.replay.driver import Driver
 from polos.runtime.engine import Engine
-from polos.runtime.loading import replay
+from polos.runtime.loading import input_of, replay
 from polos.runtime.unit import Resident
 from polos.testing.audit import Audit, Stored
 from polos.testing.lives import Life
@@ -220,7 +220,7 @@ def _replayed(engine: Engine, run: str, whole: list[Stored]) -> list[str]:
         if not engine.bodies.knows(created.workflow):
             continue
         resident = Resident(fold(run, history[:start]), durable=start)
-        resident.input = created.input
+        resident.input = input_of(event for event, _, _ in history)
         code = engine.bodies.make(engine, resident, python=None)
         if not isinstance(code, Driver):
             continue

@@ -6,10 +6,11 @@ Pydantic models, because programs build, validate and dump them; field names are
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
+from polos.once import Once, SingletonPolicy
 from polos.types.llm import ToolCall, ToolCallFunction, ToolResult, Usage
 
 __all__ = ["BatchStepResult", "BatchWorkflowInput", "ToolCall", "ToolCallFunction", "ToolResult", "Usage"]
@@ -31,12 +32,29 @@ class BatchWorkflowInput(BaseModel):
         payload: what it is given.
         initial_state: what its `ctx.state` begins with.
         run_timeout_seconds: after which it is cancelled.
+        idempotency_key: as at `invoke`, like all that follow; for root runs, not for children.
+        singleton: see there.
+        singleton_policy: see there.
+        debounce_seconds: see there.
+        debounce_key: see there.
+        debounce_max_seconds: see there.
     """
 
     id: str
     payload: Any = None
     initial_state: Any = None
     run_timeout_seconds: float | None = None
+    idempotency_key: str | None = None
+    singleton: str | None = None
+    singleton_policy: SingletonPolicy | None = None
+    debounce_seconds: float | None = None
+    debounce_key: str | None = None
+    debounce_max_seconds: float | None = None
+
+    def once(self) -> Once:
+        """Give what was said of there being one run instead of two."""
+        given = {name: getattr(self, name) for name in Once.__annotations__}
+        return cast("Once", {name: value for name, value in given.items() if value is not None})
 
 
 class BatchStepResult(BaseModel):

@@ -17,7 +17,7 @@ from polos.engine.evolve import evolve
 from polos.engine.projections import RUN_PREFIX, Rows, fold_rows
 from polos.engine.state import RunState
 from polos.runtime.bodies import Bodies
-from polos.runtime.loading import Stored, replay
+from polos.runtime.loading import Stored, input_of, replay
 from polos.runtime.public_events import RunInfo, public_events
 from polos.runtime.unit import Resident
 from polos.store.log import Record
@@ -128,7 +128,7 @@ def _attempt(sim: Simulation, run: str, start: int, history: list[Stored]) -> di
     resident = Resident(fold(run, history[:start]), durable=start)
     created = history[0][0]
     assert isinstance(created, e.RunCreated), "a run's stream begins with its creation"
-    resident.input = created.input
+    resident.input = input_of(event for event, _, _ in history)
     code: Any = sim.engine.bodies.make(sim.engine, resident, python=None)
     if code._earlier is not None:
         code._earlier = replace(code._earlier, event=lambda version: history[version - 1][0])  # there is no log to read

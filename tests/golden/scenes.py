@@ -326,6 +326,47 @@ def queues(sim: Simulation, program: ModuleType) -> None:
     sim.settle()
 
 
+def retries(sim: Simulation, program: ModuleType) -> None:
+    run = sim.create(program.retried, {"to": "ada"}).run
+    sim.settle()  # nobody answers
+    sim.send("retry", run=run, by="ada")
+    sim.run_for(1)
+    sim.send("resume", run=run, key="ok", data="yes")
+    sim.settle()  # the child fails
+    sim.recover()
+    program.WORLD["up"] = True
+    sim.send("retry", run=run, by="ada", reason="the van is back")
+    sim.settle()
+    charged = sim.create(program.given_up, None).run
+    sim.run_for(1)
+    sim.send("cancel", run=charged)
+    sim.run_for(1)
+    sim.send("retry", run=charged)
+    sim.settle()
+    sim.send("resolve", run=charged, step="charge", outcome="completed", value="charged")
+    sim.settle()
+
+
+def debounced(sim: Simulation, program: ModuleType) -> None:
+    def call(number: int, key: str) -> None:
+        sim.create(
+            program.debounced, {"n": number}, initial_state={"of": key},
+            debounce_seconds=10, debounce_key=key, debounce_max_seconds=25,
+        )  # fmt: skip
+
+    for number in range(4):
+        call(number, "a")
+        sim.run_for(7)
+    call(4, "b")
+    sim.run_for(1)
+    call(5, "b")
+    sim.recover()
+    call(6, "c")
+    sim.run_for(1)
+    sim.send("cancel", run=sim.calls[-1].run)
+    sim.settle()
+
+
 def triggers(sim: Simulation, program: ModuleType) -> None:
     def publish(topic: str, *numbers: int) -> None:
         sim.send("publish", topic=topic, events=[{"data": {"n": number}} for number in numbers])
@@ -376,6 +417,6 @@ SCENES: dict[str, Scene] = {
         steps, step_retries, unknown_outcome, reconcile, pure_steps, gather, timers, topics, signals, suspends,
         children, cancellation, updates, state, continue_as_new, direct_bodies, run_retries, run_timeout, divergence,
         set_aside, large_result, queues, triggers, schedules, recorded_values, generators, synchronization, two_logs,
-        inbox, unfinished, deltas,
+        inbox, unfinished, deltas, retries, debounced,
     )
 }  # fmt: skip

@@ -237,14 +237,14 @@ def loses_early_answers(patch: pytest.MonkeyPatch) -> None:
 
 def forgets_busy_children(patch: pytest.MonkeyPatch) -> None:
     """A cancellation doesn't reach a child that has something on its way to the disk."""
-    whole = Intake._deliver
+    whole = Intake.deliver
 
     def deliver(self: Intake, unit: Unit, message: Any) -> None:
         resident = self._engine.residents.get(message.target)
         if not (message.kind == "cancel" and resident is not None and resident.in_flight):
             whole(self, unit, message)
 
-    patch.setattr(Intake, "_deliver", deliver)
+    patch.setattr(Intake, "deliver", deliver)
 
 
 def answers_early(patch: pytest.MonkeyPatch) -> None:
