@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from polos.features import events, queues, schedules, triggers
     from polos.queueing import Queue, RateLimit, queue
     from polos.registry import get_all_workflows, get_workflow
+    from polos.retention import Retention
     from polos.runtime.app import Polos
     from polos.runtime.batch import batch_invoke
     from polos.runtime.client import PolosClient
@@ -51,6 +52,7 @@ __all__ = [
     "PolosClient",
     "Queue",
     "RateLimit",
+    "Retention",
     "RetryPolicy",
     "SchedulePayload",
     "StepExecutionError",
@@ -88,6 +90,7 @@ _HOMES = {
     "PolosClient": "polos.runtime.client",
     "Queue": "polos.queueing",
     "RateLimit": "polos.queueing",
+    "Retention": "polos.retention",
     "RetryPolicy": "polos.engine.retry",
     "SchedulePayload": "polos.types.schedules",
     "StepExecutionError": "polos.errors",

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, Unpack, cast, overload
 
 from pydantic import BaseModel
 
@@ -36,6 +36,7 @@ from polos.errors import (
 from polos.once import Debounce, Once, read_debounce
 from polos.queueing import Queue, read_queue
 from polos.registry import get_all_workflows, get_workflow, register
+from polos.retention import Retention, read_retention
 from polos.scheduling import SaidSchedule, read_schedule
 from polos.signature import Signature, read_signature
 from polos.triggering import Filter, Trigger, read_trigger
@@ -117,6 +118,7 @@ class Workflow(Generic[ResultT_co]):
         tags: tags of every run.
         debounce: what it says of flurries of calls; None if nothing.
         activation_callbacks_max: how long a body may go on without waiting; None for the engine's setting.
+        retention: when its trees of runs are archived; False for never, None for the engine's setting.
     """
 
     def __init__(  # noqa: PLR0917  # subclasses and tests of programs construct it by position
@@ -148,15 +150,15 @@ class Workflow(Generic[ResultT_co]):
         trigger_filter: Filter | None = None,
         from_beginning: bool = False,
         debounce: object = None,
+        retention: object = None,
     ) -> None:
         self.signature: Signature = signature if signature is not None else read_signature(func)
-        self.id = id
-        self.func = func
+        self.id, self.func = id, func
         self.description = description
         self.workflow_type = workflow_type
         self.queue: Queue | None = queue or _queue_of(id, queue_name, queue_concurrency_limit, bool(schedule))
-        self.queue_name = queue_name
-        self.queue_concurrency_limit = queue_concurrency_limit
+        self.queue_name, self.queue_concurrency_limit = queue_name, queue_concurrency_limit
+        self.retention: Retention | Literal[False] | None = read_retention(retention, f"workflow {id!r}")
         self.trigger_on_event = trigger_on_event
         self.batch_size = batch_size
         self.batch_timeout_seconds = batch_timeout_seconds
@@ -432,6 +434,7 @@ def workflow(  # the order that programs use
     trigger_filter: Filter | None = None,
     from_beginning: bool = False,
     debounce: object = None,
+    retention: object = None,
 ) -> _Decorator: ...
 
 
@@ -465,7 +468,8 @@ def workflow(id: Any = None, description: Any = None, queue: object = None, *res
             at once by default), `run_timeout_seconds`, `cancel_grace_seconds` (time for cleaning up; the engine's
             setting, 120, by default), `deterministic` (False for a body that does I/O itself and begins anew after a
             crash), `tags`, `activation_callbacks_max`, `debounce` (seconds, or a dict with `seconds` and `max_seconds`:
-            its calls are debounced, as told at `polos.once.Once`).
+            its calls are debounced, as told at `polos.once.Once`), `retention` (a `Retention` or a dict with its
+            arguments: when runs that have ended are archived; False for never).
 
     Returns:
         A `Workflow`, not a function.

@@ -13,6 +13,7 @@ Three families, never mixed::
         │   ├── ForkedStore              a forked child touched its parent's store
         │   ├── EngineNotRunning         the command needs an owner and there is none
         │   ├── UnknownRun               no run with that id
+        │   │   └── RunArchived          there was one, it has ended and lies in the archive
         │   ├── UnknownWorkflow          no workflow with that id is registered
         │   ├── UnknownSchedule          no schedule with that id
         │   ├── NondeterministicCall     real I/O, threads or an undurable wait in a workflow body
@@ -26,6 +27,7 @@ Three families, never mixed::
         │   ├── StoreFailed              an append failed; ``maybe_happened`` tells whether it may be there
         │   ├── StoreDamaged             bytes on disk aren't what was written
         │   ├── BlobMissing              a blob that an event names isn't there
+        │   ├── RecordsSealed            records were archived; the log has only their leaves
         │   ├── StoreClosed              the store was closed
         │   ├── StoreFenced              a newer epoch owns the log
         │   └── ClientTimeout            no engine answered in time; the command is kept
@@ -80,6 +82,8 @@ __all__ = [
     "PolosUsageError",
     "QueueFull",
     "RecordingDiffers",
+    "RecordsSealed",
+    "RunArchived",
     "RunEvicted",
     "StepExecutionError",
     "StoreClosed",
@@ -148,6 +152,10 @@ class EngineNotRunning(PolosUsageError):
 
 class UnknownRun(PolosUsageError):
     """There is no run with that id."""
+
+
+class RunArchived(UnknownRun):
+    """The run has ended and was archived; it can be read, and nothing can happen to it any more."""
 
 
 class UnknownWorkflow(PolosUsageError):
@@ -232,6 +240,10 @@ class StoreDamaged(PolosStoreError):
 
 class BlobMissing(PolosStoreError):
     """A blob that an event names isn't there."""
+
+
+class RecordsSealed(PolosStoreError):
+    """These records were archived: their leaves are here, what they say is in a segment."""
 
 
 class StoreClosed(PolosStoreError):

@@ -23,6 +23,9 @@ The points, in the order in which a step meets them:
 ``inbox_after_remove``                the file is gone
 ``owned_before_recovery``             an engine has taken the store and looked at nothing
 ``recovered``                         it has found what was under way
+``archive_packed_before_seal``        records of ended runs are a durable segment that no record names yet
+``archive_sealed_before_taken_out``   they are archived, and still in the log
+``archive_taken_out``                 a portion of them has left the log
 ``drained_before_close``              a stopping engine has recorded what ended, and still owns the store
 ====================================  =====================================================================
 
@@ -52,6 +55,9 @@ POINTS: Final = (
     "inbox_after_remove",
     "owned_before_recovery",
     "recovered",
+    "archive_packed_before_seal",
+    "archive_sealed_before_taken_out",
+    "archive_taken_out",
     "drained_before_close",
 )
 

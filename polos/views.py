@@ -23,6 +23,7 @@ from polos.engine.json import Json
 from polos.engine.projections import ENGINE_STREAM
 from polos.errors import PolosUsageError, UnknownRun
 from polos.runtime import reads
+from polos.runtime.archived import archived_row
 from polos.store.log import Reader
 
 __all__ = [
@@ -137,16 +138,17 @@ def find_run(reader: Reader, text: str, pending: list[reads.PendingRun] | None =
         PolosUsageError: there are several.
     """
     promised = [waiting.row.run for waiting in pending or ()]
-    if reads.run_row(reader, text) is not None or text in promised:
+    if reads.run_row(reader, text) is not None or text in promised or archived_row(reader, text) is not None:
         return text
     found: dict[str, None] = {}
     # A beginning is a range of the rows; an end has to be looked for, and people copy ends since ids begin alike.
     if text:
-        after = ("run", text)
-        for key, _ in reader.rows(("run",), after=after, limit=RUNS_NAMED_MAX):
-            if str(key[1]).startswith(text):
-                found[str(key[1])] = None
-        for run in promised if found else (*promised, *(str(key[1]) for key, _ in reader.rows(("run",)))):
+        for kind in ("run", "archived"):
+            for key, _ in reader.rows((kind,), after=(kind, text), limit=RUNS_NAMED_MAX):
+                if str(key[1]).startswith(text):
+                    found[str(key[1])] = None
+        known = (str(key[1]) for kind in ("run", "archived") for key, _ in reader.rows((kind,)))
+        for run in promised if found else (*promised, *known):
             if run.startswith(text) or run.endswith(text):
                 found[run] = None
     if not found:

@@ -24,6 +24,7 @@ from polos.engine.state import RunState
 from polos.runtime.connection import Answer, Command, LocalEngine
 from polos.runtime.deltas import Previews
 from polos.runtime.watch import Watchers
+from polos.store.blobs import MemoryBlobs
 from polos.store.inbox import Inbox
 from polos.store.inbox_dir import MemoryInbox
 from polos.store.log import AppendUnit, Log, NewRecord, Position, Receipt, Version
@@ -123,6 +124,7 @@ class FakeStore:
 
     log: Log
     inbox: Inbox = field(default_factory=MemoryInbox)
+    blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
     path: Path = Path("data")
     owner_engine: object | None = None
     owned: bool = False

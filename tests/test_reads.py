@@ -87,6 +87,7 @@ def test_execution_of_a_completed_run(history: History):
         "cancel_requested_at": None,
         "waiting_reason": None,
         "tags": ["vip"],
+        "archived_at": None,
     } == read(history, A)
 
 

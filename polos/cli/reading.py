@@ -10,6 +10,7 @@ from polos.cli.options import Options
 from polos.cli.printing import Printer, ago, coloured, count, cut, duration, plain, value_text
 from polos.reasons import Reason, Why, count_runs, why
 from polos.runtime import reads
+from polos.runtime.archived import archived_row, reader_of
 from polos.runtime.crowd import waits_for_thread
 from polos.store.directory import Store
 from polos.store.environment import OwnerInfo
@@ -117,10 +118,12 @@ def show_run(options: Options, text: str, *, full: bool) -> None:
         run = options.find(store, text)
         pending = reads.pending_runs(store.inbox)
         with store.log.reader() as reader:
-            if reads.run_row(reader, run) is None:
-                execution = next(reads.pending_execution(found) for found in pending if found.row.run == run)
-                view = RunView(execution=execution, state=None, tree=[], timeline=[])
-            else:
+            is_pending = reads.run_row(reader, run) is None and archived_row(reader, run) is None
+        if is_pending:
+            execution = next(reads.pending_execution(found) for found in pending if found.row.run == run)
+            view = RunView(execution=execution, state=None, tree=[], timeline=[])
+        else:
+            with reader_of(store, run) as reader:
                 view = run_view(reader, run)
     if printer.json:
         printer.object(view.to_json())
@@ -211,7 +214,7 @@ class _Shown:
 
 _FACTS = (
     ("started", "started_at"), ("ended", "completed_at"), ("cancelled", "cancelled_at"), ("by", "cancelled_by"),
-    ("child of", "parent_execution_id"), ("session", "session_id"), ("user", "user_id"),
+    ("archived", "archived_at"), ("child of", "parent_execution_id"), ("session", "session_id"), ("user", "user_id"),
 )  # fmt: skip
 
 
@@ -225,7 +228,7 @@ def tell_why(options: Options, text: str) -> None:
         run = options.find(store, text)
         pending = reads.pending_runs(store.inbox)
         owner = store.owner()
-        with store.log.reader() as reader:
+        with reader_of(store, run) as reader:
             found = why(
                 reader, run, owner=owner, now_us=options.now_us(), pending=pending,
                 waits_for_thread=partial(waits_for_thread, store.path),

@@ -28,6 +28,7 @@ from polos.engine.system_events import (
     EventPublished,
     InboxConsumed,
     QueueConfigured,
+    RangeSealed,
     ScheduleBuffered,
     ScheduleFired,
     ScheduleSet,
@@ -49,6 +50,7 @@ __all__ = [
     "Failure",
     "InboxConsumed",
     "QueueConfigured",
+    "RangeSealed",
     "RunDebounced",
     "RunReopened",
     "ScheduleBuffered",
@@ -581,6 +583,7 @@ Event = (
     | TriggerFired
     | TriggerSkipped
     | TriggerFailed
+    | RangeSealed
     | Snapshot
 )
 

@@ -35,6 +35,7 @@ Keys (tuples; encoded by the store):
 ``("topic", topic)``                                  a topic that has events
 ``("outbox", run, message_id)``                       a message owed to another log
 ``("code", workflow)``                                digest of the code registered last
+``("archived", run)``                                 a run that was archived, JSON; it has no other row any more
 ``("command", command_id)``                           outcome of a consumed inbox command
 ====================================================  ==========================================
 """
@@ -43,7 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -54,6 +55,7 @@ from polos.engine.schedule_state import ScheduleEvent, ScheduleState, evolve_sch
 from polos.engine.state import ENDED, DebtKind, OpKind, Phase, RunState, next_due_us, status, waiting_reason
 
 __all__ = [
+    "ARCHIVE_STREAM",
     "CODE_PREFIX",
     "ENGINE_STREAM",
     "INBOX_STREAM",
@@ -68,11 +70,14 @@ __all__ = [
     "Rows",
     "advance",
     "advance_schedule",
+    "advance_sealed",
     "dedup_key",
     "fold_rows",
     "queue_of",
     "run_rows",
     "run_stream",
+    "sealed",
+    "sealed_runs",
     "summary",
     "system_rows",
     "topic_stream",
@@ -95,6 +100,7 @@ QUEUE_PREFIX = "queue/"
 SCHEDULE_PREFIX = "schedule/"
 TRIGGER_PREFIX = "trigger/"
 INBOX_STREAM = "inbox"
+ARCHIVE_STREAM = "archive"
 ENGINE_STREAM = "engine"  # who owned the log, and when
 
 # Events that can change a run-level row. All others leave the rows of `run_rows` as they are
@@ -123,6 +129,13 @@ _OP_EVENTS: frozenset[type[Any]] = frozenset(
 
 # Those of them that also have rows of their own.
 _WAIT_EVENTS: frozenset[type[Any]] = frozenset({e.WaitStarted, e.WaitSatisfied, e.WaitExpired, e.WaitCancelled})
+
+
+# What a list shows of a run that was archived.
+_SEALED = (
+    "workflow", "kind", "status", "created_us", "started_us", "ended_us", "parent", "step", "root", "root_workflow",
+    "session", "user", "tags", "continues", "successor",
+)  # fmt: skip
 
 
 def run_stream(run: str) -> str:
@@ -264,10 +277,52 @@ def system_rows(event: e.Event) -> Rows:
             return {("trigger_failed", event.trigger, event.position): event.event_id.encode()}
         case e.CodeRegistered():
             return {("code", event.workflow): event.digest.encode()}
+        case e.RangeSealed():
+            rows: Rows = {}
+            for run in sealed_runs(event):
+                rows["archived", run["run"]] = orjson.dumps({**run, "archived_us": event.at_us})
+            return rows
         case e.InboxConsumed():
             return {("command", event.command_id): orjson.dumps({"outcome": event.outcome, "detail": event.detail})}
         case _:
             return {}
+
+
+def sealed_runs(event: e.RangeSealed) -> list[dict[str, Any]]:
+    """Give what an event says of each run that was archived."""
+    return cast("list[dict[str, Any]]", event.runs)  # as `sealed` has made it
+
+
+def sealed(state: RunState, segments: list[Json] | None) -> dict[str, Json]:
+    """
+    Give what stays of a run that is archived: what a list shows of it.
+
+    Args:
+        state: the run.
+        segments: where its tree is, for the root of it; may be filled later.
+    """
+    said = summary(state)
+    kept: dict[str, Json] = {"run": state.run, "version": state.version}
+    kept |= {name: said[name] for name in _SEALED if said[name] not in (None, [])}
+    if segments is not None:
+        kept["segments"] = segments
+    return kept
+
+
+def advance_sealed(runs: dict[str, RunState], event: e.RangeSealed, *, rows: Changes) -> None:
+    """
+    Take runs that were archived out of a fold, and note how the rows change.
+
+    Args:
+        runs: those that were folded; whose records were sealed isn't among them.
+        event: says which were archived.
+        rows: takes the changes.
+    """
+    for run in sealed_runs(event):
+        state = runs.pop(run["run"], None)
+        if state is not None:
+            rows.update(dict.fromkeys(run_rows(state)))
+    rows.update(system_rows(event))
 
 
 def _change(rows: Changes, before: Rows, after: Rows) -> None:
@@ -360,6 +415,8 @@ def fold_rows(records: Iterable[tuple[str, e.Event, int]]) -> Rows:
         if stream.startswith(RUN_PREFIX):
             run = stream.removeprefix(RUN_PREFIX)
             advance(runs.setdefault(run, RunState(run=run)), event, time_us=time_us, rows=changes)
+        elif isinstance(event, e.RangeSealed):
+            advance_sealed(runs, event, rows=changes)
         elif isinstance(event, ScheduleEvent):
             schedules[stream] = advance_schedule(schedules.get(stream), event, rows=changes)
         else:

@@ -18,6 +18,7 @@ __all__ = [
     "EventPublished",
     "InboxConsumed",
     "QueueConfigured",
+    "RangeSealed",
     "ScheduleBuffered",
     "ScheduleFired",
     "ScheduleSet",
@@ -198,6 +199,22 @@ class InboxConsumed:
     command_id: str
     outcome: str  # "accepted", "refused", "existing", "published" or "answered"
     detail: Json = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeSealed:
+    """
+    Runs that have ended were archived: this record stands for theirs, which may leave the log from now on.
+
+    `runs` has an object for each of them: its `run`, the `root` of its tree, up to which `version` its stream was
+    archived, and what a list shows of it. A root has `segments`, too: where its tree is.
+    """
+
+    segments: tuple[str, ...]  # blobs
+    ranges: tuple[int, ...]  # first position and count, first position and count, ...
+    runs: Json
+    at_us: int
+    reason: str = ""  # which part of the policy said so: "age" or "count"; "" if somebody asked for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from polos.clock import uuid7
 from polos.errors import CommandRefused, UnknownRun
 from polos.runtime import reads
+from polos.runtime.archived import refuse_archived
 from polos.runtime.connection import Answer, ClientStore, Command, StoreConnection
 
 __all__ = ["Told", "address", "resume_address", "tell"]
@@ -43,6 +44,8 @@ def address(store: ClientStore, handle: str) -> str:
     for _ in range(2):  # an engine may take it out of the inbox between the two looks
         with store.log.reader() as reader:
             row = reads.last_row(reader, handle)
+            if row is None:
+                refuse_archived(reader, handle)
         if row is not None:
             return row.run
         if any(pending.row.run == handle for pending in reads.pending_runs(store.inbox)):

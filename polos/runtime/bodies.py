@@ -12,7 +12,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
@@ -34,6 +34,7 @@ from polos.runtime.ports import RunCode
 
 if TYPE_CHECKING:
     from polos.definition import Workflow
+    from polos.retention import Retention
     from polos.runtime.engine import Engine
     from polos.runtime.unit import Resident
 
@@ -101,6 +102,11 @@ class Bodies:
         """Give what a workflow says of its queue, None if it says nothing."""
         found = self._find(workflow)
         return None if found is None else found.queue
+
+    def retention(self, workflow: str) -> Retention | Literal[False] | None:
+        """Give what a workflow says of how long its runs are kept: a policy, False for ever, None for nothing."""
+        found = self._find(workflow)
+        return None if found is None else found.retention
 
     def describe(self, workflow: str) -> Described:
         """Give what is recorded of a workflow's code."""

@@ -9,6 +9,7 @@ caller can hold the handle of a run that no engine has seen yet.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from polos.errors import (
 from polos.once import Once
 from polos.runtime import reads
 from polos.runtime.addressing import Told, address, resume_address, tell
+from polos.runtime.archived import archived_execution, archived_row
 from polos.runtime.awaiting import wait_ended, wait_update
 from polos.runtime.connection import (
     CLIENT_TIMEOUT_SECONDS,
@@ -316,13 +318,19 @@ class PolosClient:
         """
         Give all that is known of a run, its result as plain JSON; no engine is needed.
 
+        An archived run is read from the archive; `archived_at` tells.
+
         Raises:
             UnknownRun: there is no such run.
+            BlobMissing: the run was archived, and its segment isn't there.
         """
         store = self._connection().store
         with store.log.reader() as reader:
             if reads.run_row(reader, execution_id) is not None:
                 return reads.execution(reader, execution_id)
+            is_archived = archived_row(reader, execution_id) is not None
+        if is_archived:
+            return await asyncio.to_thread(archived_execution, store, execution_id)
         for pending in reads.pending_runs(store.inbox):
             if pending.row.run == execution_id:
                 return reads.pending_execution(pending)

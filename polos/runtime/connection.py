@@ -28,6 +28,7 @@ import polos.errors
 from polos.clock import Clock, SystemClock, uuid7
 from polos.engine.json import Json
 from polos.errors import ClientTimeout, CommandRefused, EngineNotRunning, NotAPolosStore, PolosUsageError
+from polos.runtime.archived import Segments
 from polos.runtime.following import LogMoves
 from polos.store.inbox import Inbox
 from polos.store.log import Log, Reader
@@ -68,6 +69,11 @@ class ClientStore(Protocol):
     @property
     def log(self) -> Log:
         """The log, to read."""
+        ...
+
+    @property
+    def blobs(self) -> Segments:
+        """Where archived runs are."""
         ...
 
     @property

@@ -28,6 +28,7 @@ from polos.engine.state import DebtKind
 from polos.errors import EngineNotRunning, PolosError, PolosUsageError, StoreFailed, StoreFenced
 from polos.points import reach
 from polos.runtime.activations import Activations
+from polos.runtime.archiving import Archiving
 from polos.runtime.bodies import Bodies
 from polos.runtime.crowd import Crowd
 from polos.runtime.debts import Debts
@@ -110,6 +111,7 @@ class Engine:
         self.activations: Activations = Activations(self)
         self.recovery = Recovery(self)
         self.intake: Intake = Intake(self)
+        self.archiving: Archiving = Archiving(self)
         self.broken: Exception | None = None
         self.marks: list[Mark] = []
         self.crowd = Crowd()
@@ -159,6 +161,7 @@ class Engine:
         reach("recovered")
         self.intake.start()
         self.store.owner_engine = self
+        self.archiving.start(epoch)
         self.schedule()  # what was posted before there was a loop to decide it on
 
     def close_marks(self) -> None:
@@ -200,6 +203,7 @@ class Engine:
         self.timers.close()
         self.lines.close()
         self.schedules.close()
+        await self.archiving.stop()
         due_us = self.clock.now_us() + round(self.settings.stop_grace_seconds * 1e6)
         await self.performer.drain(due_us)
         await self._flush(due_us)
@@ -208,8 +212,7 @@ class Engine:
             task.cancel()
         await self.in_callback(self._discard_all)
         reach("drained_before_close")
-        writer = self._writer
-        await asyncio.to_thread(writer.close)
+        await asyncio.to_thread(self._writer.close)
         self.refuse_rest("the engine was stopped")
         self.watchers.close()
         self.store.release_ownership()
@@ -505,6 +508,7 @@ class Engine:
             if resident.idle:
                 self.discard(resident)
             self.watchers.ended(resident.run)
+            self.archiving.ended(resident.state)
             return
         if self.broken is None:
             self.debts.perform(resident)

@@ -217,6 +217,16 @@ class Lines:
         unit.append_system(QUEUE_PREFIX + event.queue, event)
         self._apply(event)
 
+    def rate_periods_us(self) -> dict[str, int]:
+        """Give, for each queue with a rate, how long a start counts against it."""
+        found: dict[str, int] = {}
+        for queue, event in self._configured.items():
+            limits = limits_of(event)
+            periods = [rate.period_us for rate in (limits.rate, limits.key_rate) if rate is not None]
+            if periods:
+                found[queue] = max(periods)
+        return found
+
     def amend(self, unit: Unit, queue: str, by: str, changes: dict[str, Any]) -> e.QueueConfigured:
         """Change some of what holds for a queue."""
         event = replace(self.configured(queue), by=by, **changes)
@@ -246,13 +256,9 @@ class Lines:
         """Take up what is recorded: limits, starts within the period of a rate, who was running, who waits."""
         now_us = self._now_us()
         self.forget_undurable(reader)
-        for event in self._configured.values():
-            limits = limits_of(event)
-            periods = [rate.period_us for rate in (limits.rate, limits.key_rate) if rate is not None]
-            if periods:
-                after = ("start", event.queue, max(now_us - max(periods), 0))
-                for key, row in reader.rows(("start", event.queue), after=after):
-                    self._admission.note_start(event.queue, orjson.loads(row), int(key[2]))
+        for queue, period_us in self.rate_periods_us().items():
+            for key, row in reader.rows(("start", queue), after=("start", queue, max(now_us - period_us, 0))):
+                self._admission.note_start(queue, orjson.loads(row), int(key[2]))
         fresh: list[Ticket] = []
         for key, row in reader.rows(("line",)):
             name, priority, due_us, *single = orjson.loads(row)

@@ -21,11 +21,12 @@ from polos.engine.evolve import evolve
 from polos.engine.json import Json
 from polos.engine.projections import run_stream
 from polos.engine.state import ENDED, Phase, RunState
-from polos.errors import PolosUsageError, UnknownRun
+from polos.errors import PolosUsageError, RecordsSealed, UnknownRun
 from polos.replay.divergence import Divergence
 from polos.replay.driver import Driver
 from polos.replay.facts import Fact
 from polos.replay.requests import name_of
+from polos.runtime.archived import refuse_archived
 from polos.runtime.ports import RunCode
 from polos.runtime.unit import Resident, Unit, Work
 from polos.store.log import Version
@@ -161,12 +162,17 @@ class Loader:
 
         Raises:
             UnknownRun: it is empty.
+            RunArchived: the run was archived.
         """
         with self._engine.store.log.reader() as reader:
-            found: list[Stored] = [
-                (decode(record.type, record.schema_version, record.payload), record.time_us, record.position)
-                for record in reader.stream(run_stream(run))
-            ]
+            try:
+                found: list[Stored] = [
+                    (decode(record.type, record.schema_version, record.payload), record.time_us, record.position)
+                    for record in reader.stream(run_stream(run))
+                ]
+            except RecordsSealed:
+                refuse_archived(reader, run)
+                raise
         if not found:
             message = f"there is no run {run!r} in this store"
             raise UnknownRun(message)
@@ -187,6 +193,8 @@ class Loader:
         resident.input = input_of(event for event, _, _ in events)
         if state.phase in ENDED:
             resident.end = end
+            with self._engine.store.log.reader() as reader:
+                refuse_archived(reader, run)  # it may be, and its records not have left the log yet
             return resident
         self._engine.residents[run] = resident
         if state.phase in (Phase.ACTIVE, Phase.CANCELLING) and not self._engine.stopping:

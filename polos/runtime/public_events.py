@@ -25,6 +25,7 @@ from polos.types.events import StreamEvent
 __all__ = [
     "EVENTS_A_RECORD_MAX",
     "RunInfo",
+    "archived_event",
     "position_of",
     "preview_event",
     "public_events",
@@ -132,6 +133,26 @@ def preview_event(preview: Preview, info: RunInfo, *, after: int) -> StreamEvent
         preview=True,
     )
     return event.of_delta(preview.run, preview.step, preview.index)
+
+
+def archived_event(first: Position, following: Record) -> StreamEvent:
+    """
+    Give what stands in the stream of everything for records that were archived.
+
+    Args:
+        first: position of the first of them.
+        following: the record behind the last of them.
+    """
+    last = following.position - 1
+    data = {"first_sequence_id": sequence_id(first), "last_sequence_id": sequence_id(following.position) - 1}
+    return StreamEvent(
+        id=f"{last}-archived",
+        sequence_id=sequence_id(last, EVENTS_A_RECORD_MAX - 1),
+        topic="archive",
+        event_type="archived",
+        data={**data, "records": following.position - first},
+        created_at=rfc3339(following.time_us),
+    )
 
 
 _Shown = list[tuple[str, Any]]  # event type and data, which is JSON

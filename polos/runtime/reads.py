@@ -100,6 +100,7 @@ class RunRow:
     continues: str | None = None
     successor: str | None = None
     result_type: str | None = None
+    archived_us: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -332,6 +333,7 @@ def execution(reader: Reader, run: str) -> dict[str, Any]:
     return {
         **listed(row),
         **_standing(last),
+        "archived_at": _archived_at(reader, run),
         "payload": run_input(reader, run),
         "result": result,
         "error": error,
@@ -360,6 +362,7 @@ def listed(row: RunRow) -> dict[str, Any]:
         "session_id": row.session,
         "user_id": row.user,
         "tags": list(row.tags),
+        "archived_at": rfc3339(row.archived_us),
         **_standing(row),
     }
 
@@ -379,6 +382,12 @@ def _standing(row: RunRow) -> dict[str, Any]:
         "cancelled_by": row.cancelled_by,
         "run_timeout_seconds": None if row.run_timeout_us is None else row.run_timeout_us / 1e6,
     }
+
+
+def _archived_at(reader: Reader, run: str) -> str | None:
+    """Tell when a run was archived; a reader that shows archived runs knows both its rows."""
+    row = reader.row(("archived", run))
+    return None if row is None else rfc3339(orjson.loads(row)["archived_us"])
 
 
 def _ending(reader: Reader, row: RunRow) -> tuple[Json, str | None]:

@@ -139,6 +139,7 @@ class Recovery:
             engine.wake(run)
             # Its end may be in a commit of unknown outcome that turned out well; who waits looks for itself.
             engine.watchers.ended(run)
+        engine.archiving.look_again()
         engine.schedule()
 
     def _is_given_up(self, run: str, name: str) -> bool:

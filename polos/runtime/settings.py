@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
+from polos.retention import Retention, read_retention
+
 __all__ = ["Settings"]
 
 _SECONDS_MAX: Final = 1_000 * 365.25 * 86_400
@@ -38,6 +40,7 @@ class Settings:
         drain_work_max: pieces of work decided before the program's own callbacks get a turn.
         retry_append_seconds: how long the engine waits before it tries a failed log again.
         record_sources: whether `CodeRegistered` keeps the sources as blobs.
+        retention: when ended runs are archived, where their workflow says nothing of it; None for never.
         idempotency_seconds: for how long a start with an idempotency key gives the run that the first one made.
         sync: "full" survives a power cut; "off" survives only a killed process.
 
@@ -62,11 +65,13 @@ class Settings:
     drain_work_max: int = 256
     retry_append_seconds: float = 0.05
     record_sources: bool = True
+    retention: Retention | None = None
     idempotency_seconds: float = 86_400.0
     sync: Literal["full", "off"] = "full"
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense."""
+        object.__setattr__(self, "retention", read_retention(self.retention, "the engine") or None)
         for spec in fields(self):
             value: Any = getattr(self, spec.name)
             if spec.type == "int":

@@ -25,13 +25,15 @@ from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.json import Json
 from polos.engine.projections import RUN_PREFIX, TOPIC_PREFIX, run_stream, topic_stream
-from polos.errors import UnknownRun
+from polos.errors import RecordsSealed, UnknownRun
 from polos.runtime import reads
+from polos.runtime.archived import ArchivedReader, Segments, archived_row, open_archived, reader_of
 from polos.runtime.connection import LocalEngine, StoreConnection
 from polos.runtime.deltas import Preview
 from polos.runtime.following import Sooner
 from polos.runtime.public_events import (
     RunInfo,
+    archived_event,
     position_of,
     preview_event,
     public_events,
@@ -97,14 +99,14 @@ def follow_workflow(
         UnknownRun: there is no such run.
     """
     store = connection.store
-    with store.log.reader() as reader:
+    with reader_of(store, run) as reader:
         head = reader.head().position
         row = reads.run_row(reader, run)
         last = reads.last_row(reader, run)
         if row is None and all(pending.row.run != run for pending in reads.pending_runs(store.inbox)):
             raise UnknownRun(f"there is no run {run!r} in {store.path}")
         root, root_workflow = (run, workflow) if row is None else (row.root, row.root_workflow)
-        tree = Tree(root, workflow_topic(root_workflow, root), target=run, api_url=api_url)
+        tree = Tree(root, workflow_topic(root_workflow, root), archive=store.blobs, target=run, api_url=api_url)
         first: list[StreamEvent] = []
         if last is not None and last.ended:
             end = sequence_id(_end_position(reader, last))
@@ -136,7 +138,7 @@ def follow_topic(
     source: Source
     parts = (topic or "").split("/")
     if topic is not None and parts[0] == "workflow" and len(parts) > 2:
-        source = Tree(parts[-1], topic, api_url=api_url)
+        source = Tree(parts[-1], topic, archive=connection.store.blobs, api_url=api_url)
     else:
         source = Topic(topic)
     return _follow(connection, source, after, [])
@@ -366,6 +368,8 @@ class Everything:
         """Give the public events of some records behind a position."""
         batch = Batch(after)
         for record in reader.records(after=after, limit=BATCH_RECORDS):
+            if record.position != batch.position + 1:
+                batch.events.append(archived_event(Position(batch.position + 1), record))
             event = _event(record)
             info = self._runs.get(record.stream) or _run_info(reader, record.stream)
             if info is not None:
@@ -379,20 +383,25 @@ class Everything:
 
 @final
 class Tree:
-    """The runs below a root and the topic of their tree."""
+    """The runs below a root and the topic of their tree, wherever they are: they may be archived at any time."""
 
-    def __init__(self, root: str, topic: str, *, target: str | None = None, api_url: str = "") -> None:
+    def __init__(
+        self, root: str, topic: str, *, archive: Segments, target: str | None = None, api_url: str = ""
+    ) -> None:
         """
         Take the tree.
 
         Args:
             root: the run at its root.
             topic: on which programs publish into it.
+            archive: where it is once it was archived.
             target: the run whose end is the stream's; None for a stream that doesn't end.
             api_url: where approval pages are.
         """
         self._root = root
         self._topic = topic_stream(topic)
+        self._archive = archive
+        self._archived: ArchivedReader | None = None
         self._target = target
         self._api_url = api_url
         self._runs: dict[str, RunInfo] = {}
@@ -401,6 +410,10 @@ class Tree:
 
     def read(self, reader: Reader, after: Position) -> Batch:
         """Give the public events of some records behind a position."""
+        if self._archived is None and archived_row(reader, self._root) is not None:
+            self._archived = open_archived(reader, self._archive, self._root)
+        if self._archived is not None:
+            reader = self._archived.over(reader)
         head = reader.head().position
         if not self._known:
             self._learn(reader)
@@ -490,7 +503,10 @@ def _run_info(reader: Reader, stream: str) -> RunInfo | None:
     if not stream.startswith(RUN_PREFIX):
         return None
     run = stream.removeprefix(RUN_PREFIX)
-    created = reads.run_created(reader, run)
+    try:
+        created = reads.run_created(reader, run)
+    except RecordsSealed:
+        return None  # it was archived, and the last of its records are just about to leave the log
     if created is None:
         return None
     return RunInfo(

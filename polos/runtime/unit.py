@@ -190,6 +190,8 @@ class Unit:
         blobs: tuple[str, ...] = ()
         if isinstance(event, e.CodeRegistered) and isinstance(event.blobs, dict):
             blobs = tuple(str(digest) for digest in event.blobs.values())
+        elif isinstance(event, e.RangeSealed):
+            blobs = event.segments
         self.records.append(
             NewRecord(
                 stream=stream,

@@ -10,6 +10,10 @@ header enters the chain::
 So a payload can later be pruned, moved away or made unreadable, and the chain still verifies. The
 leaves are those of an RFC 6962 tree, hence the 0x00; 0x01 is left for the inner nodes of that tree.
 
+Records that were archived leave their leaves behind, neighbours together: a *range* is
+``head of its last record ‖ 0x02 ‖ first position ‖ leaves``. It stands at the position of its last record, so
+whoever needs the head behind it finds it where the head of a record would be.
+
 What is stored for position n, an *entry*, is ``head_n ‖ header ‖ payload``. Keeping every head beside
 its record costs 32 bytes and buys two things: damage is located (the first entry that doesn't
 follow from its predecessor), and any single record can be checked with nothing but the entry before
@@ -31,12 +35,20 @@ from polos.store.log import Epoch, Head, NewRecord, PayloadEncoding, Position, R
 __all__ = [
     "EMPTY_CHAIN",
     "HEAD_BYTES",
+    "RANGE_RECORDS_MAX",
     "blob_digests",
     "blob_reference",
+    "check_range",
     "decode_entry",
+    "decode_range",
     "encode_entry",
+    "encode_header",
+    "encode_range",
     "entry_head",
+    "entry_leaf",
     "head_of",
+    "header_bytes",
+    "is_range",
     "next_head",
     "parse_blob_reference",
 ]
@@ -44,6 +56,8 @@ __all__ = [
 HEAD_BYTES: Final = 32
 EMPTY_CHAIN: Final = bytes(HEAD_BYTES)
 HEADER_FORMAT: Final = 1
+RANGE_FORMAT: Final = 2  # where a record's entry has HEADER_FORMAT
+RANGE_RECORDS_MAX: Final = 500  # leaves of 32 bytes: a few pages, which are written anew when a neighbour joins
 NAME_BYTES_MAX: Final = 2**16 - 1
 PAYLOAD_BYTES_MAX: Final = 2**31
 BLOBS_MAX: Final = 2**16 - 1
@@ -53,6 +67,9 @@ BLOBS_MAX: Final = 2**16 - 1
 _FIXED = struct.Struct(">BBHIQQqI32sHHH")
 _FIXED_BYTES = _FIXED.size
 SHORTEST_BYTES: Final = HEAD_BYTES + _FIXED_BYTES
+_COUNTS = struct.Struct(">HHH")
+_RANGE = struct.Struct(">BQ")
+RANGE_LEAVES: Final = HEAD_BYTES + _RANGE.size
 _REFERENCE = struct.Struct(">32sQ")
 _ENCODINGS = {int(encoding): encoding for encoding in PayloadEncoding}
 _sha256 = hashlib.sha256
@@ -66,6 +83,18 @@ def next_head(previous: bytes, header: bytes) -> bytes:
 def encode_entry(record: NewRecord, position: Position, version: Version, previous: bytes) -> tuple[bytes, bytes]:
     """
     Give the head behind a record, and its entry.
+
+    Raises:
+        PolosUsageError: a name, the payload or the list of blobs is over what the header can hold.
+    """
+    header = encode_header(record, position, version)
+    head = next_head(previous, header)
+    return head, head + header + record.payload
+
+
+def encode_header(record: NewRecord, position: Position, version: Version) -> bytes:
+    """
+    Give the header of a record; its payload is taken as stored.
 
     Raises:
         PolosUsageError: a name, the payload or the list of blobs is over what the header can hold.
@@ -94,13 +123,77 @@ def encode_entry(record: NewRecord, position: Position, version: Version, previo
     header += kind + stream
     if record.blobs:
         header += b"".join(map(bytes.fromhex, record.blobs))
-    head = next_head(previous, header)
-    return head, head + header + payload
+    return header
+
+
+def header_bytes(entry: bytes, position: int) -> bytes:
+    """Give the header of a record's entry; nothing in it is checked but its length."""
+    if len(entry) < SHORTEST_BYTES:
+        raise StoreDamaged(f"record {position} is cut short", position=position)
+    blobs, kind_bytes, stream_bytes = _COUNTS.unpack_from(entry, SHORTEST_BYTES - _COUNTS.size)
+    return entry[HEAD_BYTES : SHORTEST_BYTES + kind_bytes + stream_bytes + 32 * blobs]
+
+
+def entry_leaf(entry: bytes, position: int, previous: bytes) -> bytes:
+    """
+    Give the leaf of a record's entry, once it is proved that the chain goes through it.
+
+    Raises:
+        StoreDamaged: the entry doesn't follow from `previous`.
+    """
+    leaf = _sha256(b"\x00" + header_bytes(entry, position)).digest()
+    if entry[:HEAD_BYTES] != _sha256(b"\x02" + previous + leaf).digest():
+        raise StoreDamaged(f"record {position} doesn't follow from the one before it", position=position)
+    return leaf
+
+
+def is_range(entry: bytes) -> bool:
+    """Tell whether an entry stands for archived records."""
+    return len(entry) > HEAD_BYTES and entry[HEAD_BYTES] == RANGE_FORMAT
+
+
+def encode_range(first: int, head: bytes, leaves: bytes) -> bytes:
+    """Give the entry that stands for archived records."""
+    return head + _RANGE.pack(RANGE_FORMAT, first) + leaves
+
+
+def decode_range(entry: bytes, last: int) -> tuple[int, bytes]:
+    """
+    Give the first position of a range, and its leaves one after another.
+
+    Raises:
+        StoreDamaged: it doesn't have the leaves of the positions that it says it stands for.
+    """
+    if len(entry) < RANGE_LEAVES:
+        raise StoreDamaged(f"the sealed range up to record {last} is cut short", position=last)
+    _, first = _RANGE.unpack_from(entry, HEAD_BYTES)
+    leaves = entry[RANGE_LEAVES:]
+    if not 1 <= first <= last or len(leaves) != 32 * (last + 1 - first):
+        raise StoreDamaged(
+            f"L1: the sealed range up to record {last} doesn't have a leaf for each record", position=last
+        )
+    return first, leaves
+
+
+def check_range(entry: bytes, last: int, previous: bytes) -> None:
+    """
+    See that the chain goes through a range (L8).
+
+    Raises:
+        StoreDamaged: it doesn't.
+    """
+    first, leaves = decode_range(entry, last)
+    head = previous
+    for at in range(0, len(leaves), 32):
+        head = _sha256(b"\x02" + head + leaves[at : at + 32]).digest()
+    if head != entry[:HEAD_BYTES]:
+        raise StoreDamaged(f"the sealed range of records {first} to {last} doesn't follow from what is before it",
+                           position=first)  # fmt: skip
 
 
 def entry_head(entry: bytes, position: int) -> bytes:
-    """Give the head that an entry claims; it isn't checked."""
-    if len(entry) < SHORTEST_BYTES:
+    """Give the head that an entry claims, which may be a range's; it isn't checked."""
+    if len(entry) < SHORTEST_BYTES and not is_range(entry):
         raise StoreDamaged(f"record {position} is cut short", position=position)
     return entry[:HEAD_BYTES]
 
@@ -153,6 +246,8 @@ def decode_entry(entry: bytes, position: int, previous: bytes) -> Record:
 def head_of(entry: bytes, position: int, epoch: Epoch) -> Head:
     """Give the head of a log whose last entry this is."""
     chain = entry_head(entry, position)
+    if is_range(entry):
+        raise StoreDamaged(f"the log ends with a sealed range at {position}, and what seals it is missing")
     fields = _FIXED.unpack_from(entry, HEAD_BYTES)
     if fields[4] != position:
         raise StoreDamaged(f"record {position} says that it is record {fields[4]}", position=position)

@@ -19,6 +19,7 @@ This module knows nothing of LMDB; `polos.store.lmdb_log` passes in how to open 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Generator
@@ -36,12 +37,17 @@ __all__ = [
     "LogStatistics",
     "OpenReader",
     "OwnerInfo",
+    "ReaderWatch",
     "ReadersInside",
     "Settings",
     "found_environment",
     "share_environment",
 ]
 
+_log = logging.getLogger("polos.store")
+
+READER_WARNING_SECONDS = 10.0
+READERS_CHECK_US = 10_000_000
 PATIENCE_SECONDS = 5.0  # how long a swap waits for the readers of this process
 CLOSING_PATIENCE_SECONDS = 1.0  # and how long closing does
 
@@ -328,3 +334,41 @@ class LogStatistics:
     used_bytes: int
     readers: tuple[OpenReader, ...]  # of this process, the oldest first
     reader_slots: int  # of all processes
+
+
+@final
+class ReaderWatch:
+    """Reports readers that are open for so long that the file grows for them."""
+
+    def __init__(self, environment: Environment[Any], clock: Clock) -> None:
+        """Take what they read, and the clock by which their age is told."""
+        self._environment = environment
+        self._clock = clock
+        self._reported: object = None
+        self._foreign_seen: set[str] = set()
+        self._foreign_reported: set[str] = set()
+        self._checked_us = clock.monotonic_us()
+
+    def look(self, env: Any) -> None:
+        """Look at those of this process, and now and then, in LMDB's table, at those of others."""
+        environment = self._environment
+        oldest = environment.gate.oldest()
+        if oldest is not None and oldest[0] is not self._reported and oldest[1].open_seconds > READER_WARNING_SECONDS:
+            self._reported = oldest[0]
+            _log.warning(
+                "%s: a reader of thread %s is open for %.0f s; meanwhile the file only grows",
+                environment.path, oldest[1].thread, oldest[1].open_seconds,
+            )  # fmt: skip
+        now = self._clock.monotonic_us()
+        if now - self._checked_us < READERS_CHECK_US:
+            return
+        self._checked_us = now
+        env.reader_check()
+        seen = environment.gate.foreign(env.readers())
+        stuck = seen & self._foreign_seen
+        for reader in stuck - self._foreign_reported:
+            pid = reader.split()[0]
+            _log.warning(
+                "%s: a reader of process %s is open for over 10 s; meanwhile the file only grows", environment.path, pid
+            )
+        self._foreign_seen, self._foreign_reported = seen, stuck

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import final
 
 from polos.errors import StoreFailed, StoreFull
-from polos.store.log import AppendUnit, Epoch, Head, Key, Log, Position, Reader, Receipt
+from polos.store.log import AppendUnit, Epoch, Head, Key, Log, Position, Reader, Receipt, Version
 
 __all__ = ["Fault", "FaultPlan", "FaultyLog"]
 
@@ -144,6 +144,10 @@ class FaultyLog:
     def replace_rows(self, rows: Mapping[Key, bytes], *, version: int, at: Position, epoch: Epoch) -> int:
         """Replace the rows; no plan has that fail."""
         return self.log.replace_rows(rows, version=version, at=at, epoch=epoch)
+
+    def seal(self, streams: Mapping[str, Version], *, epoch: Epoch) -> int:
+        """Seal; no plan has that fail."""
+        return self.log.seal(streams, epoch=epoch)
 
     def subscribe(self, callback: Callable[[Position], None]) -> Callable[[], None]:
         """Call back after each commit of the log below, also one that was reported as unknown."""

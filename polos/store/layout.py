@@ -8,7 +8,8 @@ out (L1).
 The stream index has one entry for each run of neighbouring records of one stream in a unit, not
 one for each record: ``(stream, first version) → (first position, count)``. A step's result and the
 next step's intent are one run, so a sequential step pays for one index entry; and since such keys
-of one stream are neighbours, the pages they dirty are few.
+of one stream are neighbours, the pages they dirty are few. A stream whose first records were sealed begins with a run
+at position 0, which is no place in the log.
 
 A row carries a CRC of key and value. The fold of the log is what proves rows right (L6); the CRC is
 what keeps a flipped bit from being acted upon before anyone has folded anything.
@@ -32,6 +33,7 @@ __all__ = [
     "decode_row",
     "decode_run",
     "encode_row",
+    "encode_run",
     "position_key",
     "read_position",
     "row_changes",
@@ -139,7 +141,12 @@ class Plan:
 
 
 def _run(stream: str, version: int, position: int, end: int) -> Pair:
-    return stream_key(stream, version), _RUN.pack(position, end - position)
+    return stream_key(stream, version), encode_run(position, end - position)
+
+
+def encode_run(position: int, count: int) -> bytes:
+    """Give the value of a run in the stream index; position 0 says that its records were sealed."""
+    return _RUN.pack(position, count)
 
 
 def stream_key(stream: str, version: int = INT_MAX) -> bytes:

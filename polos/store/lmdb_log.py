@@ -51,11 +51,12 @@ from polos.errors import (
     StoreFull,
     StoreReadOnly,
 )
-from polos.store.environment import Environment, LogStatistics, ReadersInside, Settings, share_environment
+from polos.store.environment import Environment, LogStatistics, ReadersInside, ReaderWatch, Settings, share_environment
 from polos.store.files import FULL_CODES, is_full, sync_directory, temporary_beside, translated
 from polos.store.layout import Plan, Table
 from polos.store.log import AppendUnit, Epoch, Head, Key, Position, Receipt, Version
 from polos.store.reader import EPOCH_KEY, ROWS_KEY, BlobSource, EntryReader, rows_to_replace
+from polos.store.sealing import Sealing
 
 __all__ = ["LmdbLog", "LogStatistics"]
 
@@ -67,8 +68,6 @@ DATA_FILE: Final = "data.mdb"  # the name is LMDB's
 LIB_VERSION: Final = 0  # LMDB 0.9: the newer engine in the same library has another file format
 READERS_MAX: Final = 1022
 SPARE_READERS: Final = 8
-READER_WARNING_SECONDS: Final = 10.0
-READERS_CHECK_US: Final = 10_000_000
 VERSIONS_KEPT_MAX: Final = 50_000
 PROBE_SLACK_BYTES: Final = 256 << 10
 REOPENED_KEY: Final = b"reopened"  # how often `reopen` had to make sure of the head
@@ -304,17 +303,13 @@ class LmdbLog:
         self.path = self.environment.path
         self.blobs = blobs
         self.read_only = read_only
-        self._clock = clock
         self._closed = False
         self._closing = threading.Lock()
         self._subscribers: list[Callable[[Position], None]] = []
         # Versions behind the head we wrote last; worth nothing once somebody else has written.
         self._known_versions: dict[str, Version] = {}
         self._known_head: tuple[int, bytes] | None = None
-        self._reported: object = None
-        self._foreign_seen: set[str] = set()
-        self._foreign_reported: set[str] = set()
-        self._foreign_checked_us = clock.monotonic_us()
+        self._watch = ReaderWatch(self.environment, clock)
 
     # ------------------------------------------------------------------------------------ reading
 
@@ -383,7 +378,7 @@ class LmdbLog:
             if len(self._known_versions) > VERSIONS_KEPT_MAX:
                 self._known_versions.clear()
             self._known_versions.update(plan.versions)
-        self._watch_readers()
+        self._watch.look(self.environment.raw.env)
         for callback in tuple(self._subscribers):
             callback(plan.head.position)
         return plan.receipts
@@ -400,6 +395,22 @@ class LmdbLog:
         with self.environment.writing:
             self._check_writable()
             return self._committed(write, sum(map(len, rows.values())) + 128 * len(rows))
+
+    def seal(self, streams: Mapping[str, Version], *, epoch: Epoch) -> int:
+        """Take the first records of streams out of the log, in one commit; durable when it returns."""
+
+        def write(txn: lmdb.Transaction[bytes], dbs: dict[Table, lmdb._Database]) -> int:
+            sealing = Sealing(_View(self.path, txn, dbs), streams, epoch=epoch)
+            for table, keys in sealing.deleted.items():
+                for key in keys:
+                    txn.delete(key, db=dbs[table])
+            for table, pairs in sealing.put.items():
+                txn.cursor(db=dbs[table]).putmulti(sorted(pairs.items()))
+            return sealing.records
+
+        with self.environment.writing:
+            self._check_writable()
+            return self._committed(write, 64 * sum(streams.values()))
 
     def subscribe(self, callback: Callable[[Position], None]) -> Callable[[], None]:
         """Call back, on the appending thread, after each commit made through this object; gives the way to stop it."""
@@ -554,30 +565,6 @@ class LmdbLog:
             raise StoreFailed(
                 f"{self.path} was grown by another process, and can't be followed while {error}"
             ) from error
-
-    def _watch_readers(self) -> None:
-        """Report readers that are open for so long that the file grows for them."""
-        oldest = self.environment.gate.oldest()
-        if oldest is not None and oldest[0] is not self._reported and oldest[1].open_seconds > READER_WARNING_SECONDS:
-            self._reported = oldest[0]
-            _log.warning(
-                "%s: a reader of thread %s is open for %.0f s; meanwhile the file only grows",
-                self.path, oldest[1].thread, oldest[1].open_seconds,
-            )  # fmt: skip
-        now = self._clock.monotonic_us()
-        if now - self._foreign_checked_us < READERS_CHECK_US:
-            return
-        self._foreign_checked_us = now
-        env = self.environment.raw.env
-        env.reader_check()
-        seen = self.environment.gate.foreign(env.readers())
-        stuck = seen & self._foreign_seen
-        for reader in stuck - self._foreign_reported:
-            pid = reader.split()[0]
-            _log.warning(
-                "%s: a reader of process %s is open for over 10 s; meanwhile the file only grows", self.path, pid
-            )
-        self._foreign_seen, self._foreign_reported = seen, stuck
 
 
 def _write_rows(

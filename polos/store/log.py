@@ -68,7 +68,7 @@ class PayloadEncoding(IntEnum):
     PLAIN = 0
     BLOB = 1  # the stored payload names a blob that holds the real one
     ENCRYPTED = 2  # reserved: encrypted with the key that `key_id` names
-    SEALED_RANGE = 3  # reserved: stands for archived positions
+    SEALED_RANGE = 3  # reserved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,13 +145,23 @@ class Reader(Protocol):
         ...
 
     def records(self, *, after: Position = LOG_START, limit: int | None = None) -> Iterator[Record]:
-        """Give records behind a position, in order of position."""
+        """
+        Give records behind a position, in order of position.
+
+        Records that were sealed are passed over; nothing else can be missing between two positions (L1). The last
+        record of a log is never sealed.
+        """
         ...
 
     def stream(
         self, stream: str, *, after: Version = STREAM_START, limit: int | None = None, reverse: bool = False
     ) -> Iterator[Record]:
-        """Give a stream's records behind a version, in order of version (from the last one down if `reverse`)."""
+        """
+        Give a stream's records behind a version, in order of version (from the last one down if `reverse`).
+
+        Raises:
+            RecordsSealed: when it comes to versions that were sealed.
+        """
         ...
 
     def row(self, key: Key) -> bytes | None:
@@ -221,6 +231,29 @@ class Log(Protocol):
             PolosInternalError: the log goes on behind `at`; with one owner that is our bug.
             StoreFull: no space; nothing was written.
             StoreFailed: the write failed; the rows are the old ones or the new ones.
+        """
+        ...
+
+    def seal(self, streams: Mapping[str, Version], *, epoch: Epoch) -> int:
+        """
+        Take the first records of streams out of the log in one commit; what stays are their leaves, for the chain.
+
+        To be called once the records are durable elsewhere and a record behind them says where. Sealing what is
+        sealed changes nothing. A sealed stream keeps its version; its rows are its owner's business.
+
+        Args:
+            streams: up to which version each is sealed.
+            epoch: of the owner.
+
+        Returns:
+            How many records left the log.
+
+        Raises:
+            StoreFenced: `epoch` isn't the newest (L7).
+            StoreDamaged: a record isn't what was written; nothing was changed.
+            PolosInternalError: a stream doesn't have so many versions, or the last record of the log is among them.
+            StoreFull: no space; nothing was changed.
+            StoreFailed: the write failed; all of it was sealed or nothing.
         """
         ...
 

@@ -16,8 +16,9 @@ from typing import Self, final
 
 from polos.errors import PolosInternalError, StoreClosed, StoreFenced
 from polos.store.layout import Plan, Table
-from polos.store.log import AppendUnit, Epoch, Head, Key, Position, Receipt
+from polos.store.log import AppendUnit, Epoch, Head, Key, Position, Receipt, Version
 from polos.store.reader import EPOCH_KEY, ROWS_KEY, BlobSource, EntryReader, rows_to_replace
+from polos.store.sealing import Sealing
 
 __all__ = ["MemoryLog"]
 
@@ -144,6 +145,21 @@ class MemoryLog:
             self._write_rows(changes)
             self._changed("meta").put(ROWS_KEY, version.to_bytes(8, "big"))
             return len(changes)
+
+    def seal(self, streams: Mapping[str, Version], *, epoch: Epoch) -> int:
+        """Take the first records of streams out of the log."""
+        with self._lock:
+            self._check_open()
+            sealing = Sealing(_View(self._tables), streams, epoch=epoch)
+            for name, keys in sealing.deleted.items():
+                table = self._changed(name)
+                for key in keys:
+                    table.delete(key)
+            for name, pairs in sealing.put.items():
+                table = self._changed(name)
+                for key, value in pairs.items():
+                    table.put(key, value)
+            return sealing.records
 
     def subscribe(self, callback: Callable[[Position], None]) -> Callable[[], None]:
         """Call back after each commit; gives the way to stop it."""

@@ -76,6 +76,13 @@ class Mirror:
                 lambda: self.second.replace_rows(rows, version=version, at=at, epoch=epoch),
             )
 
+    def seal(self, streams: Mapping[str, Version], *, epoch: Epoch) -> int:
+        """Seal the same in both."""
+        with self._together:
+            return _both(
+                "seal", lambda: self.first.seal(streams, epoch=epoch), lambda: self.second.seal(streams, epoch=epoch)
+            )
+
     def subscribe(self, callback: Callable[[Position], None]) -> Callable[[], None]:
         """Call back after the commit of the second, which is when both have it."""
         return self.second.subscribe(callback)

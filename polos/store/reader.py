@@ -16,13 +16,22 @@ from dataclasses import replace
 from itertools import islice
 from typing import Protocol, final
 
-from polos.errors import BlobMissing, PolosInternalError, StoreClosed, StoreDamaged, StoreFenced
-from polos.store.chain import EMPTY_CHAIN, HEAD_BYTES, decode_entry, entry_head, head_of, parse_blob_reference
+from polos.errors import BlobMissing, PolosInternalError, RecordsSealed, StoreClosed, StoreDamaged, StoreFenced
+from polos.store.chain import (
+    EMPTY_CHAIN,
+    HEAD_BYTES,
+    decode_entry,
+    decode_range,
+    entry_head,
+    head_of,
+    is_range,
+    parse_blob_reference,
+)
 from polos.store.keys import encode_key
 from polos.store.layout import Table, decode_row, decode_run, position_key, read_position, row_changes, stream_key
 from polos.store.log import LOG_START, STREAM_START, Epoch, Head, Key, PayloadEncoding, Position, Record, Version
 
-__all__ = ["EPOCH_KEY", "ROWS_KEY", "BlobSource", "EntryReader", "Tables", "rows_to_replace"]
+__all__ = ["EPOCH_KEY", "ROWS_KEY", "BlobSource", "EntryReader", "Tables", "check_epoch", "rows_to_replace"]
 
 EPOCH_KEY = b"epoch"
 ROWS_KEY = b"rows"  # which projections they come from
@@ -92,15 +101,24 @@ class EntryReader:
         return Version(0)
 
     def records(self, *, after: Position = LOG_START, limit: int | None = None) -> Iterator[Record]:
-        """Give records behind a position, in order of position."""
+        """Give records behind a position, in order of position; those that were sealed are passed over."""
+        return islice(self._records(after), limit)
+
+    def _records(self, after: int) -> Iterator[Record]:
         self._check_open()
-        previous = self._head_behind(after)
-        if previous is None:
+        found = self.end_of_range(after)
+        if found is None:
             return
+        after, previous = found
         expected = after + 1
-        for key, entry in islice(self.tables.scan("log", position_key(expected)), limit):
+        for key, entry in self.tables.scan("log", position_key(expected)):
             self._check_open()
-            if read_position(key) != expected:
+            position = read_position(key)
+            if is_range(entry) and decode_range(entry, position)[0] == expected:
+                previous = entry[:HEAD_BYTES]
+                expected = position + 1
+                continue
+            if position != expected:
                 raise StoreDamaged(f"record {expected} is missing", position=expected)
             record = decode_entry(entry, expected, previous)
             yield self._resolved(record) if record.encoding else record
@@ -148,6 +166,22 @@ class EntryReader:
             self._check_open()
             yield Position(read_position(key)), tuple(digests[at : at + 32].hex() for at in range(0, len(digests), 32))
 
+    def sealed(self, stream: str) -> Version:
+        """Tell up to which version a stream was sealed; 0 if it wasn't."""
+        self._check_open()
+        _, position, count = next(self._runs(stream, start=1, stop=2), (0, 1, 0))
+        return Version(0 if position else count)
+
+    def end_of_range(self, position: int) -> tuple[int, bytes] | None:
+        """Give a position, or the last of the sealed range that it is in, and the head there; None behind the end."""
+        if position:
+            for key, entry in islice(self.tables.scan("log", position_key(position)), 1):
+                last = read_position(key)
+                if last != position and is_range(entry) and decode_range(entry, last)[0] <= position:
+                    return last, entry_head(entry, last)
+        head = self._head_behind(position)
+        return None if head is None else (position, head)
+
     # ------------------------------------------------------------------------------------ private
 
     def _head_behind(self, position: int) -> bytes | None:
@@ -164,7 +198,11 @@ class EntryReader:
     def _runs(
         self, stream: str, *, start: int = 0, stop: int | None = None, reverse: bool = False
     ) -> Iterator[tuple[int, int, int]]:
-        """Give (first version, first position, count) of the runs of a stream whose first version is in a range."""
+        """
+        Give (first version, first position, count) of the runs of a stream whose first version is in a range.
+
+        The first of a stream has position 0 if it was sealed.
+        """
         low = stream_key(stream, start)
         high = stream_key(stream) + b"\x00" if stop is None else stream_key(stream, stop)
         for key, value in self.tables.scan("streams", low, high, reverse=reverse):
@@ -182,7 +220,7 @@ class EntryReader:
             if count and run_first != first + count:
                 last = first + count - 1
                 raise StoreDamaged(f"L2: the index of stream {stream} goes from version {last} to {run_first}")
-            if count and run_position == position + count:
+            if position and run_position == position + count:
                 count += run_count
                 continue
             yield from self._behind(stream, after, first, position, count)
@@ -192,6 +230,8 @@ class EntryReader:
     def _behind(self, stream: str, after: int, first: int, position: int, count: int) -> Iterator[Record]:
         """Give what of a run lies behind a version."""
         skip = max(0, after + 1 - first)
+        if skip < count and not position:
+            raise RecordsSealed(f"versions 1 to {count} of stream {stream} were archived")
         if skip < count:
             yield from self._run(stream, first + skip, position + skip, count - skip)
 
@@ -242,6 +282,19 @@ class EntryReader:
         return replace(record, payload=payload)
 
 
+def check_epoch(tables: Tables, epoch: Epoch, what: str) -> Head:
+    """
+    Give the head, provided that an epoch is the newest.
+
+    Raises:
+        StoreFenced: it isn't (L7).
+    """
+    head = EntryReader(tables).head()
+    if epoch != head.epoch:
+        raise StoreFenced(f"L7: epoch {epoch} may not {what}, {head.epoch} owns the log")
+    return head
+
+
 def rows_to_replace(
     tables: Tables, rows: Mapping[Key, bytes], *, at: Position, epoch: Epoch
 ) -> list[tuple[bytes, bytes | None]]:
@@ -252,9 +305,7 @@ def rows_to_replace(
         StoreFenced: `epoch` isn't the newest (L7).
         PolosInternalError: the log goes on behind `at`.
     """
-    head = EntryReader(tables).head()
-    if epoch != head.epoch:
-        raise StoreFenced(f"L7: epoch {epoch} may not replace the rows, {head.epoch} owns the log")
+    head = check_epoch(tables, epoch, "replace the rows")
     if at != head.position:
         raise PolosInternalError(f"L6: rows folded up to {at} can't be those of a log that ends at {head.position}")
     return row_changes(rows, tables.scan("rows"))

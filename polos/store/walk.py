@@ -18,22 +18,32 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, final
 
-from polos.errors import NotAPolosStore, PolosStoreError, StoreDamaged, StoreReadOnly
+from polos.errors import BlobMissing, NotAPolosStore, PolosStoreError, StoreDamaged, StoreReadOnly
 from polos.store.blobs import FileBlobs
-from polos.store.chain import EMPTY_CHAIN, decode_entry, entry_head, parse_blob_reference
+from polos.store.chain import (
+    EMPTY_CHAIN,
+    check_range,
+    decode_entry,
+    decode_range,
+    entry_head,
+    entry_leaf,
+    is_range,
+    parse_blob_reference,
+)
 from polos.store.format import BLOBS_DIRECTORY, LOG_DIRECTORY
 from polos.store.keys import pack_key
 from polos.store.layout import decode_row, decode_run, position_key, read_position, stream_key
 from polos.store.lmdb_log import LmdbLog
-from polos.store.log import Key, PayloadEncoding, Record
+from polos.store.log import Key, PayloadEncoding, Position, Record
 from polos.store.reader import EntryReader
+from polos.store.segments import SEALS, decode_segment, record_leaf
 
 __all__ = ["NOTE", "PLACES", "Damage", "Fold", "VerifyReport", "main"]
 
-Place: TypeAlias = Literal["environment", "log", "streams", "blobs", "rows"]
+Place: TypeAlias = Literal["environment", "log", "streams", "blobs", "rows", "archive"]
 Fold: TypeAlias = Callable[[Iterator[Record]], Iterable[tuple[Key, bytes]]]
 
-PLACES: Final[tuple[Place, ...]] = ("environment", "log", "streams", "blobs", "rows")
+PLACES: Final[tuple[Place, ...]] = ("environment", "log", "streams", "blobs", "rows", "archive")
 TAIL_RECORDS: Final = 256
 REHEARSAL_BYTES: Final = 1 << 20  # so many pages in a row that all that are free are looked at
 NOTE: Final = struct.Struct("<QQ")  # index in PLACES, position
@@ -61,6 +71,8 @@ class VerifyReport:
         damage: the first damage; None if all is well.
         rows_version: which projections the rows come from.
         rows_compared: whether they were compared with a fold: one of the same projections was given.
+        sealed: how many records were archived and have left the log; the chain goes through their leaves.
+        archived: how many records the segments of the archive have as they were written.
     """
 
     records: int
@@ -70,6 +82,8 @@ class VerifyReport:
     damage: Damage | None
     rows_version: int = 0
     rows_compared: bool = False
+    sealed: int = 0
+    archived: int = 0
 
     @property
     def ok(self) -> bool:
@@ -106,6 +120,9 @@ class _Walk:
         self.damage: Damage | None = None
         self.rows_version = 0
         self.rows_compared = False
+        self.sealed = self.archived = 0
+        self._ranges: list[tuple[int, int]] = []  # first and last position
+        self._seals: list[Record] = []
 
     def report(self) -> VerifyReport:
         return VerifyReport(
@@ -116,6 +133,8 @@ class _Walk:
             damage=self.damage,
             rows_version=self.rows_version,
             rows_compared=self.rows_compared,
+            sealed=self.sealed,
+            archived=self.archived,
         )
 
     def run(self, extent: str, fold: str) -> None:
@@ -171,31 +190,80 @@ class _Walk:
             self.rows += 1
         if wanted:
             raise StoreDamaged(f"L6: row {min(wanted, key=pack_key)!r}, which the records fold to, is missing")
+        self._archive(reader)
+
+    def _archive(self, reader: EntryReader) -> None:
+        """See that each record that was sealed is in a segment, as the leaf in the log says it was."""
+        missing: list[str] = []
+        covered = bytearray(reader.head().position + 1)
+        for seal in self._seals:
+            self._at("archive", seal.position)
+            for digest in seal.blobs:
+                try:
+                    segment = self._blobs.get(digest)
+                except (BlobMissing, StoreDamaged) as error:
+                    missing.append(f"segment {digest} of record {seal.position} can't be read: {error}")
+                    continue
+                self._seen.add(digest)
+                for record in decode_segment(segment):
+                    if not record.position < seal.position or covered[record.position]:
+                        raise StoreDamaged(f"segment {digest} has record {record.position}, which isn't its to have")
+                    if record_leaf(record) != self._leaf(reader, record.position):
+                        raise StoreDamaged(f"record {record.position} of segment {digest} isn't what was sealed")
+                    covered[record.position] = 1
+                    self.archived += 1
+        if missing:
+            raise StoreDamaged(f"{missing[0]}; {len(missing)} segments in all. The log itself is as it was written")
+        for first, last in self._ranges:
+            lost = covered.find(0, first, last + 1)
+            if lost >= 0:
+                raise StoreDamaged(f"L1: record {lost} was sealed, and no segment has it", position=lost)
+
+    def _leaf(self, reader: EntryReader, position: int) -> bytes:
+        """Give the leaf that the log has at a position, of a record or in a range."""
+        key, entry = next(reader.tables.scan("log", position_key(position)), (b"", b""))
+        if is_range(entry):
+            first, leaves = decode_range(entry, read_position(key))
+            return leaves[32 * (position - first) : 32 * (position + 1 - first)]
+        _, previous = reader.end_of_range(Position(position - 1)) or (0, EMPTY_CHAIN)
+        return entry_leaf(entry, position, previous)
 
     def _walk(self, reader: EntryReader, after: int, *, tail: bool) -> Iterator[Record]:
         """Give the records behind a position, each checked against everything but the rows."""
         tables = reader.tables
         self._at("log", after + 1)
         if after:
-            self.chain = entry_head(tables.get("log", position_key(after)) or b"", after)
+            after, self.chain = reader.end_of_range(Position(after)) or (after, EMPTY_CHAIN)
         expected = after + 1
         for key, entry in tables.scan("log", position_key(expected)):
             self._at("log", expected)
+            if is_range(entry) and decode_range(entry, read_position(key))[0] == expected:
+                last = read_position(key)
+                check_range(entry, last, self.chain)
+                self._ranges.append((expected, last))
+                self.chain = entry_head(entry, last)
+                self.sealed += last + 1 - expected
+                expected = last + 1
+                continue
             if read_position(key) != expected:
                 raise StoreDamaged(f"L1: record {expected} is missing", position=expected)
             record = decode_entry(entry, expected, self.chain)
-            self._check_version(record, tail=tail)
+            self._check_version(reader, record, tail=tail)
             self._at("streams", expected)
             self._check_index(reader, record)
             self._at("blobs", expected)
+            if record.type == SEALS:
+                self._seals.append(record)
             payload = self._check_blobs(reader, record)
             self.chain = entry_head(entry, expected)
             self.records += 1
             yield record if payload is None else replace(record, payload=payload)
             expected += 1
 
-    def _check_version(self, record: Record, *, tail: bool) -> None:
-        known = self._versions.get(record.stream, record.version - 1 if tail else 0)
+    def _check_version(self, reader: EntryReader, record: Record, *, tail: bool) -> None:
+        known = self._versions.get(record.stream)
+        if known is None:
+            known = record.version - 1 if tail else reader.sealed(record.stream)
         if record.version != known + 1:
             raise StoreDamaged(
                 f"L2: record {record.position} is version {record.version} of {record.stream}, behind version {known}",
@@ -229,6 +297,8 @@ class _Walk:
                 position=record.position,
             )
         for digest in needed:
+            if record.type == SEALS and digest != own:
+                continue  # segments come last: if one is lost, everything else is told all the same
             if digest not in self._seen:
                 self._blobs.get(digest)
                 self._seen.add(digest)
@@ -238,11 +308,13 @@ class _Walk:
         """See that the index and the list of blobs have nothing but what the records account for."""
         self._at("streams", 0)
         count = sum(decode_run(key, value)[2] for key, value in reader.tables.scan("streams"))
-        if count != self.records:
-            raise StoreDamaged(f"the index knows {count} records, and there are {self.records}")
+        if count != self.records + self.sealed:
+            raise StoreDamaged(f"the index knows {count} records, and there are {self.records + self.sealed}")
         self._at("blobs", 0)
         for position, _ in reader.blobs():
-            if position > self.records:
+            if position > self.records + self.sealed or is_range(
+                next(reader.tables.scan("log", position_key(position)), (b"", b""))[1]
+            ):
                 raise StoreDamaged(f"blobs are listed for record {position}, which isn't there", position=position)
 
     def _at(self, place: Place, position: int) -> None:

@@ -16,7 +16,7 @@ from typing import final
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.evolve import evolve
-from polos.engine.projections import RUN_PREFIX, Changes, Rows, advance, advance_schedule, system_rows
+from polos.engine.projections import RUN_PREFIX, Changes, Rows, advance, advance_schedule, advance_sealed, system_rows
 from polos.engine.schedule_state import ScheduleEvent, ScheduleState
 from polos.engine.state import ENDED, DebtKind, RunState
 from polos.store.log import Log, Position
@@ -83,6 +83,8 @@ class Audit:
             state = self.states.setdefault(run, RunState(run=run))
             advance(state, event, time_us=time_us, rows=changes)
             self._look(state, event)
+        elif isinstance(event, e.RangeSealed):
+            advance_sealed(dict(self.states), event, rows=changes)  # who asks for a state that was may still have it
         elif isinstance(event, ScheduleEvent):
             self.schedules[stream] = advance_schedule(self.schedules.get(stream), event, rows=changes)
         else:

@@ -15,10 +15,12 @@ import orjson
 from polos.definition import workflow
 from polos.engine import commands as c
 from polos.engine.messages import Message, message_to_json
+from polos.points import arm
 from polos.runtime.app import _record_start
 from polos.runtime.unit import Unit, Work
 from polos.store.inbox import InboxItem
 from polos.testing.simulation import Simulation
+from polos.testing.world import Crashed
 
 __all__ = ["SCENES", "Queries"]
 
@@ -411,12 +413,30 @@ def schedules(sim: Simulation, program: ModuleType) -> None:
     sim.settle()
 
 
+def archive(sim: Simulation, program: ModuleType) -> None:
+    def die(point: str) -> None:
+        # What is sealed leaves the log; a history has to have it still.
+        if point == "archive_sealed_before_taken_out":
+            raise Crashed
+
+    sim.create(program.kept, None)
+    sim.create(program.archived, {"n": 0})
+    sim.create(program.archived, {"n": 3}, user="ada")
+    sim.create(program.archived, {"n": -1})
+    sim.run_for(60)
+    sim.create(program.archived, {"n": 1})
+    sim.run_for(60)
+    arm(die)
+    sim.run_for(3 * 3600)
+    arm(None)
+
+
 SCENES: dict[str, Scene] = {
     scene.__name__: scene
     for scene in (
         steps, step_retries, unknown_outcome, reconcile, pure_steps, gather, timers, topics, signals, suspends,
         children, cancellation, updates, state, continue_as_new, direct_bodies, run_retries, run_timeout, divergence,
         set_aside, large_result, queues, triggers, schedules, recorded_values, generators, synchronization, two_logs,
-        inbox, unfinished, deltas, retries, debounced,
+        inbox, unfinished, deltas, retries, debounced, archive,
     )
 }  # fmt: skip

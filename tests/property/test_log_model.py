@@ -13,14 +13,17 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from polos.errors import PolosInternalError, StoreDamaged, StoreFenced
-from polos.store.chain import EMPTY_CHAIN, decode_entry, encode_entry
+from polos.errors import PolosInternalError, RecordsSealed, StoreDamaged, StoreFenced
+from polos.store import sealing
+from polos.store.chain import EMPTY_CHAIN, check_range, decode_entry, decode_range, encode_entry, is_range
 from polos.store.keys import decode_key, encode_key, is_lossy, pack_key
+from polos.store.layout import read_position
 from polos.store.lmdb_log import LmdbLog
 from polos.store.log import (
     AppendUnit,
@@ -78,7 +81,10 @@ class LogMachine(RuleBasedStateMachine):
         self.records: list[Record] = []
         self.rows: dict[Key, bytes] = {}
         self.heads: list[bytes] = [EMPTY_CHAIN]
-        self.views: list[tuple[Reader, int, dict[Key, bytes]]] = []
+        self.views: list[tuple[Reader, list[Record], int, dict[Key, bytes]]] = []
+        self.small_ranges = patch.object(sealing, "RANGE_RECORDS_MAX", 3)
+        self.small_ranges.start()
+        self.sealed: dict[str, int] = {}  # stream → up to which version its records left the log
         self.open_views = ExitStack()
 
     def open(self) -> LmdbLog:
@@ -86,6 +92,10 @@ class LogMachine(RuleBasedStateMachine):
 
     def version(self, stream: str) -> int:
         return sum(found.stream == stream for found in self.records)
+
+    def left(self) -> list[Record]:
+        """Give the records that are in the log still."""
+        return [found for found in self.records if found.version > self.sealed.get(found.stream, 0)]
 
     @rule()
     def acquire(self) -> None:
@@ -155,12 +165,36 @@ class LogMachine(RuleBasedStateMachine):
         with pytest.raises(StoreFenced):
             self.log.append([AppendUnit(records=records, rows=rows)], epoch=Epoch(self.epoch - back))
 
+    @precondition(lambda self: self.records)
+    @rule(streams=st.dictionaries(STREAMS, st.integers(0, 8), max_size=4))
+    def seal(self, streams: dict[str, int]) -> None:
+        """L1, L2, L8: what is sealed leaves, and nothing else changes; the invariants look."""
+        last = self.records[-1]
+        upto = {
+            stream: Version(min(version, self.version(stream) - (stream == last.stream)))
+            for stream, version in streams.items()
+        }
+        before = len(self.left())
+        for stream, version in upto.items():
+            self.sealed[stream] = max(self.sealed.get(stream, 0), version)
+        assert before - len(self.left()) == self.log.seal(upto, epoch=self.epoch)
+
+    @precondition(lambda self: self.records)
+    @rule(stream=STREAMS, more=st.integers(1, 3))
+    def l3_too_much_is_not_sealed(self, stream: str, more: int) -> None:
+        """A stream that isn't that long, or has the last record, leaves everything as it is."""
+        last = self.records[-1]
+        with pytest.raises(PolosInternalError):
+            self.log.seal({stream: Version(self.version(stream) + more)}, epoch=self.epoch)
+        with pytest.raises(PolosInternalError):
+            self.log.seal({last.stream: last.version}, epoch=self.epoch)
+
     @rule()
     def l5_keep_a_view(self) -> None:
         """L5: a view that is kept open stays what it was; `l5_views_stay` looks."""
         if len(self.views) < 3:
             reader = self.open_views.enter_context(self.log.reader())
-            self.views.append((reader, len(self.records), dict(self.rows)))
+            self.views.append((reader, self.left(), len(self.records), dict(self.rows)))
 
     @rule()
     def close_views(self) -> None:
@@ -184,10 +218,16 @@ class LogMachine(RuleBasedStateMachine):
     def read(self, after: int, limit: int | None, stream: str, reverse: bool) -> None:
         """Any cut of log and stream is the model's."""
         with self.log.reader() as reader:
-            assert self.records[after:][:limit] == list(reader.records(after=Position(after), limit=limit))
+            left = [found for found in self.left() if found.position > after]
+            assert left[:limit] == list(reader.records(after=Position(after), limit=limit))
             own = [found for found in self.records if found.stream == stream][after:]
-            own = own[::-1] if reverse else own
-            assert own[:limit] == list(reader.stream(stream, after=Version(after), limit=limit, reverse=reverse))
+            own = (own[::-1] if reverse else own)[:limit]
+            wanted = reader.stream(stream, after=Version(after), limit=limit, reverse=reverse)
+            if all(found.version > self.sealed.get(stream, 0) for found in own):
+                assert own == list(wanted)
+            else:
+                with pytest.raises(RecordsSealed):
+                    list(wanted)
 
     @rule(prefix=KEYS | st.just(()), after=st.none() | KEYS, limit=st.none() | st.integers(0, 3), reverse=st.booleans())
     def read_rows(self, prefix: Key, after: Key | None, limit: int | None, reverse: bool) -> None:
@@ -205,21 +245,38 @@ class LogMachine(RuleBasedStateMachine):
         """L1, L2: after every step."""
         with self.log.reader() as reader:
             found = list(reader.records())
-            assert self.records == found
-            assert list(range(1, len(found) + 1)) == [item.position for item in found]
-            for stream in {item.stream for item in found}:
+            assert self.left() == found
+            assert len(self.records) == reader.head().position
+            for stream in {item.stream for item in self.records}:
                 versions = [item.version for item in found if item.stream == stream]
-                assert list(range(1, len(versions) + 1)) == versions
-                assert reader.version(stream) == len(versions)
+                first = self.sealed.get(stream, 0) + 1
+                assert list(range(first, first + len(versions))) == versions
+                assert reader.version(stream) == self.version(stream)
             assert [(item.position, item.blobs) for item in found if item.blobs] == list(reader.blobs())
             assert self.rows == dict(reader.rows())
 
     @invariant()
+    def l1_every_position_is_there(self) -> None:
+        """L1, L8: each position is a record or in a sealed range, and the chain can be walked over all of them."""
+        head, expected = EMPTY_CHAIN, 1
+        with self.memory.reader() as reader:
+            for key, entry in reader.tables.scan("log"):
+                position = read_position(key)
+                if is_range(entry):
+                    assert decode_range(entry, position)[0] == expected
+                    check_range(entry, position, head)
+                else:
+                    assert decode_entry(entry, expected, head).position == position
+                head, expected = entry[:32], position + 1
+        assert len(self.records) == expected - 1
+        assert head == self.head_of(self.log)
+
+    @invariant()
     def l5_views_stay(self) -> None:
         """L5: each kept view is the prefix it was."""
-        for reader, count, rows in self.views:
+        for reader, left, count, rows in self.views:
             assert count == reader.head().position
-            assert self.records[:count] == list(reader.records())
+            assert left == list(reader.records())
             assert rows == dict(reader.rows())
 
     @invariant()
@@ -237,6 +294,7 @@ class LogMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "log"):
+            self.small_ranges.stop()
             self.close_views()
             self.log.close()
             shutil.rmtree(self.path)
