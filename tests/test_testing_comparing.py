@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -181,3 +182,52 @@ def test_the_option_accepts(polos: Polos, tmp_path: Path):
     assert 1 == code
     assert "ArgumentsChanged: step 'double'" in said
     assert (0, 0) == (tested("--polos-accept")[0], tested()[0])
+
+
+PROGRAM = """
+import asyncio
+from pathlib import Path
+from polos import Polos, WorkflowContext, workflow
+from polos.testing import record_run
+
+async def add(number: int) -> int:
+    return number + 1
+
+async def other(number: int) -> int:
+    return number + 1
+
+USED = add
+
+@workflow(id="compared-program")
+async def flow(ctx: WorkflowContext, payload: dict) -> int:
+    return await ctx.step.run("add", USED, payload["number"])
+
+async def main() -> None:
+    async with Polos("./data") as polos:
+        handle = await flow.invoke(polos, {"number": 1})
+        await polos.engine.watchers.watch(handle.id, polos.engine.loop)
+        with polos.engine.store.log.reader() as reader:
+            record_run(reader, handle.id).save(Path("recorded.json"))
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_what_a_program_ran_is_what_a_test_imports_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A program's own functions are in `__main__` when it is run; another function of it is another all the same."""
+    (tmp_path / "compared_program.py").write_text(PROGRAM)
+    command = [sys.executable, "compared_program.py"]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=60)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import compared_program as program  # type: ignore[import-not-found]  # it was just written
+
+    assert_replays(tmp_path / "recorded.json", program.flow)
+    monkeypatch.setattr(program, "USED", program.other)
+
+    with pytest.raises(d.RunDiffers) as raised:
+        assert_replays(tmp_path / "recorded.json", program.flow)
+
+    (changed,) = raised.value.differences
+    assert isinstance(changed, d.FunctionChanged)
+    assert ("__main__.add", "compared_program.other") == (changed.recorded, changed.asked)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from polos import StepExecutionError, workflow
 from polos.errors import PolosUsageError
+from polos.testing import exploration
 from polos.testing.exploration import StaleSchedule, explore
 from polos.testing.explorer import ExploredWorld
 
@@ -315,9 +316,10 @@ def test_a_folder_that_can_t_be_written_is_told(tmp_path: Path) -> None:
     """A schedule that can't be saved is told all the same, with how to repeat it."""
     (tmp_path / "file").write_text("")
 
-    @explore(runs=5, seed=4, folder=tmp_path / "file" / "explored")
+    @explore(runs=30, seed=4, folder=tmp_path / "file" / "explored", workflows=[race])
     def test(world: ExploredWorld) -> None:
-        raise AssertionError("always")
+        world.start(race, {"names": ["a", "b"]})
+        assert world.finish().result == ["a", "b"]
 
     assert "repeat it with POLOS_EXPLORE_SEED=4" in story(failing(test))
 
@@ -325,9 +327,10 @@ def test_a_folder_that_can_t_be_written_is_told(tmp_path: Path) -> None:
 def test_a_saved_file_that_isn_t_one_is_refused(tmp_path: Path) -> None:
     """What lies in the folder under the test's name and can't be read is no silent pass."""
 
-    @explore(runs=1, folder=tmp_path)
+    @explore(runs=30, folder=tmp_path, workflows=[race])
     def test(world: ExploredWorld) -> None:
-        raise AssertionError("always")
+        world.start(race, {"names": ["a", "b"]})
+        assert world.finish().result == ["a", "b"]
 
     failing(test)
     next(tmp_path.iterdir()).write_text("{}")
@@ -376,3 +379,101 @@ def test_what_never_ends_is_an_error(tmp_path: Path) -> None:
         world.start(endless, {})
 
     assert "it isn't over after 50 things have happened" in str(failing(test))
+
+
+def test_what_pytest_raises_is_a_failure_like_any_other(tmp_path: Path) -> None:
+    """`pytest.fail`, and `pytest.raises` when nothing comes, are told, made short and kept; both are no `Exception`."""
+
+    @explore(runs=30, folder=tmp_path, workflows=[race])
+    def fails(world: ExploredWorld) -> None:
+        world.start(race, {"names": ["a", "b"]})
+        if world.finish().result != ["a", "b"]:
+            pytest.fail("b came first")
+
+    @explore(runs=30, folder=tmp_path, workflows=[race])
+    def raises(world: ExploredWorld) -> None:
+        world.start(race, {"names": ["a", "b"]})
+        with pytest.raises(KeyError):
+            assert world.finish().result
+
+    with pytest.raises(pytest.fail.Exception) as failed:
+        fails()
+    with pytest.raises(pytest.fail.Exception) as nothing_came:
+        raises()
+
+    assert "> " in story(failed.value)
+    assert 1 == len(list(tmp_path.iterdir()))
+    assert "it fails in the natural course of things" in story(nothing_came.value)
+
+
+@pytest.mark.parametrize("outcome", [pytest.skip, pytest.xfail])
+def test_other_outcomes_of_pytest_end_the_test_at_once(outcome: Any, tmp_path: Path) -> None:
+    """A test that is skipped, or expected to fail, is so at the first schedule."""
+    played: list[int] = []
+
+    @explore(runs=5, folder=tmp_path, workflows=[])
+    def explored(world: ExploredWorld) -> None:
+        played.append(1)
+        outcome("not here")
+
+    with pytest.raises(outcome.Exception):
+        explored()
+
+    assert [1] == played
+
+
+def test_numbers_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test of which nothing would be played is no test, and a misspelt disturbance none that happens."""
+
+    def explored(world: ExploredWorld) -> None: ...
+
+    with pytest.raises(ValueError, match="runs must be 0 or more, it is -1"):
+        explore(runs=-1)(explored)
+    with pytest.raises(TypeError, match="runs must be a whole number, it is '3'"):
+        explore(runs="3")(explored)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="knows no 'crashs'; a schedule may hold crashes, evictions"):
+        explore(crashs=1)(explored)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="crashes must be a whole number, 0 or more, it is -1"):
+        explore(crashes=-1)(explored)
+    monkeypatch.setenv("POLOS_EXPLORE_RUNS", "many")
+    with pytest.raises(ValueError, match="POLOS_EXPLORE_RUNS must be a whole number, it is 'many'"):
+        explore(explored)
+
+
+def test_what_is_described_behind_a_finish_is_played(tmp_path: Path) -> None:
+    """At the end of the test, if no other `finish` does it before: else it would be a test of nothing."""
+    CHARGED.clear()
+
+    @explore(runs=0, folder=tmp_path, workflows=[race])
+    def explored(world: ExploredWorld) -> None:
+        world.start(race, {"names": ["a"]})
+        world.finish()
+        world.start(race, {"names": ["b", "c"]})
+
+    explored()
+
+    assert [1, 1, 1] == CHARGED
+
+
+def test_a_failure_in_the_natural_course_is_not_kept(tmp_path: Path) -> None:
+    """It is played each time anyway; a file of no decisions would only be in the way."""
+
+    @explore(runs=3, folder=tmp_path, workflows=[])
+    def explored(world: ExploredWorld) -> None:
+        raise KeyError("a slip of the test")
+
+    with pytest.raises(KeyError) as failed:
+        explored()
+
+    assert "it fails in the natural course of things" in story(failed.value)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_parameters_tell_saved_schedules_apart_whatever_is_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colon or a bracket in a parameter doesn't make one test of two."""
+
+    def explored(world: ExploredWorld) -> None: ...
+
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "tests/a b.py::explored[x::y[z] /] (call)")
+
+    assert exploration._test_id(explored).endswith("explored[x::y[z] /]")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from polos import Polos, WorkflowContext, workflow
 from polos.engine import events as e
+from polos.errors import PolosUsageError, StoreClosed
 from polos.testing import CapturedEvents, Fault, FaultPlan, Hanging, JumpingClock, jumping
 
 from tests.tidy import ROOT
@@ -24,6 +25,11 @@ DAY = 86_400.0
 async def patient(ctx: WorkflowContext) -> str:
     await ctx.step.wait_for("a month", days=30)
     return await ctx.step.run("greet", lambda: "hello")
+
+
+@workflow
+async def asking(ctx: WorkflowContext) -> Any:
+    return await ctx.step.wait_for_signal("answer")
 
 
 @workflow
@@ -378,6 +384,50 @@ def test_the_log_fails(either: Polos, polos_faults: FaultPlan, polos_clock: Jump
     assert [5] == calls
     assert 1 == polos_faults.failed
     assert 0 < polos_clock.passed_seconds < 60  # the pause before the log is tried again
+
+
+def test_who_waits_for_an_engine_that_is_not_there_is_told(either: Polos):
+    """A `Polos` that was never started, or was stopped meanwhile, ends no run: a test that waits for one would hang."""
+
+    async def main() -> None:
+        with pytest.raises(PolosUsageError, match="isn't started, so the run never ends: put `async with polos:`"):
+            await patient.run(either)
+
+    asyncio.run(main())
+
+
+def test_who_follows_an_engine_that_stops_is_told(either: Polos, polos_events: CapturedEvents):
+    """Whoever waits for a run when the engine stops learns that its log was closed, in memory as on disk."""
+
+    async def main() -> None:
+        async with either:
+            handle = await asking.invoke(either)
+            waiting = asyncio.ensure_future(either._wait_ended(handle.id))
+            await polos_events.wait_for("WaitStarted")
+        with pytest.raises(StoreClosed):
+            await waiting
+
+    asyncio.run(main())
+
+
+def test_a_fault_that_could_never_happen_is_refused(polos: Polos, polos_faults: FaultPlan):
+    """At an append that has begun, or of no kind: a test with such a plan would show nothing."""
+
+    async def main() -> None:
+        async with polos:
+            await patient.run(polos, timeout=None)
+
+    with pytest.raises(ValueError, match="append 0 can't fail any more: 0 have begun; they count from 1"):
+        polos_faults.at(0, Fault.FULL)
+    asyncio.run(main())
+
+    with pytest.raises(ValueError, match="append 1 can't fail any more"):
+        polos_faults.at(1, Fault.FULL)
+    for order in (polos_faults.next, polos_faults.always):
+        with pytest.raises(TypeError, match=r"a fault is one of .*, this is 'full'"):
+            order("full")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a fault is one of"):
+        polos_faults.at(1_000, "full")  # type: ignore[arg-type]
 
 
 def test_a_slow_log_holds_effects_back(either: Polos, polos_faults: FaultPlan, polos_clock: JumpingClock):

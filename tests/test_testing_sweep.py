@@ -265,7 +265,7 @@ async def fails(ctx) -> None:
 
 def test_another_error_is_found():
     """A run that fails is compared by type and message of its error."""
-    failed = failure(fails)
+    failed = failure(fails, check=lambda outcome: None)
 
     assert re.search("the error.* is .*call 2.*, undisturbed it is .*call 1", failed.differences[0])
 
@@ -498,3 +498,86 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], error: type[Exc
     """Shares, numbers and functions are looked at before anything is begun."""
     with pytest.raises(error):
         swept(w.small, **options)
+
+
+@pytest.mark.parametrize("way", ["fail", "raises"])
+def test_what_pytest_raises_in_a_check_is_a_failure_like_any_other(way: str):
+    """`pytest.fail`, and `pytest.raises` when nothing comes, are told with the point; both are no `Exception`."""
+
+    def check(outcome: CrashOutcome) -> None:
+        if bank.count("charged") > 1:
+            if way == "fail":
+                pytest.fail("charged twice")
+            with pytest.raises(KeyError):
+                bank.count("charged")
+
+    failed = failure(charges, check=check)
+
+    assert "after_effect_before_outcome:1" == str(failed.points[0])
+    assert ("check: Failed: charged twice" if way == "fail" else "check: Failed: DID NOT RAISE") in str(failed)
+    assert f"{POINT_VARIABLE}=" in failed.command
+
+
+def test_a_check_may_skip_the_test():
+    """What pytest means by other outcomes isn't taken for a failure of the workflow."""
+
+    def check(outcome: CrashOutcome) -> None:
+        pytest.skip("not on this machine")
+
+    with pytest.raises(pytest.skip.Exception):
+        swept(charges, check=check)
+
+
+def test_a_run_that_fails_by_itself_has_to_be_meant():
+    """A slip in a test would make a sweep of nothing, which survives everything; a check says that it is meant."""
+
+    @workflow(id="swept-fails")
+    async def fails(ctx, payload: dict) -> None:
+        raise ValueError("no such order")
+
+    failed = failure(fails)
+    seen: list[str] = []
+    swept(fails, check=lambda outcome: seen.append(outcome.status))
+
+    assert () == failed.points
+    assert "the run failed: ValueError: no such order; if it is meant to, give a `check`" in str(failed)
+    assert {"failed"} == set(seen)
+
+
+def test_state_that_begins_with_something():
+    """`ctx.state` of a workflow without a schema is what the run is started with; each life of the run has it."""
+
+    @workflow(id="swept-begins-with")
+    async def counts(ctx, payload: dict) -> Any:
+        ctx.state["n"] += await ctx.step.run("two", w.plain, 1)
+        return ctx.state["n"]
+
+    report = swept(counts, initial_state={"n": 5}, check=lambda outcome: check_equal(7, outcome.result))
+
+    assert report.singles == len(report.points) > 5
+
+
+def check_equal(expected: Any, found: Any) -> None:
+    assert expected == found
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"answers": ["x"]}, "answers is a dict of what is answered, by key, it is ['x']"),
+        ({"pairs": "3"}, "pairs is a whole number from 0, it is '3'"),
+        ({"points": "all"}, "points is a whole number from 0, or None for all, it is 'all'"),
+        ({"points": True}, "points is a whole number from 0, or None for all, it is True"),
+        ({"processes": "0.1"}, "processes is a share from 0 to 1, it is '0.1'"),
+        ({"chekc": print}, "a sweep has no 'chekc'; it has initial_state, check, setup, answers"),
+        ({"workflows": ["kid"]}, "a sweep is of what @workflow gives, this is 'kid'"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_named(given: dict[str, Any], told: str):
+    """Each is refused before anything is begun, with what it should be."""
+    with pytest.raises((TypeError, ValueError)) as refused:
+        sweep(charges, **given)
+    with pytest.raises(TypeError, match="a sweep is of what @workflow gives, this is <function"):
+        sweep(check_equal, {})  # type: ignore[arg-type]
+
+    assert told in str(refused.value)

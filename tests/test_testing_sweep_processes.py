@@ -15,7 +15,7 @@ from polos import workflow
 from polos.errors import PolosUsageError
 from polos.testing import CrashOutcome, CrashSweepFailed
 from polos.testing.sweep import sweep
-from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
+from polos.testing.sweep_report import CrashReport
 
 from tests import sweep_workflows as w
 from tests.sweep_workflows import bank
@@ -186,18 +186,23 @@ def test_awaited(polos_crash):
 """
 
 
-def pytest_says(directory: Path, *arguments: str, **environment: str) -> str:
-    """Run pytest on the test above; gives what it prints."""
-    (directory / "test_pays.py").write_text(TEST)
+def says(directory: Path, *command: str) -> str:
+    """Run a command in a directory; gives what it prints."""
     # On a build server pytest says everything twice, once in its summary.
     foreign = ("POLOS_", "PYTEST", "CI", "BUILD_NUMBER")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "polos.testing", "-p", "no:cacheprovider", *arguments],
-        cwd=directory, env={**inherited, **environment, "PYTHONPATH": str(ROOT)}, text=True, check=False,
+        command, cwd=directory, env={**inherited, "PYTHONPATH": str(ROOT), "PATH": path}, text=True, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
     )  # fmt: skip
     return done.stdout
+
+
+def pytest_says(directory: Path, *arguments: str) -> str:
+    """Run pytest on the test above; gives what it prints."""
+    (directory / "test_pays.py").write_text(TEST)
+    return says(directory, sys.executable, "-m", "pytest", "-p", "polos.testing", "-p", "no:cacheprovider", *arguments)
 
 
 def test_the_fixture_tries_a_sample_or_everything(tmp_path: Path):
@@ -210,17 +215,60 @@ def test_the_fixture_tries_a_sample_or_everything(tmp_path: Path):
 
 
 def test_the_command_of_a_failure_plays_it_again(tmp_path: Path):
-    """The printed command fails at the same point, in the same way, and tries nothing else."""
-    first = pytest_says(tmp_path, "test_pays.py::test_pays")
+    """Typed where pytest was started, it fails at the same point, and tries nothing else, wherever pytest's root is."""
+    inner = tmp_path / "in ner"
+    inner.mkdir()
+    (inner / "pytest.ini").write_text("[pytest]\n")
+    (inner / "test_pays.py").write_text(TEST)
+    test = "in ner/test_pays.py::test_pays"
+    first = says(tmp_path, sys.executable, "-m", "pytest", "-p", "polos.testing", "-p", "no:cacheprovider", test)
     (command,) = re.findall(r"reproduce: (.*)", first)
-    setting, _, _, _, *arguments = shlex.split(command)
-    again = pytest_says(tmp_path, *arguments, **{POINT_VARIABLE: setting.partition("=")[2]})
+    again = says(tmp_path, "sh", "-c", command)
 
-    assert ["test_pays.py::test_pays"] == arguments
+    assert ["-m", "pytest", "-p", "polos.testing", test] == shlex.split(command)[2:]
     dies = re.findall(r"the process dies at (\S+)", first)
     assert dies
     assert dies == re.findall(r"the process dies at (\S+)", again)
-    assert "real/" in setting
+    assert "real/" in command
+    assert "sweep_course.py" not in first, "the page isn't buried under polos's own frames"
+
+
+def test_a_plugin_that_a_module_names_serves_it(tmp_path: Path):
+    """It comes too late for options; its fixtures work, with a sample."""
+    (tmp_path / "test_named.py").write_text(f"pytest_plugins = ['polos.testing']\n{TEST}")
+
+    said = says(tmp_path, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_named.py::test_awaited")
+
+    assert re.search(r"pays: 12 of (\d+) crash points and 4 pairs survived", said)
+
+
+def test_a_program_without_an_ending_is_found_by_other_processes(tmp_path: Path):
+    """A script that is called by its name alone is no module that Python knows by the ending of its file."""
+    program = tmp_path / "sweep-it"
+    program.write_text(PROGRAM)
+
+    said = says(tmp_path, sys.executable, str(program))
+    piped = says(tmp_path, "sh", "-c", f"{shlex.quote(sys.executable)} - < sweep-it")
+
+    assert re.search(r"kept: 2 of \d+ crash points and 0 pairs survived, 3 scenarios in child processes", said), said
+    assert "PolosUsageError: workflow 'kept' is no name of module '__main__'" in piped
+
+
+PROGRAM = """
+import asyncio
+from polos import workflow
+from polos.testing import crash_sweep
+
+async def one():
+    return 1
+
+@workflow(id="kept")
+async def kept(ctx):
+    await ctx.step.run("one", one)
+
+if __name__ == "__main__":
+    print(asyncio.run(crash_sweep(kept, points=2, pairs=0)))
+"""
 
 
 def test_children_of_other_modules_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -54,17 +54,27 @@ class FaultPlan:
         self.failed = 0
 
     def at(self, number: int, fault: Fault) -> None:
-        """Fail the append of that number."""
+        """
+        Fail the append of that number.
+
+        Raises:
+            ValueError: it has begun already, so that this would never happen.
+        """
+        _look(fault)
         with self._lock:
+            if number <= self.appends:
+                raise ValueError(f"append {number} can't fail any more: {self.appends} have begun; they count from 1")
             self._at[number] = fault
 
     def next(self, fault: Fault) -> None:
         """Fail the next append that begins."""
+        _look(fault)
         with self._lock:
             self._at[self.appends + 1] = fault
 
     def always(self, fault: Fault) -> None:
-        """Fail every append from now on, until `never`."""
+        """Fail every append from now on, until `never`; whoever asks for something meanwhile waits for that."""
+        _look(fault)
         with self._lock:
             self._always = fault
 
@@ -108,6 +118,11 @@ class FaultPlan:
             fails = self._reopening_fails > 0
             self._reopening_fails -= fails
             return fails
+
+
+def _look(fault: object) -> None:
+    if not isinstance(fault, Fault):
+        raise TypeError(f"a fault is one of {', '.join(map(str, Fault))}, this is {fault!r}")
 
 
 @final

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, final
 
+from polos.errors import PolosUsageError, StoreClosed
 from polos.runtime.app import Polos
 from polos.runtime.ports import OwnedStore
 from polos.store.blobs import Blobs
@@ -44,9 +45,8 @@ def polos_in_memory(
     """
     store = MemoryStore()
     store.path = place
-    held = _Watched(store, faults)
     events.follow(store.log)
-    return _TestedPolos(clock, data_dir=place, opens=lambda: held, settings=settings)
+    return _TestedPolos(clock, data_dir=place, opens=lambda: _Watched(store, faults), settings=settings)
 
 
 def polos_on_disk(
@@ -80,6 +80,14 @@ class _TestedPolos(Polos):
             await super().start()
             self._jumping.watch(self.engine)
 
+    async def _wait_ended(self, run_id: str, timeout_seconds: float | None = None) -> dict[str, Any]:
+        """Wait as `Polos` does, but not for an engine that isn't started: no other comes, and no time passes."""
+        if self._engine is None and (await self.get_execution(run_id))["completed_at"] is None:
+            raise PolosUsageError(
+                "this Polos isn't started, so the run never ends: put `async with polos:` around what waits for it"
+            )
+        return await super()._wait_ended(run_id, timeout_seconds)
+
 
 @final
 class _Watched:
@@ -90,6 +98,7 @@ class _Watched:
     def __init__(self, store: OwnedStore, faults: FaultPlan) -> None:
         self._store = store
         self._log = FaultyLog(store.log, faults)
+        self._closed = False  # a log in memory lives on; who still waits on it learns that this one has ended
 
     @property
     def owner_engine(self) -> object | None:
@@ -107,7 +116,14 @@ class _Watched:
 
     @property
     def log(self) -> Log:
-        """The log, with its faults."""
+        """
+        The log, with its faults.
+
+        Raises:
+            StoreClosed: as a log on disk.
+        """
+        if self._closed:
+            raise StoreClosed(f"{self.path} is closed")
         return self._log
 
     @property
@@ -134,4 +150,5 @@ class _Watched:
 
     def close(self) -> None:
         """Close it."""
+        self._closed = True
         self._store.close()

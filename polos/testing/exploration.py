@@ -18,7 +18,7 @@ import os
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from random import Random
 from typing import Any, Final, Unpack, cast, overload
@@ -28,12 +28,15 @@ from polos.runtime.settings import Settings
 from polos.testing.courses import Disturbances, HowMany
 from polos.testing.explored import Happened
 from polos.testing.explorer import ExploredWorld
+from polos.testing.failing import says_no
 from polos.testing.saved import FOLDER, SavedSchedule, load_all, save
 from polos.testing.schedules import Chooser, Scripted, Strategy, drawn
 from polos.testing.shrinking import shrink
 from polos.testing.simulation import QUIET
 
 __all__ = ["StaleSchedule", "explore"]
+
+__tracebackhide__ = True  # pytest shows the test's own lines, and what this says of them
 
 _log = logging.getLogger("polos")
 
@@ -116,7 +119,8 @@ def explore(
 
     Args:
         test: a plain function; its first argument is an `ExploredWorld`, others are fixtures as usual.
-        runs: how many schedules are drawn; `POLOS_EXPLORE_RUNS` in the environment says otherwise.
+        runs: how many schedules are drawn, 0 for the natural course alone; `POLOS_EXPLORE_RUNS` in the environment
+            says otherwise.
         seed: from which they are drawn; `POLOS_EXPLORE_SEED` if it isn't said, else 0.
         points_max: a schedule in which more happens is an error.
         workflows: what the engine knows; all that are registered if it isn't said.
@@ -129,15 +133,16 @@ def explore(
         The test, for pytest to call, without its first argument.
 
     Raises:
-        TypeError: the test is a coroutine function, or takes no argument.
+        TypeError: the test is a coroutine function, or takes no argument; there is no such disturbance.
+        ValueError: a number makes no sense.
     """
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         plan = _Plan(
             test=test,
-            runs=int(os.environ.get("POLOS_EXPLORE_RUNS", runs)),
-            seed=int(os.environ.get("POLOS_EXPLORE_SEED", "0")) if seed is None else seed,
-            disturbances=Disturbances(**disturbances),
+            runs=_number("runs", runs, "POLOS_EXPLORE_RUNS"),
+            seed=_number("seed", 0, "POLOS_EXPLORE_SEED", least=None) if seed is None else seed,
+            disturbances=_disturbances(disturbances),
             points_max=points_max,
             workflows=None if workflows is None else tuple(workflows),
             settings=settings,
@@ -147,6 +152,30 @@ def explore(
         return _explored(plan)
 
     return decorate if test is None else decorate(test)
+
+
+def _number(name: str, given: int, variable: str, *, least: int | None = 0) -> int:
+    """Give a number, the environment's if it has one; a test that plays nothing would show nothing."""
+    text = os.environ.get(variable)
+    try:
+        number = given if text is None else int(text)
+    except ValueError:
+        raise ValueError(f"{variable} must be a whole number, it is {text!r}") from None
+    if isinstance(number, bool) or not isinstance(number, int):  # pyright: ignore[reportUnnecessaryIsInstance]  # as given
+        raise TypeError(f"{name} must be a whole number, it is {number!r}")
+    if least is not None and number < least:
+        raise ValueError(f"{name if text is None else variable} must be {least} or more, it is {number}")
+    return number
+
+
+def _disturbances(given: HowMany) -> Disturbances:
+    known = [field.name for field in fields(Disturbances)]
+    for name, number in given.items():
+        if name not in known:
+            raise TypeError(f"explore() knows no {name!r}; a schedule may hold {', '.join(known)}")
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise ValueError(f"{name} must be a whole number, 0 or more, it is {number!r}")
+    return Disturbances(**given)
 
 
 def _explored(plan: _Plan) -> Callable[..., None]:
@@ -171,10 +200,11 @@ def _explored(plan: _Plan) -> Callable[..., None]:
 
 def _test_id(test: Callable[..., None]) -> str:
     """Give the test's name, with its parameters if pytest is running it."""
-    current = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0].rpartition("::")[2]
+    current = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
     name = test.__qualname__.replace(".<locals>", "")
-    if current.partition("[")[0] == test.__name__:
-        name += current[len(test.__name__) :]
+    called, bracket, parameters = current.partition("[")  # there may be anything in a parameter, "::" too
+    if called.rpartition("::")[2] == test.__name__:
+        name += bracket + parameters
     return f"{test.__module__.rpartition('.')[2]}.{name}"
 
 
@@ -224,8 +254,10 @@ class _Exploration:
             self.body(world)
             if not world.finished:
                 world.finish()
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is the outcome of this schedule, and told
-            played.error = error
+        except BaseException as error:
+            if not says_no(error):
+                raise
+            played.error = error  # the outcome of this schedule, and told
         finally:
             world.close()
             _log.setLevel(level)
@@ -280,6 +312,8 @@ class _Exploration:
         if not departures:
             matter = "it fails in the natural course of things:"
         lines = [f"schedule {number} of {self.plan.runs}, seed {self.plan.seed}; {matter}", *schedule.happened]
+        if not schedule.departures:
+            return lines  # the natural course is played whenever the test is run: there is nothing to keep
         try:
             path = save(self.plan.folder, schedule)
         except OSError as problem:

@@ -35,6 +35,8 @@ from polos.testing.simulation import QUIET, Call, Simulation
 
 __all__ = ["ExploredRun", "ExploredWorld"]
 
+__tracebackhide__ = True  # pytest shows the test's own lines
+
 STATUSES: Final[dict[type[e.Event], str]] = {
     e.RunCompleted: "completed",
     e.RunFailed: "failed",
@@ -87,7 +89,7 @@ class ExploredWorld:
 
     Attributes:
         happened: what has happened, in order.
-        finished: whether `finish` was called.
+        finished: whether everything that was described has been played; if not when the test ends, it is played then.
         runs: the runs that were started, in order.
     """
 
@@ -156,7 +158,7 @@ class ExploredWorld:
             )
         call = self.sim.draft_run(workflow, payload, **options)
         label = f"start {self._course.name(call.run, workflow.id)}"
-        run = ExploredRun(call.run, self._course.add(label, call, after=after), self)
+        run = ExploredRun(call.run, self._add(label, call, after=after), self)
         self.runs.append(run)
         return run
 
@@ -195,12 +197,12 @@ class ExploredWorld:
     def publish(self, topic: str, data: Json = None, *, after: Sent | None = None) -> Sent:
         """Have a client publish an event, at any moment."""
         call = self.sim.draft("publish", topic=topic, events=[{"data": data}])
-        return self._course.add(f"publish {topic!r}", call, after=after)
+        return self._add(f"publish {topic!r}", call, after=after)
 
     def may_publish(self, topic: str, data: Json = None, *, after: Sent | None = None) -> Sent:
         """As `publish`, or not at all."""
         call = self.sim.draft("publish", topic=topic, events=[{"data": data}])
-        return self._course.add(f"publish {topic!r}", call, after=after, sure=False)
+        return self._add(f"publish {topic!r}", call, after=after, sure=False)
 
     def answer(self, key: str, data: Json = None) -> None:
         """Have every suspend of this key answered, of whichever run, at any moment after it is asked."""
@@ -222,7 +224,11 @@ class ExploredWorld:
     ) -> Sent:
         label = f"{kind} {self._course.name(run.id)} {what}".rstrip()
         call: Call = self.sim.draft(kind, run=run.id, **fields)
-        return self._course.add(label, call, after=after or run.started, sure=sure)
+        return self._add(label, call, after=after or run.started, sure=sure)
+
+    def _add(self, label: str, call: Call, *, after: Sent | None, sure: bool = True) -> Sent:
+        self.finished = False  # what is described behind a `finish` is played by the next one
+        return self._course.add(label, call, after=after, sure=sure)
 
     # --------------------------------------------------------------------------------------- playing
 

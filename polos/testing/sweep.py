@@ -49,14 +49,20 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final
 
 from polos.definition import Workflow
 from polos.testing.sweep_course import PAIRS, PROCESSES, Check, Setup, Wanted, swept
 from polos.testing.sweep_report import CrashReport
 from polos.testing.sweep_template import PATIENCE_SECONDS
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 __all__ = ["crash_sweep", "sweep"]
+
+__tracebackhide__ = True  # pytest shows the test's own lines, and the page
 
 
 async def crash_sweep(
@@ -64,6 +70,7 @@ async def crash_sweep(
     answers: Mapping[str, Any] | None = None, workflows: Sequence[Workflow[Any]] = (), real: bool = False,
     processes: float = PROCESSES, pairs: int = PAIRS, points: int | None = None, seed: int = 0,
     same: Callable[[Any, Any], object] | None = None, patience_seconds: float = PATIENCE_SECONDS,
+    initial_state: BaseModel | dict[str, Any] | None = None,
 ) -> CrashReport:  # fmt: skip
     """
     Crash a workflow at every point, recover it, and compare with a run that nothing disturbed.
@@ -73,7 +80,8 @@ async def crash_sweep(
     Args:
         workflow: the workflow.
         input: its payload.
-        check: called with a `CrashOutcome` after each scenario; what it raises is a failure of that scenario.
+        check: called with a `CrashOutcome` after each scenario; what it raises is a failure of that scenario. Without
+            one the run has to complete.
         setup: called with the scenario's directory when a life begins, in the process of that life: opens files, makes
             fakes anew. What steps act upon belongs into that directory, or into an `Outside`.
         answers: what suspends, signals, events and steps of unknown outcome are answered, by the key of the suspend,
@@ -86,18 +94,20 @@ async def crash_sweep(
         seed: from which everything is drawn.
         same: tells whether two results are the same, given the one found and the undisturbed one; ``==`` otherwise.
         patience_seconds: how long a life in a child process may take, in real time.
+        initial_state: what `ctx.state` begins with.
 
     Returns:
         What was done.
 
     Raises:
-        CrashSweepFailed: a crash can be told from outside.
-        PolosUsageError: the run waits for something nobody answers, or can't be lived in another process.
+        CrashSweepFailed: a crash can be told from outside, or the run doesn't end well without one.
+        PolosUsageError: it can't be lived in another process.
+        TypeError, ValueError: an argument makes no sense.
     """
     wanted = Wanted(
-        workflow=workflow, input=input, check=check, setup=setup, answers=dict(answers or {}),
+        workflow=workflow, input=input, check=check, setup=setup, answers=answers or {},
         workflows=tuple(workflows), real=real, processes=processes, pairs=pairs, points=points, seed=seed, same=same,
-        patience_seconds=patience_seconds,
+        patience_seconds=patience_seconds, initial_state=initial_state,
     )  # fmt: skip
     wanted.look()
     return await _beside(wanted)
@@ -134,9 +144,15 @@ async def _beside(wanted: Wanted) -> CrashReport:
         stop.set()
 
 
+_OPTIONS: Final = tuple(field.name for field in fields(Wanted) if field.name not in ("workflow", "input"))
+
+
 def sweep(workflow: Workflow[Any], input: object = None, **options: Any) -> CrashReport:
     """Do what `crash_sweep` does, for a test that isn't asynchronous; takes the same and blocks."""
-    options["answers"] = dict(options.get("answers") or {})
+    for name in options:
+        if name not in _OPTIONS:
+            raise TypeError(f"a sweep has no {name!r}; it has {', '.join(_OPTIONS)}")
+    options["answers"] = options.get("answers") or {}
     wanted = Wanted(workflow=workflow, input=input, **options)
     wanted.look()
     found: list[Any] = []

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from polos.definition import Workflow
 from polos.engine.decide import created_to_json
@@ -32,6 +32,7 @@ from polos.errors import PolosUsageError
 from polos.runtime.starting import root_run
 from polos.testing.audit import Audit
 from polos.testing.clock import START_US, VirtualClock
+from polos.testing.failing import says_no
 from polos.testing.lives import Life, RunChance, Task
 from polos.testing.outside import Place
 from polos.testing.store import MemoryStore
@@ -39,10 +40,12 @@ from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_outcome import CrashOutcome, differences, outcome_of, unsteady
 from polos.testing.sweep_points import CrashPoint, Points, numbered
 from polos.testing.sweep_processes import Children, LifeFailed
-from polos.testing.sweep_report import POINT_VARIABLE, CrashReport, CrashSweepFailed, command_for
+from polos.testing.sweep_report import POINT_VARIABLE, CrashReport, CrashSweepFailed
 from polos.testing.sweep_template import OUTSIDE, PATIENCE_SECONDS
 
 __all__ = ["PAIRS", "PROCESSES", "Check", "Setup", "Wanted", "swept"]
+
+__tracebackhide__ = True  # pytest shows the test's own lines, and the page
 
 PAIRS: Final = 100
 PROCESSES: Final = 0.05
@@ -60,6 +63,7 @@ class Wanted:
 
     workflow: Workflow[Any]
     input: object = None
+    initial_state: object = None
     check: Check | None = None
     setup: Setup | None = None
     answers: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -74,14 +78,21 @@ class Wanted:
 
     def look(self) -> None:
         """Refuse what makes no sense, before anything is begun."""
+        for workflow in (self.workflow, *self.workflows):
+            if not isinstance(cast("object", workflow), Workflow):
+                raise TypeError(f"a sweep is of what @workflow gives, this is {workflow!r}")
+        if not isinstance(cast("object", self.answers), Mapping):
+            raise TypeError(f"answers is a dict of what is answered, by key, it is {self.answers!r}")
         for name in ("check", "setup", "same"):
             value = getattr(self, name)
             if value is not None and (not callable(value) or inspect.iscoroutinefunction(value)):
                 raise TypeError(f"{name} must be a plain function, it is {value!r}")
-        if not 0 <= self.processes <= 1:
+        if not _is(self.processes, int, float) or not 0 <= self.processes <= 1:
             raise ValueError(f"processes is a share from 0 to 1, it is {self.processes!r}")
-        if self.pairs < 0 or (self.points is not None and self.points < 0):
-            raise ValueError(f"pairs and points are numbers from 0, they are {self.pairs!r} and {self.points!r}")
+        if not _is(self.pairs, int) or self.pairs < 0:
+            raise ValueError(f"pairs is a whole number from 0, it is {self.pairs!r}")
+        if self.points is not None and (not _is(self.points, int) or self.points < 0):
+            raise ValueError(f"points is a whole number from 0, or None for all, it is {self.points!r}")
 
     def task(self) -> Task:
         """Give what all lives have in common."""
@@ -89,12 +100,16 @@ class Wanted:
         created = root_run(
             workflow.id, workflow.encode_payload(self.input), clock=VirtualClock(seed=self.seed), deployment="sweep",
             seconds=workflow.run_timeout_seconds, queue=workflow.queue_name,
-            queue_limit=workflow.queue_concurrency_limit, tags=workflow.tags,
+            queue_limit=workflow.queue_concurrency_limit, tags=workflow.tags, initial_state=self.initial_state,
         )  # fmt: skip
         runs: list[Json] = [{"run": created.root, "created": created_to_json(created)}]
         command: dict[str, Json] = {"kind": "create", "runs": runs}
         known = {other.id: other for other in (*self.workflows, workflow)}
         return Task(run=created.root, command=command, workflows=known, answers=self.answers, seed=self.seed)
+
+
+def _is(value: object, *types: type) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool)
 
 
 def swept(wanted: Wanted, stop: threading.Event) -> CrashReport:
@@ -191,6 +206,10 @@ class _Sweep:
         self._judge(first, (), "the undisturbed run")
         if first.status not in ("completed", "failed", "cancelled"):
             self._fail(first, (), [f"the undisturbed run ends as {first.status}"], "the undisturbed run doesn't end")
+        if first.status != "completed" and self._wanted.check is None:
+            # It may be about just that; but a slip in a test would make a sweep of nothing, which survives anything.
+            why = "" if first.error is None else f": {first.error[0]}: {first.error[1]}"
+            self._fail(first, (), [f"the run {first.status}{why}{_SAY_SO}"], "the undisturbed run")
         self._report.points = tuple(numbered(first.recovery))
         second = self._scenario(())
         self._leave_out = unsteady(first, second)
@@ -299,7 +318,7 @@ class _Sweep:
         if told:
             self._fail(outcome, points, told, what, error)
 
-    def _told(self, outcome: CrashOutcome) -> tuple[list[str], Exception | None]:
+    def _told(self, outcome: CrashOutcome) -> tuple[list[str], BaseException | None]:
         """Say what is wrong with a scenario, and what the user's check raised."""
         expected = self._expected if outcome.in_process else self._expected_real
         assert expected is not None, "the undisturbed run comes first"
@@ -308,7 +327,9 @@ class _Sweep:
             return told, None
         try:
             self._wanted.check(outcome)
-        except Exception as error:  # noqa: BLE001  # whatever a check raises, it says no
+        except BaseException as error:
+            if not says_no(error):
+                raise
             return [f"check: {type(error).__name__}: {error}"], error
         return [], None
 
@@ -318,20 +339,20 @@ class _Sweep:
         points: tuple[CrashPoint, ...],
         told: list[str],
         what: str,
-        error: Exception | None = None,
+        error: BaseException | None = None,
     ) -> None:
         real, name = not outcome.in_process, self._wanted.workflow.id
         events, cut = outcome.events, outcome.cuts[-1] if outcome.cuts else len(outcome.events)
         if not points:
             raise CrashSweepFailed(
                 f"{name}: {what} is wrong by itself, no crash is needed",
-                points=(), differences=told, before=events, after=[], command="", real=real,
+                points=(), differences=told, before=events, after=[], target="", real=real,
             ) from error  # fmt: skip
         place = "child processes" if real else "this process"
         raise CrashSweepFailed(
             f"{name} doesn't survive {what} (seed {self._wanted.seed}, in {place})",
             points=points, differences=told, before=events[:cut], after=events[cut:], real=real,
-            command=command_for(f"{self._name()}/{'real/' if real else ''}{'+'.join(map(str, points))}"),
+            target=f"{self._name()}/{'real/' if real else ''}{'+'.join(map(str, points))}",
             notes=self._elsewhere(points, real=real, by_check=error is not None),
         ) from error  # fmt: skip
 
@@ -372,6 +393,7 @@ def _parse_target(target: str) -> tuple[bool, tuple[CrashPoint, ...]]:
     return real, tuple(CrashPoint.parse(point) for point in points)
 
 
+_SAY_SO: Final = "; if it is meant to, give a `check` that looks at the outcome's `status` and `error`"
 _ONLY_HERE: Final = (
     "The same crash does no harm in child processes, where the process is really killed. Look for what this process "
     "remembers of scenarios before: a module's variable, a cache, a fake that is kept in memory and that setup doesn't "

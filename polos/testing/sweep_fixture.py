@@ -8,6 +8,9 @@ leaves in pytest's summary says how much was tried. What a test says itself (``p
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, final
 
 import pytest
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from polos.testing.sweep_report import CrashReport
 
 __all__ = ["PROPERTY", "QUICK", "CrashSweeps", "polos_crash"]
+
+__tracebackhide__ = True  # pytest shows the test's own lines, and the page
 
 QUICK: Final = {"points": 12, "pairs": 4}
 PROPERTY: Final = (
@@ -51,7 +56,8 @@ class CrashSweeps:
         """
         from polos.testing.sweep import sweep
 
-        return self._told(sweep(workflow, input, **self._options(options)))
+        with self._as_typed():
+            return self._told(sweep(workflow, input, **self._options(options)))
 
     async def sweep(self, workflow: Workflow[Any], input: object = None, **options: Any) -> CrashReport:
         """
@@ -62,10 +68,30 @@ class CrashSweeps:
         """
         from polos.testing.sweep import crash_sweep
 
-        return self._told(await crash_sweep(workflow, input, **self._options(options)))
+        with self._as_typed():
+            return self._told(await crash_sweep(workflow, input, **self._options(options)))
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
         return given if self.full else {**QUICK, **given}
+
+    @contextmanager
+    def _as_typed(self) -> Generator[None]:
+        """Have the command of a failure work where pytest was started, and with the plugin if it was named there."""
+        from polos.testing.sweep_report import CrashSweepFailed, command_for
+
+        try:
+            yield
+        except CrashSweepFailed as failed:
+            if failed.target:
+                failed.command = command_for(failed.target, pytest_arguments=self._arguments())
+            raise
+
+    def _arguments(self) -> list[str]:
+        node, config = self._node, self._node.config
+        _, colons, inside = node.nodeid.partition("::")  # the part before is from pytest's root directory
+        test = f"{os.path.relpath(node.path, config.invocation_params.dir)}{colons}{inside}"
+        named: list[str] = config.getoption("plugins", None) or []
+        return [*(("-p", "polos.testing") if "polos.testing" in named else ()), test]
 
     def _told(self, report: CrashReport) -> CrashReport:
         self.reports.append(report)
@@ -77,4 +103,4 @@ class CrashSweeps:
 def polos_crash(request: pytest.FixtureRequest) -> CrashSweeps:
     """Crashes a workflow at a sample of its points, with `--polos-crash` at all of them."""
     node: pytest.Item = request.node
-    return CrashSweeps(node, full=bool(request.config.getoption("--polos-crash")))
+    return CrashSweeps(node, full=bool(request.config.getoption("--polos-crash", default=False)))

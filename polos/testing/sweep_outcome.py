@@ -21,7 +21,7 @@ from polos.engine import events as e
 from polos.engine.json import Json
 from polos.engine.state import RunState, waiting_reason
 from polos.engine.state import status as status_of
-from polos.replay.divergence import Divergence
+from polos.replay.divergence import Difference, Divergence
 from polos.replay.driver import Driver
 from polos.runtime.engine import Engine
 from polos.runtime.loading import input_of, replay
@@ -227,12 +227,18 @@ def _replayed(engine: Engine, run: str, whole: list[Stored]) -> list[str]:
         try:
             replay(code, history, attempt_version=start)
             if code.differences:
-                return [f"replayed, it asks for something else: {found}" for found in code.differences]
+                return [f"replayed, it asks for something else: {_otherwise(found)}" for found in code.differences]
         except Divergence as divergence:
             return [f"replayed, it diverges from its history: {divergence}"]
         finally:
             code.discard()
     return []
+
+
+def _otherwise(found: Difference) -> str:
+    if found.what == "digest":
+        return f"step {found.name!r} is given other arguments"
+    return f"step {found.name!r} has another {found.what}: {found.asked!r}, recorded is {found.recorded!r}"
 
 
 def _told(audit: Audit, paths: Mapping[str, str]) -> list[str]:

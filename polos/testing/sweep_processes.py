@@ -181,7 +181,7 @@ class Children:
         module = sys.modules.get(str(getattr(inspect.unwrap(func), "__module__", "")))
         file = getattr(module, "__file__", None)
         names = _names(module, wanted) if module is not None else None
-        if module is None or file is None or names is None:
+        if module is None or file is None or names is None or not Path(file).is_file():
             where = f"module {module.__name__!r}" if module is not None else "any module"
             raise PolosUsageError(
                 f"{what} is no name of {where}, so that another process can't import it: define it at the top level "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
@@ -105,31 +106,38 @@ class CrashSweepFailed(AssertionError):
         differences: what is wrong.
         before: history up to the (last) crash.
         after: history from there on.
+        target: names the scenario, as a value of `POINT_VARIABLE`; empty if `points` is.
         command: plays this once more.
         real: whether it was in child processes.
     """
 
     def __init__(
         self, headline: str, *, points: tuple[CrashPoint, ...], differences: list[str], before: list[str],
-        after: list[str], command: str, real: bool, notes: tuple[str, ...] = (),
+        after: list[str], target: str, real: bool, notes: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
-        """Put the page together."""
+        """Take what the page is made of."""
+        super().__init__(headline)
         self.points = points
         self.differences = differences
         self.before = before
         self.after = after
-        self.command = command
+        self.target = target
+        self.command = command_for(target) if target else ""
         self.real = real
-        lines = [headline, "", *(f"  * {found}" for found in differences)]
-        lines += ["", "what is recorded:", *_cut(before, keep_end=True)]
-        if points:
-            lines.append(f"  ---------- the process dies at {points[-1]} ----------")
-            lines += _cut(after, keep_end=False)
-        if notes:
-            lines += ["", *notes]
-        if command:
-            lines += ["", f"reproduce: {command}"]
-        super().__init__("\n".join(lines))
+        self._notes = notes
+
+    def __str__(self) -> str:
+        """Put the page together."""
+        lines = [str(self.args[0]), "", *(f"  * {found}" for found in self.differences)]
+        lines += ["", "what is recorded:", *_cut(self.before, keep_end=True)]
+        if self.points:
+            lines.append(f"  ---------- the process dies at {self.points[-1]} ----------")
+            lines += _cut(self.after, keep_end=False)
+        if self._notes:
+            lines += ["", *self._notes]
+        if self.command:
+            lines += ["", f"reproduce: {self.command}"]
+        return "\n".join(lines)
 
 
 def _cut(history: list[str], *, keep_end: bool) -> list[str]:
@@ -141,17 +149,19 @@ def _cut(history: list[str], *, keep_end: bool) -> list[str]:
     return [*(f"  {line}" for line in history[:LINES_MAX]), left]
 
 
-def command_for(target: str) -> str:
+def command_for(target: str, *, pytest_arguments: Sequence[str] = ()) -> str:
     """
     Give the command that plays a scenario once more.
 
     Args:
         target: value of the variable `POINT_VARIABLE`.
+        pytest_arguments: what pytest is to be told; the test that is running, as pytest names it, if it isn't said.
     """
     setting = f"{POINT_VARIABLE}={shlex.quote(target)}"
     test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
-    if test:
-        return f"{setting} {_python()} -m pytest {shlex.quote(test)}"
+    arguments = pytest_arguments or ([test] if test else [])
+    if arguments:
+        return f"{setting} {_python()} -m pytest {shlex.join(arguments)}"
     program = sys.argv[0] if sys.argv and sys.argv[0] not in ("", "-c", "-m") else "PROGRAM"
     return f"{setting} {_python()} {shlex.quote(program)}"
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import pickle
@@ -166,8 +167,9 @@ def _import(name: str, file: str) -> None:
         return
     # A program, which must not run as one here, or a test module that isn't on the path.
     own = "__mp_main__" if name == "__main__" else name
-    spec = importlib.util.spec_from_file_location(own, file)
-    assert spec is not None, "it has a file"
+    loader = importlib.machinery.SourceFileLoader(own, file)  # said, for a program's name may have no .py at its end
+    spec = importlib.util.spec_from_file_location(own, file, loader=loader)
+    assert spec is not None, "it has a loader"
     assert spec.loader is not None, "which can be run"
     module = sys.modules[own] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
