@@ -180,8 +180,8 @@ def test_usage_of_a_call_is_a_usage():
 
 
 def test_half_a_character_is_mended():
-    """Half of a surrogate pair, which nothing can write, becomes a question mark, wherever it stands."""
+    """Half of a surrogate pair, which nothing can write, becomes the sign for what can't be read."""
     mended = texts_mended({"a\ud83d": ["\ud83d!", 1, None, {"b": "ok"}]})
 
-    assert {"a?": ["?!", 1, None, {"b": "ok"}]} == mended
+    assert {"a\ufffd": ["\ufffd!", 1, None, {"b": "ok"}]} == mended
     assert canonical_json(mended)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-__all__ = ["a_list", "a_number", "a_text", "an_object", "texts_mended"]
+__all__ = ["TextMender", "a_list", "a_number", "a_text", "an_object", "texts_mended"]
 
 
 def an_object(value: object) -> dict[str, Any] | None:
@@ -40,8 +40,36 @@ def texts_mended(value: Any) -> Any:
     A reply may hold one where a model was cut off within an emoji; there is no UTF-8 for it, so no log could hold it.
     """
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
+        return _mended(value)
     as_object, as_list = an_object(value), a_list(value)
     if as_object is not None:
         return {texts_mended(key): texts_mended(part) for key, part in as_object.items()}
     return value if as_list is None else [texts_mended(part) for part in as_list]
+
+
+def _mended(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Two halves that came one after the other become the character that they are.
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+class TextMender:
+    """Mends a text that comes in pieces: half a character is kept back until its other half has come."""
+
+    def __init__(self) -> None:
+        """Begin with nothing kept back."""
+        self._kept = ""
+
+    def take(self, piece: str) -> str:
+        """Take a piece; gives what can be passed on, maybe nothing."""
+        text = self._kept + piece
+        self._kept = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        return _mended(text.removesuffix(self._kept))
+
+    def rest(self) -> str:
+        """Give what is kept back when no other half will come."""
+        text, self._kept = self._kept, ""
+        return _mended(text)

@@ -10,7 +10,7 @@ the conversation by hand edits the plain items, and removes the `provider_item` 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final, final
 
 from polos.errors import ModelReplyTruncated, ModelUnavailable
@@ -66,7 +66,7 @@ class Whole:
         """Ask the provider."""
         return completed(await self._provider.generate(request))
 
-    async def stream(self, request: LLMRequest) -> AsyncIterator[LLMDelta]:
+    async def stream(self, request: LLMRequest) -> AsyncGenerator[LLMDelta, None]:
         """Ask the provider for pieces, or for a whole reply if it has none to give."""
         if not streams(self._provider):
             for piece in pieces_of(await self.generate(request)):
@@ -102,7 +102,7 @@ class PolosProvider:
         response = LLMResponse.model_validate(_as_dict(await self._provider.generate(**arguments)))
         return self._kept(response, arguments["messages"], request)
 
-    async def stream(self, request: LLMRequest) -> AsyncIterator[LLMDelta]:
+    async def stream(self, request: LLMRequest) -> AsyncGenerator[LLMDelta, None]:
         """
         Ask the provider for pieces; for a whole reply if it doesn't stream.
 

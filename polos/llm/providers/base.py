@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from importlib import import_module
 from typing import Any, Final, Protocol, TypeVar, cast, final, runtime_checkable
 
@@ -45,7 +45,7 @@ class ModelProvider(Protocol):
         """
         ...
 
-    def stream(self, request: LLMRequest) -> AsyncIterator[LLMDelta]:
+    def stream(self, request: LLMRequest) -> AsyncGenerator[LLMDelta, None]:
         """
         Ask for a reply in pieces; the last one is `Finished`, with the whole reply.
 

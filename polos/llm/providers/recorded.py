@@ -12,7 +12,7 @@ Where recorded calls come from isn't known here: whoever reads a log makes `Reco
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -150,7 +150,7 @@ class RecordedProvider:
             raise response
         return response
 
-    async def stream(self, request: LLMRequest) -> AsyncIterator[LLMDelta]:
+    async def stream(self, request: LLMRequest) -> AsyncGenerator[LLMDelta, None]:
         """
         Give the recorded reply, its text in one piece: the pieces aren't part of a reply and aren't recorded.
 

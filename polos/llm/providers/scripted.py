@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final, final
 
 from polos.errors import ModelError, ModelReplyTruncated
@@ -70,7 +70,7 @@ class ScriptedProvider:
             raise _cut(request)
         return _response(reply, request)
 
-    async def stream(self, request: LLMRequest) -> AsyncIterator[LLMDelta]:
+    async def stream(self, request: LLMRequest) -> AsyncGenerator[LLMDelta, None]:
         """
         Give the script's reply in its pieces.
 
