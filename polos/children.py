@@ -133,6 +133,7 @@ def _spec(
         concurrency_key=options.concurrency_key,
         session=context.session_id,
         user=context.user_id,
+        listed=context.session_id != context.root_execution_id or context.user_id is not None,
         tags=(*definition.tags, *(tag for tag in options.tags if tag not in definition.tags)),
         deployment=context.deployment_id,
         kind=definition.workflow_type,

@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, cast, final
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from polos.engine import events as e
 from polos.errors import PolosUsageError, ValueRefused
 from polos.values import encode
 
 if TYPE_CHECKING:
-    from polos.engine import events as e
     from polos.engine.json import Json
     from polos.replay.facts import Fact, StepCall, Values
     from polos.step import Step
@@ -332,6 +332,58 @@ class WorkflowContext:
             with what the body asks for next; the same live and in replay.
         """
         return self.require_port().patched(id)
+
+    async def set_tag(self, *tags: str) -> None:
+        """
+        Give the run tags, by which it is found (`list_executions(tag=...)`) beside those that it was started with.
+
+        ```python run
+        import asyncio, tempfile
+        from polos import Polos, workflow
+
+        @workflow(id="tagged_order", tags=["order"])
+        async def order(ctx, payload: dict):
+            if payload["cents"] > 100_000:
+                await ctx.set_tag("large", f"customer:{payload['customer']}")
+
+        async def main():
+            with tempfile.TemporaryDirectory() as folder:
+                async with Polos(folder) as polos:
+                    await order.run(polos, {"cents": 200_000, "customer": "ada"})
+                    print([run["tags"] for run in await polos.list_executions(tag="customer:ada")])
+
+        asyncio.run(main())
+        ```
+
+        Args:
+            tags: texts; one that the run has already stays as it is.
+
+        Durable:
+            with what the body asks for next; a body that isn't replayed gets on when it is durable.
+
+        Raises:
+            TypeError: a tag is no text.
+            ValueError: a tag is empty or can't be written.
+        """
+        await self._change_tags(tags, ())
+
+    async def remove_tag(self, *tags: str) -> None:
+        """
+        Take tags away from the run; those that it doesn't have don't matter.
+
+        An example of tags stands at `set_tag`, and so does what this raises.
+        """
+        await self._change_tags((), tags)
+
+    async def _change_tags(self, added: tuple[str, ...], removed: tuple[str, ...]) -> None:
+        # Imported on use: it brings the values of steps, which know contexts.
+        from polos.calls import text
+
+        for tag in (*added, *removed):
+            text("a tag", tag)
+        port = self.require_port()
+        if added or removed:
+            await port.tell(e.TagsChanged(cause=port.cause, added=added, removed=removed))
 
     def continue_as_new(self, input: object = None) -> NoReturn:
         """

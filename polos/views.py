@@ -448,6 +448,9 @@ class _Timeline:
                 self._end(f"update {event.update_id}", at_us, outcome, value=event.value, error=event.error)
             case e.StateChanged():
                 self._point("state", "", "ctx.state changed", at_us, value=event.changed)
+            case e.TagsChanged():
+                said = [*(f"+{tag}" for tag in event.added), *(f"-{tag}" for tag in event.removed)]
+                self._point("state", "", f"tags changed: {', '.join(said)}", at_us)
             case _:
                 return False
         return True

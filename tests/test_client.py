@@ -181,6 +181,7 @@ async def test_invoke_makes_the_run(store: FakeStore, client: PolosClient):
                     "priority": 0,
                     "session": "s",
                     "user": "u",
+                    "listed": True,
                     "tags": ["vip"],
                     "adopts": [],
                     "idempotency_key": None,

@@ -73,7 +73,7 @@ def test_invoke_starts_a_child():
         e.RunCreated(
             workflow="ship", input={"to": "x"}, root="run-0", root_workflow="shop", parent="run-1", step="send",
             wanted=False, detached=True, run_timeout_us=30_000_000, initial_state={"count": 1}, queue="fast",
-            queue_limit=None, concurrency_key="customer-1", session="session-1", user="user-1",
+            queue_limit=None, concurrency_key="customer-1", session="session-1", user="user-1", listed=True,
             tags=("logistics", "vip"), deployment="blue",
         )
     ]  # fmt: skip

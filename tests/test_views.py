@@ -245,8 +245,8 @@ def test_successors_are_part_of_the_story(begun):
 
 
 def test_every_event_of_a_run_is_shown_or_is_bookkeeping():
-    """An event that a run's stream can hold is shown, but for deltas of streams, tags, patches and messages' ways."""
-    unseen = {"StreamChunk", "TagsChanged", "PatchMarked", "MessageOwed", "MessageDelivered", "Snapshot"}
+    """An event that a run's stream can hold is shown, but for deltas of streams, patches and messages' ways."""
+    unseen = {"StreamChunk", "PatchMarked", "MessageOwed", "MessageDelivered", "Snapshot"}
     elsewhere = set(system_events.__all__) - {"Snapshot"}
     source = Path(timeline.__code__.co_filename).read_text(encoding="utf-8")
 

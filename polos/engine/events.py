@@ -107,6 +107,7 @@ class RunCreated:
     idempotency_key: str | None = None  # a later request with this key is the same one
     singleton: str | None = None  # of the runs of the workflow with this key one is begun at a time
     singleton_policy: str | None = None  # "skip", "cancel_old" or "queue"
+    listed: bool = False  # by its session and its user: somebody has named them
     debounce: str | None = None  # until it begins, a later request with this key replaces its input and puts it off
     debounce_us: int | None = None  # by how much
     debounce_max_us: int | None = None  # but never further than this from its creation
@@ -507,10 +508,11 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TagsChanged:
-    """The run's tags are these now."""
+    """Tags that the run has from now on, and tags that it hasn't any more."""
 
     cause: int
-    tags: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -184,7 +184,7 @@ def _run_created(state: RunState, event: e.RunCreated, time_us: int) -> None:
     for name in (
         "workflow", "kind", "root", "root_workflow", "parent", "step", "origin", "wanted", "detached",
         "session", "user", "tags", "queue", "queue_limit", "concurrency_key", "priority", "deployment", "continues",
-        "chain", "run_timeout_us", "initial_state", "idempotency_key", "singleton",
+        "chain", "run_timeout_us", "initial_state", "idempotency_key", "singleton", "listed",
         "debounce", "debounce_max_us",
     ):  # fmt: skip
         setattr(state, name, getattr(event, name))
@@ -502,7 +502,8 @@ def _state_changed(state: RunState, event: e.StateChanged, _time_us: int) -> Non
 
 
 def _tags_changed(state: RunState, event: e.TagsChanged, _time_us: int) -> None:
-    state.tags = event.tags
+    kept = tuple(tag for tag in state.tags if tag not in event.removed)
+    state.tags = (*kept, *(tag for tag in event.added if tag not in kept))
 
 
 _APPLY: dict[type[Any], Callable[[RunState, Any, int], None]] = {

@@ -15,6 +15,8 @@ Keys (tuples; encoded by the store):
 ``("parent", parent, created_us, run)``               children
 ``("root", root, created_us, run)``                   the tree below a root
 ``("tag", tag, created_us, run)``                     runs with a tag
+``("session", session, created_us, run)``             runs of a session that somebody named
+``("user", user, created_us, run)``                   runs of a user
 ``("timer", due_us, run)``                            when a run that isn't running must be looked at
 ``("line", queue, created_us, run)``                  not begun: key, priority, when it may begin, if one at a time
 ``("start", queue, started_us, run)``                 a start that counts against a rate: the key
@@ -42,7 +44,7 @@ Keys (tuples; encoded by the store):
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -212,12 +214,8 @@ def run_rows(state: RunState) -> Rows:
         ("workflow", state.workflow, at, state.run): b"",
         **_shown_rows(state, _shown(state)),
     }
-    if state.parent is not None:
-        rows["parent", state.parent, at, state.run] = b""
-    if state.root != state.run:
-        rows["root", state.root, at, state.run] = b""
-    for tag in state.tags:
-        rows["tag", tag, at, state.run] = b""
+    for kind, value in _found_by(state):
+        rows[kind, value, at, state.run] = b""
     if state.phase is Phase.QUEUED and not state.aside:
         debt = state.owed.get((DebtKind.START, ""))
         due_us = None if debt is None else debt.due_us
@@ -236,6 +234,20 @@ def run_rows(state: RunState) -> Rows:
     for started_us in state.counted_us:
         rows["start", queue_of(state), started_us, state.run] = orjson.dumps(state.concurrency_key or "")
     return rows
+
+
+def _found_by(state: RunState) -> Iterator[tuple[str, str]]:
+    """Give by what a run is found beside its workflow and its status."""
+    if state.parent is not None:
+        yield "parent", state.parent
+    if state.root != state.run:
+        yield "root", state.root
+    if state.listed and state.session is not None:
+        yield "session", state.session
+    if state.listed and state.user is not None:
+        yield "user", state.user
+    for tag in state.tags:
+        yield "tag", tag
 
 
 def dedup_key(workflow: str, key: str) -> str:

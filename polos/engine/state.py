@@ -283,6 +283,7 @@ class RunState:
     detached: bool = False
     session: str | None = None
     user: str | None = None
+    listed: bool = False  # by session and user
     tags: tuple[str, ...] = ()
     queue: str | None = None
     queue_limit: int | None = None

@@ -329,6 +329,7 @@ def _successor_spec(state: RunState, payload: Json, children: tuple[str, ...]) -
         priority=state.priority,
         session=state.session,
         user=state.user,
+        listed=state.listed,
         tags=state.tags,
         deployment=state.deployment,
         singleton=state.singleton,

@@ -87,16 +87,18 @@ def root_run(
         tags = (*workflow.tags, *(tag for tag in tags if tag not in workflow.tags))
         if queue is None:
             queue, queue_limit = workflow.queue_name, workflow.queue_concurrency_limit
+    run = new_run_id(clock, clock.now_us())
     return e.RunCreated(
         workflow=workflow_id,
         input=recorded(payload, "payload"),
-        root=new_run_id(clock, clock.now_us()),
+        root=run,
         root_workflow=workflow_id,
         run_timeout_us=None if seconds is None else round(seconds * 1e6),
         initial_state=encode_initial_state(initial_state),
         queue=queue, queue_limit=queue_limit, concurrency_key=concurrency_key, priority=priority,
         start_after_us=_start_us(clock, start_after, start_at),
-        session=session or clock.uuid4(), user=user, tags=tags,
+        # A session that nobody named is the tree's own: its runs are found by their root, and need no other row.
+        session=session or run, user=user or None, listed=bool(session or user), tags=tags,
         deployment=deployment,
         **said,
         kind="workflow" if workflow is None else workflow.workflow_type,

@@ -231,7 +231,7 @@ COMPARERS: Final[Mapping[type[Any], Comparer]] = {
     e.WaitStarted: _wait,
     e.MessageSent: _by_field("kind", "target", "body"),
     e.StateChanged: _by_field("changed", "removed", kind=d.StateChanged),
-    e.TagsChanged: _by_field("tags"),
+    e.TagsChanged: _by_field("added", "removed"),
     e.UpdateAnswered: _by_field("value", "error"),
     e.ValueRecorded: _by_field("kind"),
 }

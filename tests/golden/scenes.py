@@ -413,6 +413,14 @@ def schedules(sim: Simulation, program: ModuleType) -> None:
     sim.settle()
 
 
+def sessions(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.session, {"n": 1}, session="a talk", user="ada")
+    sim.create(program.session, {"n": 0})
+    sim.create(program.session, {"n": 0}, user="bob")
+    sim.create(program.direct, None, session="a talk")
+    sim.settle()
+
+
 def archive(sim: Simulation, program: ModuleType) -> None:
     def die(point: str) -> None:
         # What is sealed leaves the log; a history has to have it still.
@@ -437,6 +445,6 @@ SCENES: dict[str, Scene] = {
         steps, step_retries, unknown_outcome, reconcile, pure_steps, gather, timers, topics, signals, suspends,
         children, cancellation, updates, state, continue_as_new, direct_bodies, run_retries, run_timeout, divergence,
         set_aside, large_result, queues, triggers, schedules, recorded_values, generators, synchronization, two_logs,
-        inbox, unfinished, deltas, retries, debounced, archive,
+        inbox, unfinished, deltas, retries, debounced, archive, sessions,
     )
 }  # fmt: skip

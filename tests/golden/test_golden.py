@@ -36,7 +36,6 @@ ROOT = FOLDER.parent.parent
 UNWRITTEN = {
     "RunForked": "forks are to come with time travel",
     "Snapshot": "histories aren't shortened yet",
-    "TagsChanged": "tags are given at the start and stay, so far",
 }
 
 
