@@ -11,11 +11,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polos.agents.agent import Agent
+    from polos.agents.batch import batch_agent_invoke
+    from polos.agents.budget import Budget
+    from polos.agents.context import AgentContext
+    from polos.agents.stop_conditions import (
+        ExecutedToolConfig,
+        HasTextConfig,
+        MaxStepsConfig,
+        MaxTokensConfig,
+        StopConditionContext,
+        executed_tool,
+        has_text,
+        max_steps,
+        max_tokens,
+        stop_condition,
+    )
+    from polos.agents.streaming import AgentStreamHandle, StreamResult
     from polos.context import WorkflowContext, WorkflowState
     from polos.definition import Workflow, workflow
     from polos.engine.retry import RetryPolicy
     from polos.errors import StepExecutionError, WorkflowTimeoutError
     from polos.features import events, queues, schedules, triggers
+    from polos.middleware.guardrail import GuardrailContext, GuardrailResult, guardrail
+    from polos.middleware.hook import HookAction, HookContext, HookResult, hook
     from polos.queueing import Queue, RateLimit, queue
     from polos.registry import get_all_workflows, get_workflow
     from polos.retention import Retention
@@ -24,6 +43,7 @@ if TYPE_CHECKING:
     from polos.runtime.client import PolosClient
     from polos.runtime.handle import ExecutionHandle
     from polos.runtime.worker import Worker
+    from polos.tools.tool import Tool, ToolApproval, tool
     from polos.types import (
         BatchStepResult,
         BatchWorkflowInput,
@@ -35,18 +55,33 @@ if TYPE_CHECKING:
         ToolResult,
         Usage,
     )
+    from polos.types.agents import AgentConfig, Step
     from polos.types.events import BatchEventPayload, EventPayload
     from polos.types.schedules import SchedulePayload
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Agent",
+    "AgentConfig",
+    "AgentContext",
+    "AgentStreamHandle",
     "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
+    "Budget",
     "Completed",
     "EventPayload",
+    "ExecutedToolConfig",
     "ExecutionHandle",
+    "GuardrailContext",
+    "GuardrailResult",
+    "HasTextConfig",
+    "HookAction",
+    "HookContext",
+    "HookResult",
+    "MaxStepsConfig",
+    "MaxTokensConfig",
     "NotDone",
     "Polos",
     "PolosClient",
@@ -55,8 +90,13 @@ __all__ = [
     "Retention",
     "RetryPolicy",
     "SchedulePayload",
+    "Step",
     "StepExecutionError",
     "StillUnknown",
+    "StopConditionContext",
+    "StreamResult",
+    "Tool",
+    "ToolApproval",
     "ToolCall",
     "ToolCallFunction",
     "ToolResult",
@@ -67,24 +107,47 @@ __all__ = [
     "WorkflowState",
     "WorkflowTimeoutError",
     "__version__",
+    "batch_agent_invoke",
     "batch_invoke",
     "events",
+    "executed_tool",
     "get_all_workflows",
     "get_workflow",
+    "guardrail",
+    "has_text",
+    "hook",
+    "max_steps",
+    "max_tokens",
     "queue",
     "queues",
     "schedules",
+    "stop_condition",
+    "tool",
     "triggers",
     "workflow",
 ]
 
 _HOMES = {
+    "Agent": "polos.agents.agent",
+    "AgentConfig": "polos.types.agents",
+    "AgentContext": "polos.agents.context",
+    "AgentStreamHandle": "polos.agents.streaming",
     "BatchEventPayload": "polos.types.events",
     "BatchStepResult": "polos.types",
     "BatchWorkflowInput": "polos.types",
+    "Budget": "polos.agents.budget",
     "Completed": "polos.types",
     "EventPayload": "polos.types.events",
+    "ExecutedToolConfig": "polos.agents.stop_conditions",
     "ExecutionHandle": "polos.runtime.handle",
+    "GuardrailContext": "polos.middleware.guardrail",
+    "GuardrailResult": "polos.middleware.guardrail",
+    "HasTextConfig": "polos.agents.stop_conditions",
+    "HookAction": "polos.middleware.hook",
+    "HookContext": "polos.middleware.hook",
+    "HookResult": "polos.middleware.hook",
+    "MaxStepsConfig": "polos.agents.stop_conditions",
+    "MaxTokensConfig": "polos.agents.stop_conditions",
     "NotDone": "polos.types",
     "Polos": "polos.runtime.app",
     "PolosClient": "polos.runtime.client",
@@ -93,8 +156,13 @@ _HOMES = {
     "Retention": "polos.retention",
     "RetryPolicy": "polos.engine.retry",
     "SchedulePayload": "polos.types.schedules",
+    "Step": "polos.types.agents",
     "StepExecutionError": "polos.errors",
     "StillUnknown": "polos.types",
+    "StopConditionContext": "polos.agents.stop_conditions",
+    "StreamResult": "polos.agents.streaming",
+    "Tool": "polos.tools.tool",
+    "ToolApproval": "polos.tools.tool",
     "ToolCall": "polos.types",
     "ToolCallFunction": "polos.types",
     "ToolResult": "polos.types",
@@ -104,10 +172,19 @@ _HOMES = {
     "WorkflowContext": "polos.context",
     "WorkflowState": "polos.context",
     "WorkflowTimeoutError": "polos.errors",
+    "batch_agent_invoke": "polos.agents.batch",
     "batch_invoke": "polos.runtime.batch",
+    "executed_tool": "polos.agents.stop_conditions",
     "get_all_workflows": "polos.registry",
     "get_workflow": "polos.registry",
+    "guardrail": "polos.middleware.guardrail",
+    "has_text": "polos.agents.stop_conditions",
+    "hook": "polos.middleware.hook",
+    "max_steps": "polos.agents.stop_conditions",
+    "max_tokens": "polos.agents.stop_conditions",
     "queue": "polos.queueing",
+    "stop_condition": "polos.agents.stop_conditions",
+    "tool": "polos.tools.tool",
     "workflow": "polos.definition",
 }
 

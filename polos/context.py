@@ -39,16 +39,20 @@ __all__ = [
     "ContinueAsNew",
     "Port",
     "SendsDeltas",
+    "StepResources",
     "WorkflowContext",
     "WorkflowState",
     "current_context",
     "current_deltas",
+    "current_resources",
     "current_step",
     "enter_body",
 ]
 
 current_step: ContextVar[str | None] = ContextVar("polos_current_step", default=None)
 current_deltas: ContextVar[SendsDeltas | None] = ContextVar("polos_current_deltas", default=None)
+# What the engine of the step that is being performed offers to it: shared connections, and the log to read.
+current_resources: ContextVar[StepResources | None] = ContextVar("polos_current_resources", default=None)
 _current_context: ContextVar[WorkflowContext | None] = ContextVar("polos_current_context", default=None)
 
 
@@ -57,6 +61,18 @@ class SendsDeltas(Protocol):
 
     def send(self, event_type: str, data: dict[str, Json]) -> None:
         """Send one delta."""
+        ...
+
+
+class StepResources(Protocol):
+    """What an engine offers to the functions of steps, beside calling them."""
+
+    def get(self, make: Callable[[], Any]) -> Any:
+        """Give what is shared and was made by this; closed when the engine stops."""
+        ...
+
+    def topic(self, topic: str) -> list[tuple[int, str | None, Any]]:
+        """Give the events of a topic: number, type and data of each."""
         ...
 
 
@@ -171,6 +187,7 @@ def enter_body(context: WorkflowContext) -> None:
     _current_context.set(context)
     current_step.set(None)
     current_deltas.set(None)
+    current_resources.set(None)
 
 
 class _RunLogger(logging.Logger):

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, Unpack
 from pydantic import BaseModel
 
 from polos.calls import SECONDS_MAX, positive, text
-from polos.context import WorkflowContext, current_context, enter_body
+from polos.context import WorkflowContext, current_context, enter_body, is_async
+from polos.definition_checks import Hook, check_state_schema, has_events, read_hooks, read_tags
 from polos.engine.json import Json
 from polos.engine.retry import RetryPolicy
 from polos.errors import (
@@ -60,8 +61,6 @@ __all__ = ["RETRIES", "Workflow", "get_all_workflows", "get_workflow", "workflow
 
 # Two more attempts, at once (D25). A failed step stays failed and a usage error comes back, so neither is tried again.
 RETRIES: Final = RetryPolicy(max_retries=2, base_delay_seconds=0, non_retryable=(StepExecutionError, PolosUsageError))
-
-Hook = Callable[..., Any]
 
 
 class Workflow(Generic[ResultT_co]):
@@ -167,8 +166,8 @@ class Workflow(Generic[ResultT_co]):
         )
         self.schedule = schedule
         self.said_schedule: SaidSchedule | None = read_schedule(schedule)
-        self.on_start: list[Hook] = _hooks("on_start", on_start)
-        self.on_end: list[Hook] = _hooks("on_end", on_end)
+        self.on_start: list[Hook] = read_hooks("on_start", on_start)
+        self.on_end: list[Hook] = read_hooks("on_end", on_end)
         self.payload_schema_class: type[BaseModel] | None = payload_schema_class or self.signature.schema
         self.output_schema = output_schema
         self.state_schema = state_schema
@@ -177,9 +176,9 @@ class Workflow(Generic[ResultT_co]):
         self.run_timeout_seconds = run_timeout_seconds
         self.cancel_grace_seconds: float | None = cancel_grace_seconds
         self.deterministic = deterministic
-        self.tags: tuple[str, ...] = _tags(tags)
+        self.tags: tuple[str, ...] = read_tags(tags)
         self.activation_callbacks_max = activation_callbacks_max
-        self.is_async: bool = _is_async(func)
+        self.is_async: bool = is_async(func)
         self._check()
 
     def _check(self) -> None:
@@ -191,7 +190,7 @@ class Workflow(Generic[ResultT_co]):
             raise ValueError(f"activation_callbacks_max must be at least 1, it is {self.activation_callbacks_max!r}")
         if not isinstance(cast("object", self.retries), RetryPolicy):
             raise TypeError(f"retries must be a RetryPolicy, it is {self.retries!r}")
-        _check_schema(self.state_schema)
+        check_state_schema(self.state_schema)
         if self.is_schedulable and self.trigger_on_event:
             raise ValueError(f"workflow {self.id!r} has a schedule and trigger_on_event; it can have one of them")
 
@@ -241,7 +240,7 @@ class Workflow(Generic[ResultT_co]):
             if self.signature.admits_none:
                 return None
             raise ValueError(f"workflow {self.id!r} takes a payload, and none was given")
-        if self.trigger_on_event and not _has_events(payload):
+        if self.trigger_on_event and not has_events(payload):
             raise ValueError(f"workflow {self.id!r} is triggered by events: its payload must have 'events'")
         try:
             # A dict is recorded as it is: made a model first, its validators would see it twice.
@@ -262,9 +261,41 @@ class Workflow(Generic[ResultT_co]):
             What the function returns, not recorded yet.
         """
         enter_body(context)
-        arguments: tuple[Any, ...] = (context,)
+        context = self.context_of(context)
+        if self.on_start or self.on_end:
+            from polos.middleware.around import with_hooks
+
+            return await with_hooks(self, context, record)
+        return await self.call(context, self.arguments(context, record), record)
+
+    def context_of(self, context: WorkflowContext) -> WorkflowContext:
+        """Give the context that the function gets: this one; an agent makes it its own."""
+        return context
+
+    def arguments(self, context: WorkflowContext, record: Json) -> tuple[Any, ...]:
+        """Give what the function is called with."""
         if self.has_payload_param and not (record is None and self.signature.has_default):
-            arguments += (decode(record, hint=self.signature.hint),)
+            return (context, decode(record, hint=self.signature.hint))
+        return (context,)
+
+    @property
+    def hook_config(self) -> Any:
+        """What hooks are told of the settings of an agent; None for anything else."""
+        return None
+
+    def hook_payload(self, payload: Any) -> Any:
+        """Give a payload as hooks are told of it."""
+        return payload
+
+    async def call(self, context: WorkflowContext, arguments: tuple[Any, ...], record: Json) -> Any:  # noqa: ARG002  # tools look at both
+        """
+        Call the function.
+
+        Args:
+            context: the attempt's context.
+            arguments: what it is given.
+            record: the payload as JSON.
+        """
         if self.is_async:
             return await self.func(*arguments)
         result = await asyncio.to_thread(self.func, *arguments)
@@ -331,7 +362,7 @@ class Workflow(Generic[ResultT_co]):
             queue_name=queue or self.queue_name, queue_concurrency_limit=limit, concurrency_key=concurrency_key,
             session_id=session_id, user_id=user_id, initial_state=initial_state, run_timeout_seconds=seconds,
             priority=priority, start_after=start_after, start_at=start_at,
-            tags=(*self.tags, *(tag for tag in _tags(tags) if tag not in self.tags)), **once,
+            tags=(*self.tags, *(tag for tag in read_tags(tags) if tag not in self.tags)), **once,
         ))  # fmt: skip
 
     async def run(  # noqa: PLR0917  # the order that programs use
@@ -544,38 +575,3 @@ def _queue_of(id: str, name: str | None, limit: int | None, scheduled: bool) -> 
     if name is not None or limit is not None:
         return Queue(name or id, limit)
     return Queue(id, 1) if scheduled else None  # one run of each schedule
-
-
-def _is_async(func: object) -> bool:
-    while isinstance(func, partial):
-        func = func.func
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004  # a callable object's method is looked at
-
-
-def _hooks(name: str, value: Hook | Sequence[Hook] | None) -> list[Hook]:
-    if value is None:
-        return []
-    found = list(cast("Sequence[Hook]", value)) if isinstance(value, list | tuple) else [cast("Hook", value)]
-    for hook in found:
-        if not callable(cast("object", hook)):
-            raise TypeError(f"{name} must be a hook or a list of hooks, it holds {hook!r}")
-    return found
-
-
-def _tags(tags: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        raise TypeError(f"tags must be a sequence of texts, they are {tags!r}")
-    for tag in tags:
-        text("a tag", tag)
-    return tuple(tags)
-
-
-def _check_schema(schema: object) -> None:
-    if schema is not None and not (isinstance(schema, type) and issubclass(schema, BaseModel)):
-        raise TypeError(f"state_schema must be a Pydantic model, it is {schema!r}")
-
-
-def _has_events(payload: object) -> bool:
-    if isinstance(payload, dict):
-        return "events" in payload
-    return isinstance(payload, BaseModel) and "events" in type(payload).model_fields

@@ -15,14 +15,29 @@ if TYPE_CHECKING:
 
     from polos.definition import Workflow
 
-__all__ = ["get_all_workflows", "get_workflow", "register", "restore"]
+__all__ = ["get_all_workflows", "get_workflow", "own_workflow", "register", "register_own", "restore"]
 
 _workflows: dict[str, Workflow[Any]] = {}
+_owned: dict[str, Workflow[Any]] = {}  # tools of one agent, by the agent's id and their own
 
 
 def register(workflow: Workflow[Any]) -> None:
     """Let an id stand for this workflow from now on."""
     _workflows[workflow.id] = workflow
+
+
+def register_own(id: str, workflow: Workflow[Any]) -> None:
+    """
+    Keep a definition under a second id: a tool as that of one agent, whose name may come to stand for another tool.
+
+    It is found by that id and stands in no list.
+    """
+    _owned[id] = workflow
+
+
+def own_workflow(id: str) -> Workflow[Any] | None:
+    """Give what was kept under a second id."""
+    return _owned.get(id)
 
 
 def restore(workflows: Mapping[str, Workflow[Any]]) -> None:
@@ -51,7 +66,7 @@ def get_workflow(id: str) -> Workflow[Any] | None:
     Returns:
         The workflow; None if there is none.
     """
-    return _workflows.get(id)
+    return _workflows.get(id) or _owned.get(id)
 
 
 def get_all_workflows() -> dict[str, Workflow[Any]]:

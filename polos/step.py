@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast, final, overload
 
 from pydantic import BaseModel
 
+from polos.agents.step import AgentSteps
 from polos.calls import MISSING, function_name, optional_text, read_options, sort_arguments, step_call, text
 from polos.children import ChildOptions, batch_requests, child_request, ended, handle, settled
 from polos.context import Port, WorkflowContext, current_step
@@ -54,7 +55,7 @@ __all__ = ["Step"]
 
 
 @final
-class Step(InStep):
+class Step(InStep, AgentSteps):
     """What a body can do that lasts. Reached as `ctx.step`."""
 
     def __init__(self, context: WorkflowContext) -> None:

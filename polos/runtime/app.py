@@ -144,7 +144,8 @@ async def start_engine(
     """
 
     def find(workflow: str) -> Workflow[Any] | None:
-        return definitions.get(workflow) or (registry.get_workflow(workflow) if fallback else None)
+        known = registry.get_workflow(workflow) if fallback else registry.own_workflow(workflow)
+        return definitions.get(workflow) or known
 
     store: OwnedStore = open_store(data_dir, sync=settings.sync, clock=clock) if opens is None else opens()
     clean = was_closed_cleanly(store.path)

@@ -27,7 +27,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from polos import values
-from polos.context import current_deltas, current_step
+from polos.context import current_deltas, current_resources, current_step
 from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.retry import next_delay_us, retryable
@@ -36,6 +36,7 @@ from polos.points import reach
 from polos.replay.facts import StepCall
 from polos.runtime.deltas import Deltas
 from polos.runtime.reconciling import Reconciling
+from polos.runtime.resources import Resources
 from polos.runtime.threads import Job, StepThreads, Threads, is_async
 
 if TYPE_CHECKING:
@@ -60,6 +61,13 @@ def failure_of(error: BaseException) -> e.Failure:
     return e.Failure(
         type=type(error).__name__, message=printable, traceback=text.encode("utf-8", "backslashreplace").decode()
     )
+
+
+def _enter_step(key: str, deltas: Deltas, resources: Resources) -> None:
+    """Say where the code runs that follows; in one go, as it is done for every step."""
+    current_step.set(key)
+    current_deltas.set(deltas)
+    current_resources.set(resources)
 
 
 class StepTask(asyncio.Task[None]):
@@ -129,6 +137,7 @@ class Performer:
         settings = engine.settings
         self._threads = threads or StepThreads(settings.step_threads_max, settings.lost_threads_max)
         self.reconciling: Reconciling = Reconciling(engine, loop, self._threads)
+        self._resources = Resources(engine.store.log)
         self.in_flight: dict[AttemptKey, Attempt] = {}
         self._by_run: dict[str, dict[AttemptKey, Attempt]] = {}
         self._idle: asyncio.Future[None] | None = None
@@ -148,9 +157,8 @@ class Performer:
             self._finish_later(attempt, error)
             return
         context = call.context.copy() if call.context is not None else contextvars.copy_context()
-        context.run(current_step.set, f"{run}/{name}")
         attempt.deltas = Deltas(self._engine, run, name, number)
-        context.run(current_deltas.set, attempt.deltas)
+        context.run(_enter_step, f"{run}/{name}", attempt.deltas, self._resources)
         if is_async(call.func):
             self._spawn(attempt, self._as_task(attempt, args, kwargs), context)
             self._arm(attempt)
@@ -405,4 +413,5 @@ class Performer:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
+        await self._resources.close()
         self._threads.close()

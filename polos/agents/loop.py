@@ -1,0 +1,315 @@
+"""
+The loop of an agent: ask the model, call the tools that it wants, until it has an answer.
+
+It is an ordinary deterministic workflow on `ctx.step`, and knows nothing of logs: each call of the model is a step,
+each call of a tool a child run, each hook a step. So what was paid for is replayed, what was under way goes on, and
+whatever the loop decides between two steps it decides again in the same way. Names of steps tell the turn and never
+depend on how many steps there were before, so that hooks and guardrails may come and go without renaming the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final, cast, final
+
+from pydantic import BaseModel
+
+from polos.agents.agent import Agent, handoff_name
+from polos.agents.asking import Asking
+from polos.agents.budget import Amount, Budget, Ledger
+from polos.agents.conversation import Conversation
+from polos.agents.guarding import guarded
+from polos.agents.stop_conditions import StopConditionContext, asked_condition, condition_name, is_computed
+from polos.agents.structured import read_answer, repair_message
+from polos.agents.tooling import call_tools
+from polos.context import WorkflowContext
+from polos.errors import StepExecutionError
+from polos.llm.jsonish import a_list
+from polos.llm.messages import Item, items_of, user_item
+from polos.memory.compaction import compact_if_needed
+from polos.memory.sessions import load_session_memory, store_session_memory, summary_pair
+from polos.middleware.hook import HookContext, Told, call_hooks
+from polos.types.agents import AgentResult, Step, TypedToolResult
+from polos.types.llm import ToolCall
+from polos.value_types import resolve_path, type_path
+from polos.values import encode
+
+__all__ = ["run_agent"]
+
+MAX_STEPS: Final = 10
+
+
+class OutputInvalid(Exception):
+    """A model's answer doesn't fit the agent's output schema, not even the second one."""
+
+
+async def run_agent(agent: Agent, ctx: WorkflowContext, payload: dict[str, Any]) -> AgentResult:
+    """
+    Run an agent's loop.
+
+    Args:
+        agent: the agent.
+        ctx: of its run.
+        payload: `input`, and `streaming`, `provider_kwargs` and `budget` if there is more to say.
+
+    Returns:
+        The result; what ended the loop is its `stop_reason`.
+
+    Raises:
+        ValueError: there is no input.
+        StepExecutionError: a model, a hook or a guardrail failed for good.
+    """
+    if payload.get("input") is None:
+        raise ValueError(f"agent {agent.id!r} needs an input: text, or a list of messages")
+    return await _Loop(agent, ctx, payload).run()
+
+
+@final
+class _Loop:
+    """One run of an agent."""
+
+    def __init__(self, agent: Agent, ctx: WorkflowContext, payload: dict[str, Any]) -> None:
+        self.agent = agent
+        self.ctx = ctx
+        self.input: list[Item] = items_of(payload["input"])
+        told = payload.get("budget")
+        budget = agent.budget if told is None else Budget.model_validate(told)
+        self.ledger = Ledger(budget=budget)
+        self.conversation = Conversation([])
+        self.asking = Asking(
+            agent=agent, ctx=ctx, ledger=self.ledger, conversation=self.conversation, config=agent.config,
+            streaming=agent.stream_to_workflow or payload.get("streaming") is True,
+            provider_kwargs=dict(payload.get("provider_kwargs") or {}),
+        )  # fmt: skip
+        self.steps: list[Step] = []
+        self.results: list[TypedToolResult] = []
+        self.summary: str | None = None
+        self.shortened = False
+        self.old = 0  # messages at the beginning that the session remembers already
+        self.turn = 0
+        self.handed: AgentResult | None = None
+
+    async def run(self) -> AgentResult:
+        await self._begin()
+        reason = await self._turns()
+        answer, path = await self._answer(reason)
+        await self._remember()
+        result = AgentResult(
+            agent_run_id=self.ctx.execution_id,
+            result=answer,
+            result_schema=path,
+            tool_results=self.results,
+            total_steps=len(self.steps),
+            usage=self.ledger.usage,
+            stop_reason=reason,
+            cost_microdollars=self.ledger.spent.microdollars,
+            spent_tokens=self.ledger.spent.tokens,
+            calls=self.ledger.spent.calls,
+        )
+        return result if self.handed is None else self._with_handed(result, self.handed)
+
+    # ---------------------------------------------------------------------------------- the session
+
+    async def _begin(self) -> None:
+        memory = await load_session_memory(self.ctx, self.agent.id)
+        self.summary = memory.summary
+        before = [*summary_pair(memory.summary), *memory.messages]
+        self.conversation.replace([*before, *self.input])
+        self.old = len(before)
+
+    async def _remember(self) -> None:
+        items = self.conversation.items
+        if self.shortened:
+            rest = items[len(summary_pair(self.summary)) :]
+            await store_session_memory(self.ctx, self.agent.id, rest, summary=self.summary, replaces=True)
+        else:
+            await store_session_memory(self.ctx, self.agent.id, items[self.old :])
+
+    async def _shorten(self) -> None:
+        """Shorten the conversation if it is too long for the model."""
+        pair = len(summary_pair(self.summary))
+        found = await compact_if_needed(
+            self.conversation.items[pair:], self.summary, self.agent.compaction, self._summarise,
+            known=self.asking.known_tokens(),
+        )  # fmt: skip
+        if found.compacted:
+            self.summary = found.summary
+            self.shortened = True
+            self.conversation.replace(found.messages)
+            self.asking.forget_size()
+
+    async def _summarise(self, suffix: str, told: str) -> str | None:
+        reply = await self.asking.aside(f"llm_generate:compaction:{self.turn}{suffix}", [user_item(told)])
+        return reply.content
+
+    # ------------------------------------------------------------------------------------ the turns
+
+    async def _turns(self) -> str:
+        """Take turns until something ends them; gives what."""
+        own = any(condition_name(one) == "max_steps" for one in self.agent.stop_conditions)
+        limit = None if own else await self._limit()
+        while limit is None or self.turn < limit:
+            self.turn += 1
+            reason = await self._one_turn()
+            if reason is not None:
+                return reason
+        return "max_steps"
+
+    async def _limit(self) -> int:
+        """Give how many turns there may be: what the environment said when the run began."""
+        said = await self.ctx.require_port().record(
+            "max_steps", "setting", lambda: os.environ.get("POLOS_AGENT_MAX_STEPS")
+        )
+        return int(said) if isinstance(said, str) and said.isdigit() and int(said) > 0 else MAX_STEPS
+
+    async def _one_turn(self) -> str | None:
+        """Take one turn; gives what ends the loop, None if nothing does."""
+        await self._before_turn()
+        await self._shorten()
+        if not await self.asking.may_ask(self.turn):
+            self.turn -= 1
+            return "budget"
+        reply = await guarded(self.asking, self.turn, self.steps)
+        self.conversation.append_reply(reply.items)
+        step = Step(
+            step=self.turn,
+            content=reply.content,
+            tool_calls=reply.tool_calls,
+            usage=reply.usage,
+            raw_output=reply.items,
+        )
+        handed = self._handoff(reply.tool_calls)
+        if handed is not None:
+            await self._hand_over(*handed)
+            self.steps.append(step)
+            return "handoff"
+        if reply.tool_calls:
+            step.tool_results = await call_tools(self.asking, self.turn, reply.tool_calls, self.steps)
+            self.results += step.tool_results
+        step = await self._after_turn(step)
+        self.steps.append(step)
+        if not reply.tool_calls:
+            return "completed" if reply.stop_reason != "length" else "length"
+        return await self._stopped()
+
+    async def _before_turn(self) -> None:
+        hooks = self.agent.on_agent_step_start
+        if not hooks:
+            return
+        payload = {"step": self.turn, "messages": self.conversation.items}
+        found = await call_hooks(self.ctx, f"{self.turn}.hook.on_agent_step_start", hooks, self._told(payload))
+        messages = a_list((found.modified_payload or {}).get("messages"))
+        if messages is not None and messages != payload["messages"]:
+            self.conversation.replace(cast("list[Item]", messages))
+            self.asking.forget_size()
+            self.old = min(self.old, len(messages))
+
+    async def _after_turn(self, step: Step) -> Step:
+        hooks = self.agent.on_agent_step_end
+        if not hooks:
+            return step
+        told = self._told({"step": self.turn}).model_copy(update={"current_output": step})
+        output = (await call_hooks(self.ctx, f"{self.turn}.hook.on_agent_step_end", hooks, told)).modified_output
+        return step if output is None else Step.model_validate(output)
+
+    def _told(self, payload: dict[str, Any]) -> HookContext:
+        return HookContext(
+            workflow_id=self.agent.id, session_id=self.ctx.session_id, user_id=self.ctx.user_id,
+            agent_config=self.asking.config, steps=list(self.steps), current_payload=payload,
+        )  # fmt: skip
+
+    async def _stopped(self) -> str | None:
+        """Ask the stop conditions; gives the name of the first that says so."""
+        told = StopConditionContext(
+            steps=list(self.steps), agent_id=self.agent.id, agent_run_id=self.ctx.execution_id
+        )  # fmt: skip
+        for number, condition in enumerate(self.agent.stop_conditions):
+            name = condition_name(condition)
+            if is_computed(condition):
+                ends = condition(told)  # from what is recorded alone: there is nothing to record
+            else:
+                ends = await self.ctx.step.run(
+                    f"{self.turn}.stop_condition.{name}.{number}", asked_condition(condition), Told(told)
+                )  # fmt: skip
+            if ends:
+                return name
+        return None
+
+    # ---------------------------------------------------------------------------------- handing over
+
+    def _handoff(self, calls: list[ToolCall]) -> tuple[Agent, ToolCall] | None:
+        by_name = {handoff_name(agent): agent for agent in self.agent.handoffs}
+        return next(((by_name[call.function.name], call) for call in calls if call.function.name in by_name), None)
+
+    async def _hand_over(self, agent: Agent, call: ToolCall) -> None:
+        """Let another agent go on with the conversation; what it answers is the answer."""
+        items = [item for item in self.conversation.items if not _is_call(item, call)]
+        budget = self.ledger.left()
+        asked = agent.with_input(items, streaming=self.asking.streaming, budget=budget)
+        found = self.handed = await self.ctx.step.agent_invoke_and_wait(f"handoff:{agent.id}", asked)
+        used = Amount(tokens=found.spent_tokens, microdollars=found.cost_microdollars, calls=found.calls)
+        self.ledger.settle("handoff", used)
+
+    def _with_handed(self, own: AgentResult, handed: AgentResult) -> AgentResult:
+        return handed.model_copy(
+            update={
+                "agent_run_id": own.agent_run_id,
+                "tool_results": [*own.tool_results, *handed.tool_results],
+                "total_steps": own.total_steps + handed.total_steps,
+                "stop_reason": "handoff",
+                "cost_microdollars": own.cost_microdollars,
+                "spent_tokens": own.spent_tokens,
+                "calls": own.calls,
+            }
+        )
+
+    # ------------------------------------------------------------------------------------ the answer
+
+    async def _answer(self, reason: str) -> tuple[Any, str | None]:
+        """Give the answer, and the path of its type."""
+        if self.handed is not None:
+            return None, None
+        text = self.steps[-1].content if self.steps else None
+        if text is None:
+            text = next((step.content for step in reversed(self.steps) if step.content), None)
+        model = self.agent.result_output_schema
+        if model is None:
+            return text, None
+        if reason not in ("completed", "length"):
+            try:  # the model wasn't asked for its answer: what it said may be one
+                return _typed(read_answer(model, text))
+            except ValueError:
+                return text, None
+        try:
+            return _typed(read_answer(model, text))
+        except ValueError as misfit:
+            return _typed(await self._repaired(str(misfit)))
+
+    async def _repaired(self, why: str) -> BaseModel:
+        """Tell the model why its answer can't be used, and ask once more."""
+        model, schema = self.agent.result_output_schema, self.agent.answer_schema
+        assert model is not None
+        assert schema is not None
+        self.conversation.append(user_item(repair_message(schema, why)))
+        self.turn += 1
+        if not await self.asking.may_ask(self.turn):
+            raise OutputInvalid(f"agent {self.agent.id!r} gave no usable answer ({why}), and its budget is used up")
+        reply = await self.asking.ask(self.turn, tools=False)
+        self.conversation.append_reply(reply.items)
+        self.steps.append(Step(step=self.turn, content=reply.content, usage=reply.usage, raw_output=reply.items))
+        try:
+            return read_answer(model, reply.content)
+        except ValueError as misfit:
+            raise StepExecutionError(f"agent {self.agent.id!r} gave no usable answer, twice: {misfit}") from misfit
+
+
+def _is_call(item: Item, call: ToolCall) -> bool:
+    return item.get("type") == "function_call" and item.get("call_id") == (call.call_id or call.id)
+
+
+def _typed(answer: BaseModel) -> tuple[Any, str | None]:
+    """Give an answer as it is recorded: with the path of its type, if that can be found again."""
+    path = type_path(type(answer))
+    if resolve_path(path) is type(answer):
+        return answer, path
+    return encode(answer, what="answer")[0].value, None

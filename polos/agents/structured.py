@@ -1,0 +1,95 @@
+"""
+Structured answers: a Pydantic class as the schema that a model has to fill in, and back.
+
+Providers that enforce a schema want all of it in one place, every property required and nothing beside them. So
+references are put in, and a class with an optional field that has no default is refused where the agent is defined:
+the model would have to invent a value for what the program says may be missing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from polos.llm.jsonish import a_list, an_object
+
+__all__ = ["json_schema", "read_answer", "repair_message"]
+
+
+def json_schema(model: Any) -> tuple[dict[str, Any], str]:
+    """
+    Give the schema of a class, and its name.
+
+    Raises:
+        ValueError: it isn't a Pydantic class, a field may be left out and says not by what, or it refers to itself.
+    """
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise ValueError(f"output_schema must be a Pydantic class, it is {model!r}")  # noqa: TRY004  # as Polos has it
+    for name, field in model.model_fields.items():
+        if field.is_required() and type(None) in getattr(field.annotation, "__args__", ()):
+            raise ValueError(
+                f"output_schema: field {name!r} of {model.__name__} is optional and has no default; give it one, such "
+                f"as `= None`"
+            )
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    return _closed(_inlined(schema, definitions, ())), model.__name__
+
+
+def _inlined(schema: Any, definitions: dict[str, Any], above: tuple[str, ...]) -> Any:
+    members, told = a_list(schema), an_object(schema)
+    if members is not None:
+        return [_inlined(one, definitions, above) for one in members]
+    if told is None:
+        return schema
+    reference = told.get("$ref")
+    if isinstance(reference, str):
+        name = reference.rsplit("/", 1)[-1]
+        if name in above:
+            raise ValueError(f"output_schema refers to itself ({name}); a model can't be given a schema without end")
+        rest = {key: value for key, value in told.items() if key != "$ref"}
+        return {**_inlined(definitions[name], definitions, (*above, name)), **rest}
+    return {key: _inlined(value, definitions, above) for key, value in told.items()}
+
+
+def _closed(schema: Any) -> Any:
+    """Require every property of every object, and forbid others."""
+    members, fields = a_list(schema), an_object(schema)
+    if members is not None:
+        return [_closed(one) for one in members]
+    if fields is None:
+        return schema
+    told = {key: _closed(value) for key, value in fields.items()}
+    if told.get("type") == "object" and "properties" in told:
+        told["additionalProperties"] = False
+        told["required"] = list(told["properties"])
+    return told
+
+
+def read_answer(model: type[BaseModel], text: str | None) -> BaseModel:
+    """
+    Read a model's answer; a fence around it is let pass.
+
+    Raises:
+        ValueError: it is no JSON, or doesn't fit; says why.
+    """
+    told = (text or "").strip()
+    if told.startswith("```"):
+        told = told.split("\n", 1)[-1].rsplit("```", 1)[0]
+    try:
+        return model.model_validate(json.loads(told))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ValueError(f"it doesn't fit {model.__name__}: {wrong}") from error
+    except ValueError as error:
+        raise ValueError(f"it is no JSON: {error}") from error
+
+
+def repair_message(schema: dict[str, Any], why: str) -> str:
+    """Give what the model is told whose answer didn't fit."""
+    return (
+        f"Your answer can't be used: {why}\nAnswer again, with nothing but a JSON object that fits this schema:\n"
+        f"{json.dumps(schema)}"
+    )

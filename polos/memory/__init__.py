@@ -1,0 +1,1 @@
+"""What agents remember: conversations of sessions, and how long ones are shortened."""

@@ -1,0 +1,1 @@
+"""What programs put around runs, turns and tool calls: hooks and guardrails."""
