@@ -496,7 +496,6 @@ class MessageDelivered:
     message_id: str
 
 
-# -------------------------------------------------------------------------------- state, streams
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChanged:
     """Fields of `ctx.state` that changed, and fields that went."""

@@ -61,7 +61,7 @@ def root_run(
     **once: Unpack[Once],
 ) -> e.RunCreated:
     """
-    Give what a root run is created with; its id is that of its root.
+    Give what a root run is created with; its id is that of its root, and of a session that nobody named.
 
     Raises:
         TypeError: the payload or the state isn't JSON, or a name is no text.
@@ -91,13 +91,11 @@ def root_run(
     return e.RunCreated(
         workflow=workflow_id,
         input=recorded(payload, "payload"),
-        root=run,
-        root_workflow=workflow_id,
+        root=run, root_workflow=workflow_id,
         run_timeout_us=None if seconds is None else round(seconds * 1e6),
         initial_state=encode_initial_state(initial_state),
         queue=queue, queue_limit=queue_limit, concurrency_key=concurrency_key, priority=priority,
         start_after_us=_start_us(clock, start_after, start_at),
-        # A session that nobody named is the tree's own: its runs are found by their root, and need no other row.
         session=session or run, user=user or None, listed=bool(session or user), tags=tags,
         deployment=deployment,
         **said,
