@@ -74,9 +74,9 @@ async def load_session_memory(ctx: WorkflowContext, agent: str) -> SessionMemory
     Durable:
         what was read is recorded with the run.
     """
-    if ctx.session_id is None:
-        return SessionMemory()
-    found = await ctx.step.run("load_session_memory", read_memory, memory_topic(ctx.session_id, agent))
+    if ctx.session_id in (None, ctx.execution_id):
+        return SessionMemory()  # a session that begins with this very run remembers nothing
+    found = await ctx.step.run("load_session_memory", read_memory, memory_topic(str(ctx.session_id), agent))
     return SessionMemory.model_validate(found)
 
 

@@ -97,9 +97,7 @@ def root_run(
         queue=queue, queue_limit=queue_limit, concurrency_key=concurrency_key, priority=priority,
         start_after_us=_start_us(clock, start_after, start_at),
         session=session or run, user=user or None, listed=bool(session or user), tags=tags,
-        deployment=deployment,
-        **said,
-        kind="workflow" if workflow is None else workflow.workflow_type,
+        deployment=deployment, kind="workflow" if workflow is None else workflow.workflow_type, **said,
     )  # fmt: skip
 
 
