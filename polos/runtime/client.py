@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast
-from urllib.parse import urlsplit
 
 from polos.calls import text, writable
 from polos.clock import Clock, SystemClock
@@ -33,15 +32,18 @@ from polos.runtime import reads
 from polos.runtime.addressing import Told, address, resume_address, tell
 from polos.runtime.archived import archived_execution, archived_row
 from polos.runtime.awaiting import wait_ended, wait_update
+from polos.runtime.bulk import cancel_many, resume_many, retry_many
 from polos.runtime.connection import (
     CLIENT_TIMEOUT_SECONDS,
     ClientStore,
     Command,
     StoreConnection,
     connect,
+    is_local,
     resolve_data_dir,
 )
-from polos.runtime.handle import ExecutionHandle
+from polos.runtime.handle import ExecutionHandle, handles_of
+from polos.runtime.listing import ExecutionPage, Wanted, count_runs, list_page, run_filter
 from polos.runtime.starting import recorded, root_run
 from polos.store.log import Log
 from polos.values import decode
@@ -49,25 +51,11 @@ from polos.values import decode
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from polos.types import BatchWorkflowInput
+    from polos.types import BatchWorkflowInput, BulkResult
 
 __all__ = ["ExecutionHandle", "ExecutionPage", "PolosClient", "resolve_data_dir"]
 
 DEFAULT_API_URL: Final = "http://localhost:8080"
-
-
-class ExecutionPage(list[dict[str, Any]]):
-    """
-    Runs as dicts, the newest first.
-
-    Attributes:
-        cursor: pass it to get the next page; None after the last one.
-    """
-
-    def __init__(self, executions: list[dict[str, Any]], cursor: str | None) -> None:
-        """Take the runs and the cursor."""
-        super().__init__(executions)
-        self.cursor = cursor
 
 
 class PolosClient:
@@ -195,9 +183,7 @@ class PolosClient:
 
     def _check_address(self) -> None:
         """Refuse an address on another machine: this client speaks to a directory."""
-        host = urlsplit(self.api_url).hostname or ""
-        local = host == "localhost" or host.startswith("127.") or host == "::1"
-        if not self._named and not local:
+        if not self._named and not is_local(self.api_url):
             raise PolosUsageError(
                 f"api_url={self.api_url!r} is on another machine, but this client works on a directory; pass data_dir"
             )
@@ -295,22 +281,8 @@ class PolosClient:
             "runs": [{"run": created.root, "created": created_to_json(created)} for created in runs],
         }
         answer = await self._connection().execute(command)
-        detail = cast("dict[str, Any]", answer.get("detail") or {})
-        names: list[str] = detail.get("runs") or [created.root for created in runs]
         created_at = reads.rfc3339(self._clock.now_us())
-        return [
-            ExecutionHandle(
-                id=run,
-                workflow_id=created.workflow,
-                created_at=created_at,
-                root_workflow_id=created.workflow,
-                root_execution_id=run,
-                session_id=session_id,
-                user_id=created.user,
-                accepted=answer["outcome"] != "queued",
-            ).remembering(self)
-            for run, created in zip(names, runs, strict=True)
-        ]
+        return handles_of(answer, runs, client=self, session=session_id, created_at=created_at)
 
     # -------------------------------------------------------------------------------------- reading
 
@@ -338,43 +310,31 @@ class PolosClient:
             return reads.execution(reader, execution_id)
 
     async def list_executions(
-        self,
-        *,
-        status: str | None = None,
-        workflow_id: str | None = None,
-        parent: str | None = None,
-        tag: str | None = None,
-        since: datetime | str | None = None,
-        until: datetime | str | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
+        self, *, limit: int = 100, cursor: str | None = None, **wanted: Unpack[Wanted]
     ) -> ExecutionPage:
         """
         Give runs, the newest first, without payload, result and error; no engine is needed.
 
         Args:
-            status: a status, or a reason to wait such as "diverged".
-            workflow_id: only runs of this workflow.
-            parent: only children of this run.
-            tag: only runs with this tag.
-            since: created then or later.
-            until: created before then.
             limit: runs on a page, at most 10,000.
             cursor: `cursor` of the page before.
+            wanted: which runs, by `status`, `workflow_id`, `parent`, `tag`, `since`, `until`, `queue`, `session_id` and
+                `user_id`, as told at `polos.runtime.listing.Wanted`.
         """
         store = self._connection().store
-        wanted = reads.RunFilter(
-            status=status,
-            workflow=workflow_id,
-            parent=parent,
-            tag=tag,
-            since_us=reads.microseconds(since, "since"),
-            until_us=reads.microseconds(until, "until"),
-        )
+        page = list_page(store.log, store.inbox, run_filter(wanted), limit=limit, cursor=cursor)
+        return ExecutionPage([reads.listed(row) for row in page.rows], page.cursor)
+
+    async def count_executions(self, **wanted: Unpack[Wanted]) -> dict[str, int]:
+        """
+        Count runs by status, those that have none as 0; no engine is needed. `wanted` as for `list_executions`.
+
+        With `status`, `since` and `until` alone an index is counted; else each run is looked up.
+        """
+        store, found = self._connection().store, run_filter(wanted)
         pending = reads.pending_runs(store.inbox)  # looked at first: what leaves it meanwhile is in the log by then
         with store.log.reader() as reader:
-            page = reads.list_runs(reader, wanted, pending, limit=limit, cursor=cursor)
-        return ExecutionPage([reads.listed(row) for row in page.rows], page.cursor)
+            return count_runs(reader, found, pending)
 
     # ----------------------------------------------------------------------------------- addressing
 
@@ -428,8 +388,7 @@ class PolosClient:
         Returns:
             True if it will stop, also when that is kept for the next engine; False if the run is unknown or over.
         """
-        writable("by", by)
-        writable("reason", reason)
+        _say(by, reason)
         try:
             told = await self._tell(execution_id, {"kind": "cancel", "by": by, "reason": reason})
         except UnknownRun:
@@ -556,9 +515,54 @@ class PolosClient:
             CommandRefused: it completed, hasn't ended, or a run that it started is still being cancelled.
             QueueFull: as many runs wait in its queue as may.
         """
-        writable("by", by)
-        writable("reason", reason)
+        _say(by, reason)
         await self._tell(execution_id, {"kind": "retry", "by": by, "reason": reason})
+
+    # ------------------------------------------------------------------------------------ many runs
+
+    async def cancel_many(
+        self, *, by: str = "client", reason: str | None = None, limit: int | None = None, everything: bool = False,
+        **wanted: Unpack[Wanted],
+    ) -> BulkResult:  # fmt: skip
+        """
+        Ask all runs to stop that are found, haven't ended and weren't asked before; docs/retry.md has the whole story.
+
+        Args:
+            by: who wants it; recorded with each.
+            reason: why; recorded with each.
+            limit: at most so many runs.
+            everything: True if no filter is meant to be one.
+            wanted: which runs, as for `list_executions`.
+
+        Raises:
+            PolosUsageError: no filter is given.
+            ClientTimeout: the engine didn't answer; doing it once more goes on where this ended.
+        """
+        _say(by, reason)
+        return await cancel_many(self._connection(), wanted, by=by, reason=reason, limit=limit, everything=everything)
+
+    async def retry_many(
+        self, *, by: str = "client", reason: str | None = None, limit: int | None = None, everything: bool = False,
+        children: bool = False, **wanted: Unpack[Wanted],
+    ) -> BulkResult:  # fmt: skip
+        """
+        Let all runs go on that are found and failed, or with `status="cancelled"` were cancelled; see `cancel_many`.
+
+        Children that failed are taken up by their parents; with `children`, or `parent`, they are found by themselves.
+        """
+        _say(by, reason)
+        return await retry_many(
+            self._connection(), wanted, by=by, reason=reason, limit=limit, everything=everything, children=children
+        )  # fmt: skip
+
+    async def resume_many(
+        self, suspend_step_key: str, data: Any, *, limit: int | None = None, everything: bool = False,
+        **wanted: Unpack[Wanted],
+    ) -> BulkResult:  # fmt: skip
+        """Give one answer to all runs that are found and wait for it under that key; see `cancel_many`."""
+        key, value = suspend_step_key, recorded(data, "answer")
+        text("suspend_step_key", key)
+        return await resume_many(self._connection(), key, value, wanted, limit=limit, everything=everything)
 
     async def take_back(self, command_id: str) -> bool:
         """Take back a command that is kept and that no engine has decided; False if it is too late."""
@@ -588,3 +592,9 @@ class PolosClient:
         address(self._connection().store, run_id)  # nobody would ever end a run that doesn't exist
         await wait_ended(self._connection(), run_id, timeout_seconds)
         return await self.get_execution(run_id)
+
+
+def _say(by: str, reason: str | None) -> None:
+    """Refuse who wants something, or why, if it can't be recorded."""
+    writable("by", by)
+    writable("reason", reason)

@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol, cast, final
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import orjson
@@ -338,6 +339,12 @@ class StoreConnection:
 def resolve_data_dir(data_dir: str | os.PathLike[str] | None) -> Path:
     """Give the data directory: the argument, else `POLOS_DATA_DIR`, else `.polos` in the working directory."""
     return Path(data_dir or os.environ.get("POLOS_DATA_DIR") or ".polos")
+
+
+def is_local(api_url: str) -> bool:
+    """Tell whether an address is on this machine."""
+    host = urlsplit(api_url).hostname or ""
+    return host == "localhost" or host.startswith("127.") or host == "::1"
 
 
 def connect(

@@ -9,14 +9,16 @@ came out of storage has none, and says so.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, cast, overload
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
+from polos.engine import events as e
 from polos.errors import PolosUsageError, ValueRefused
 from polos.values import decode
 
-__all__ = ["ExecutionHandle", "HandleClient", "hydrated"]
+__all__ = ["ExecutionHandle", "HandleClient", "handles_of", "hydrated"]
 
 _log = logging.getLogger("polos")
 
@@ -220,6 +222,28 @@ class ExecutionHandle(BaseModel):
         if args and (args[0] is None or hasattr(args[0], "get_execution")):
             return self._who(cast("HandleClient | None", args[0])), args[1:]
         return self._who(None), args
+
+
+def handles_of(
+    answer: dict[str, Any], runs: Sequence[e.RunCreated], *,
+    client: HandleClient, session: str | None, created_at: str | None,
+) -> list[ExecutionHandle]:  # fmt: skip
+    """Give the handles of runs that were asked for: an engine may have given others that were there already."""
+    detail = cast("dict[str, Any]", answer.get("detail") or {})
+    names: list[str] = detail.get("runs") or [created.root for created in runs]
+    return [
+        ExecutionHandle(
+            id=run,
+            workflow_id=created.workflow,
+            created_at=created_at,
+            root_workflow_id=created.workflow,
+            root_execution_id=run,
+            session_id=session,
+            user_id=created.user,
+            accepted=answer["outcome"] != "queued",
+        ).remembering(client)
+        for run, created in zip(names, runs, strict=True)
+    ]
 
 
 def hydrated(found: dict[str, Any]) -> Any:

@@ -195,14 +195,18 @@ class Intake:
     def _addressee(self, unit: Unit, message: Message) -> str:
         """Find whom a resume reaches: the run it names, or, in the tree below it, who waits longest (D30)."""
         key = body_text(message, "key")
-        resident = self._engine.loader.get(message.target)
-        if any(key in {name, op.key} for name, op in resident.state.ops.items() if op.wait_kind == "suspend"):
+        if self._waits(message.target, key):
             return message.target
+        resident = self._engine.loader.get(message.target)
         if resident.state.root == message.target:
             waiting = self.topics.suspended(unit, message.target, key)
             if waiting:
                 return waiting[0][0]
         return message.target
+
+    def _waits(self, run: str, key: str) -> bool:
+        ops = self._engine.loader.get(run).state.ops
+        return any(key in {name, op.key} for name, op in ops.items() if op.wait_kind == "suspend")
 
     def send_away(self, resident: Resident, debt: Debt) -> None:
         """Put a message to a run of another log into that log's inbox."""
@@ -321,6 +325,8 @@ class Intake:
         run, key = text_of(command, "run"), text_of(command, "key")
         body: dict[str, Json] = {"key": key, "data": command.get("data")}
         targets = [run]
+        if command.get("waiting") and not self._waits(run, key):
+            raise CommandRefused(f"run {run} doesn't wait for an answer to {key!r}")
         if command.get("all"):
             targets = [waiting for waiting, _ in self.topics.suspended(unit, run, key)] or [run]
         reached: list[Json] = []
@@ -344,6 +350,9 @@ class Intake:
         if resident.ended:
             unit.rests_on(resident)
             return {"outcome": "accepted", "detail": {"cancelled": False}}
+        if command.get("once") and resident.state.phase is Phase.CANCELLING:
+            unit.rests_on(resident)  # asked before; a second request would force it
+            return {"outcome": "accepted", "detail": {"cancelled": True}}
         by, reason = str(command.get("by") or "user"), command.get("reason")
         text = None if reason is None else str(reason)
         request = c.RequestCancel(by=by, grace_us=engine.grace_us(resident), reason=text)

@@ -35,6 +35,7 @@ from polos.store.log import STREAM_START, Key, Reader, Record, Version
 __all__ = [
     "ENDED_STATUSES",
     "LIMIT_MAX",
+    "STATUSES",
     "OpenSuspend",
     "PendingRun",
     "RunFilter",
@@ -54,6 +55,7 @@ __all__ = [
     "run_input",
     "run_row",
     "run_state",
+    "runs_of",
     "tree_runs",
 ]
 
@@ -141,6 +143,9 @@ class RunFilter:
         tag: only runs with this tag.
         since_us: created then or later.
         until_us: created before then.
+        queue: only runs of this queue.
+        session: only runs of this session.
+        user: only runs of this user.
     """
 
     status: str | None = None
@@ -149,6 +154,9 @@ class RunFilter:
     tag: str | None = None
     since_us: int | None = None
     until_us: int | None = None
+    queue: str | None = None
+    session: str | None = None
+    user: str | None = None
 
     def fits(self, row: RunRow) -> bool:
         """Tell whether a run is wanted, its time aside."""
@@ -157,6 +165,15 @@ class RunFilter:
             and (self.workflow is None or row.workflow == self.workflow)
             and (self.parent is None or row.parent == self.parent)
             and (self.tag is None or self.tag in row.tags)
+            and (self.queue is None or (row.queue or row.workflow) == self.queue)
+            and (self.session is None or row.session == self.session)
+            and (self.user is None or row.user == self.user)
+        )
+
+    def is_in_time(self, row: RunRow) -> bool:
+        """Tell whether a run was created in the time that is wanted."""
+        return (self.since_us is None or row.created_us >= self.since_us) and (
+            self.until_us is None or row.created_us < self.until_us
         )
 
     def index(self) -> Key:
@@ -457,6 +474,16 @@ def list_runs(
             return RunPage(rows, "{}:{}".format(*_place(rows[-1])))
         rows.append(row)
     return RunPage(rows, None)
+
+
+def runs_of(reader: Reader, wanted: RunFilter) -> Iterator[RunRow]:
+    """Give all runs that are wanted and that the log has, the newest first."""
+    before = None if wanted.until_us is None else (wanted.until_us, "")
+    for row in _newest(reader, wanted.index(), before):
+        if wanted.since_us is not None and row.created_us < wanted.since_us:
+            return
+        if wanted.fits(row):
+            yield row
 
 
 def pending_runs(inbox: Inbox) -> list[PendingRun]:

@@ -13,6 +13,7 @@ from typing import Any, assert_type
 from polos import BatchWorkflowInput, ExecutionHandle, Polos, PolosClient, batch_invoke, events
 from polos.features.events import EventData, StreamEvent
 from polos.runtime.client import ExecutionPage
+from polos.types import BulkResult
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -26,7 +27,8 @@ async def reading(client: PolosClient) -> None:
     assert_type(page, ExecutionPage)
     assert_type(page[0], dict[str, Any])
     assert_type(page.cursor, str | None)
-    await client.list_executions("waiting")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # by keyword only
+    assert_type(await client.count_executions(queue="q", session_id="s", user_id="u"), dict[str, int])
+    await client.list_executions("waiting")  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue]  # by keyword only
 
 
 async def asking(client: PolosClient) -> None:
@@ -34,6 +36,10 @@ async def asking(client: PolosClient) -> None:
     handle = await client.invoke("w", {"n": 1}, "queue", 1, "key", "session", "user", {}, 1.5, tags=["t"])
     assert_type(handle, ExecutionHandle)
     assert_type(await client.batch_invoke([BatchWorkflowInput(id="w")], "s", "u"), list[ExecutionHandle])
+    assert_type(await client.cancel_many(by="ann", reason="why", limit=3, workflow_id="w"), BulkResult)
+    assert_type(await client.retry_many(children=True, everything=True), BulkResult)
+    assert_type(await client.resume_many("key", {"n": 1}, tag="t"), BulkResult)
+    await client.retry("id", by="ann", reason="why")
     assert_type(await client.cancel_execution("id", by="ann", reason="why"), bool)
     assert_type(await client.query("id"), Any)
     assert_type(await client.query("id", "total", 1, 2), Any)
