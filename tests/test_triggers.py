@@ -13,9 +13,10 @@ from polos import BatchEventPayload, EventPayload, Polos, PolosClient, Queue, Wo
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.patterns import matches
-from polos.engine.projections import TRIGGER_PREFIX
+from polos.engine.projections import TRIGGER_PREFIX, topic_stream
 from polos.errors import CommandRefused, PolosUsageError
 from polos.features import events, triggers
+from polos.runtime.triggers import Triggers
 from polos.testing.simulation import Simulation
 
 
@@ -371,3 +372,64 @@ def test_commands_are_believed_field_by_field(command: dict[str, Any], message: 
 
         assert message in str(call.error)
         assert before == len(trigger_events(sim, "one"))
+
+
+def test_what_is_published_while_history_is_read_is_not_lost() -> None:
+    """A trigger that is reading is told nothing; what came meanwhile lies behind where it stops, and it goes on."""
+    asked: list[int] = []
+
+    def rare(event: EventPayload) -> bool:
+        asked.append(event.data["n"])
+        if event.data["n"] == 0:
+            sim.loop.call_soon(lambda: sim.send("publish", topic="orders", events=[{"data": {"n": 5_000}}]))
+        return bool(event.data["n"] % 250 == 0)
+
+    @workflow(id="reads", trigger_on_event="orders", trigger_filter=rare, from_beginning=True)
+    async def reads(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
+        return None
+
+    with Simulation([]) as sim:
+        publish(sim, "orders", *range(1_000))
+        publish(sim, "orders", *range(1_000, 2_000))
+        publish(sim, "orders", *range(2_000, 3_000))
+        sim.crash()
+        sim.workflows["reads"] = reads
+        sim.start()
+        sim.settle()
+
+    assert [[number] for number in (*range(0, 3_000, 250), 5_000)] == got(sim, "reads")
+    assert [*range(3_000), 5_000] == asked
+    with sim.store.log.reader() as reader:
+        last = next(reader.stream(topic_stream("orders"), reverse=True, limit=1))
+    assert last.position < fired_at(sim, 2_750), "it came while history was read"
+
+
+def fired_at(sim: Simulation, number: int) -> int:
+    """Give the position at which the run that got an event was created."""
+    for history in sim.audit.histories.values():
+        created, _, position = history[0]
+        if isinstance(created, e.RunCreated) and isinstance(created.input, dict):
+            data: Any = created.input["data"]
+            if data == {"n": number}:
+                return position
+    raise AssertionError(f"no run got {number}")
+
+
+def test_a_trigger_goes_on_after_a_unit_of_its_own_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was being decided never happened: its events are read again, and each becomes a run once."""
+    fire: Any = Triggers._fire
+    refused: list[int] = []
+
+    def refuses_once(self: Triggers, listener: Any, unit: Any, told: list[Any]) -> None:
+        if not refused:
+            refused.append(told[0].position)
+            raise CommandRefused("not now")
+        fire(self, listener, unit, told)
+
+    monkeypatch.setattr(Triggers, "_fire", refuses_once)
+    with Simulation([one]) as sim:
+        publish(sim, "orders", 1, 2)
+        sim.settle()
+
+    assert 1 == len(refused)
+    assert [[1], [2]] == got(sim, "one")
