@@ -43,7 +43,7 @@ def called(request, llmock):
         asked = LLMRequest(model="model-1", items=[user_item("How warm is Paris?"), *items], **more)
 
         async def run() -> LLMResponse:
-            provider = get_provider(**SETTINGS[api], idle_timeout_seconds=0.2)
+            provider = get_provider(**SETTINGS[api], idle_timeout_seconds=asking.silence_seconds)
             try:
                 if not streamed:
                     return await provider.generate(asked)
@@ -59,6 +59,7 @@ def called(request, llmock):
 
     asking: Any = call
     asking.seen = seen
+    asking.silence_seconds = 60
     llmock.tool_mode("off")
     return asking
 
@@ -123,6 +124,7 @@ def test_a_conversation_that_is_too_long(called, llmock):
 def test_a_stream_that_breaks_is_no_reply(called, llmock, fault, errors, after_chunks):
     """A stream that is cut, dropped, damaged or silent ends in its error, and what had come is no reply."""
     getattr(llmock.reply(TEXT), fault)(after_chunks=after_chunks)
+    called.silence_seconds = 0.2 if fault == "stall" else 60
 
     with pytest.raises(ModelError) as raised:
         called()
