@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from pydantic import BaseModel
 
@@ -40,6 +40,20 @@ if TYPE_CHECKING:
 __all__ = ["Agent", "AgentRunConfig"]
 
 _OWN_RETRIES = RetryPolicy(max_retries=0)
+
+
+class AgentOptions(TypedDict, total=False):
+    """Arguments of `Agent` that Polos doesn't have; they are told at the class."""
+
+    top_p: float | None
+    handoffs: Sequence[Agent]
+    budget: Budget | dict[str, Any] | None
+    max_parallel_tools: int | None
+    model_retries: RetryPolicy | None
+    model_timeout_seconds: float | None
+    provider_settings: dict[str, Any] | None
+    run_timeout_seconds: float | None
+    tags: Sequence[str]
 
 
 class AgentRunConfig:
@@ -119,6 +133,44 @@ class Agent(Workflow[AgentResult]):
     asyncio.run(main())
     ```
 
+    Args:
+        id: what the log and clients call it.
+        provider: `openai`, `anthropic`, `scripted`, `recorded`, or one that the program registered.
+        model: the model, as the provider names it.
+        description: what it is for.
+        system_prompt: what the model is told before everything else.
+        tools: `Tool` objects; a dict is a tool that runs on the provider's side, passed through.
+        temperature: of the model.
+        max_output_tokens: limit for each reply.
+        provider_base_url: where the provider is, if not at its own address.
+        provider_llm_api: "responses" or "chat_completions", with `openai`.
+        queue: of its runs: a name, a `Queue`, or a dict.
+        stop_conditions: what ends the loop; asked after each turn in which tools were called.
+        output_schema: a Pydantic class that the answer has to fit.
+        on_start: hooks before the first turn.
+        on_end: hooks behind the last.
+        on_agent_step_start: hooks before each turn.
+        on_agent_step_end: hooks behind each turn.
+        on_tool_start: hooks before each call of a tool.
+        on_tool_end: hooks behind each.
+        guardrails: functions and rules in plain words that each reply has to pass.
+        guardrail_max_retries: how often a refused reply is asked for anew.
+        compaction: when the conversation is shortened; by default at 80,000 tokens.
+        stream_to_workflow: whether the model always streams.
+        top_p: of the model.
+        handoffs: agents to which the model may hand the conversation over.
+        budget: what a run may spend.
+        max_parallel_tools: how many calls of one turn run at once.
+        model_retries: when a failed call of the model is made again: twice by default.
+        model_timeout_seconds: how long one call of the model may take.
+        provider_settings: what else the provider's class takes.
+        run_timeout_seconds: after which a run is cancelled.
+        tags: of every run.
+
+    Raises:
+        TypeError: an argument isn't what it must be; names it.
+        ValueError: an argument has a value that makes no sense.
+
     Attributes:
         provider: who serves the model.
         model: the model.
@@ -160,92 +212,27 @@ class Agent(Workflow[AgentResult]):
         guardrail_max_retries: int = 2,
         compaction: CompactionConfig | None = None,
         stream_to_workflow: bool = False,  # noqa: FBT001, FBT002  # as programs give it
-        *,
-        top_p: float | None = None,
-        handoffs: Sequence[Agent] = (),
-        budget: Budget | dict[str, Any] | None = None,
-        max_parallel_tools: int | None = None,
-        model_retries: RetryPolicy | None = None,
-        model_timeout_seconds: float | None = None,
-        provider_settings: dict[str, Any] | None = None,
-        run_timeout_seconds: float | None = None,
-        tags: Sequence[str] = (),
+        **ours: Unpack[AgentOptions],
     ) -> None:
-        """
-        Define an agent and register it under its id.
-
-        Args:
-            id: what the log and clients call it.
-            provider: `openai`, `anthropic`, `scripted`, `recorded`, or one that the program registered.
-            model: the model, as the provider names it.
-            description: what it is for.
-            system_prompt: what the model is told before everything else.
-            tools: `Tool` objects; a dict is a tool that runs on the provider's side, passed through.
-            temperature: of the model.
-            max_output_tokens: limit for each reply.
-            provider_base_url: where the provider is, if not at its own address.
-            provider_llm_api: "responses" or "chat_completions", with `openai`.
-            queue: of its runs: a name, a `Queue`, or a dict.
-            stop_conditions: what ends the loop; asked after each turn in which tools were called.
-            output_schema: a Pydantic class that the answer has to fit.
-            on_start: hooks before the first turn.
-            on_end: hooks behind the last.
-            on_agent_step_start: hooks before each turn.
-            on_agent_step_end: hooks behind each turn.
-            on_tool_start: hooks before each call of a tool.
-            on_tool_end: hooks behind each.
-            guardrails: functions and rules in plain words that each reply has to pass.
-            guardrail_max_retries: how often a refused reply is asked for anew.
-            compaction: when the conversation is shortened; by default at 80,000 tokens.
-            stream_to_workflow: whether the model always streams.
-            top_p: of the model.
-            handoffs: agents to which the model may hand the conversation over.
-            budget: what a run may spend.
-            max_parallel_tools: how many calls of one turn run at once.
-            model_retries: when a failed call of the model is made again: twice by default.
-            model_timeout_seconds: how long one call of the model may take.
-            provider_settings: what else the provider's class takes.
-            run_timeout_seconds: after which a run is cancelled.
-            tags: of every run.
-
-        Raises:
-            TypeError: an argument isn't what it must be; names it.
-            ValueError: an argument has a value that makes no sense.
-        """
+        """Define an agent and register it under its id; the arguments are told at the class."""
         own_queue = read_queue(queue, id)
+        module = sys._getframe(1).f_globals.get("__name__", __name__)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the module whose sources say what the agent is
         super().__init__(
-            id,
-            _body_of(id, sys._getframe(1).f_globals.get("__name__", __name__)),  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the module whose sources say what the agent is
-            description,
-            "agent",
+            id, _body_of(id, module), description, "agent",
             None if own_queue is None else own_queue.name,
             None if own_queue is None else own_queue.concurrency_limit,
-            on_start=on_start,
-            on_end=on_end,
-            output_schema=AgentResult,
-            queue=own_queue,
-            retries=_OWN_RETRIES,
-            run_timeout_seconds=run_timeout_seconds,
-            tags=tags,
-        )
+            on_start=on_start, on_end=on_end, output_schema=AgentResult, queue=own_queue, retries=_OWN_RETRIES,
+            run_timeout_seconds=ours.get("run_timeout_seconds"), tags=ours.get("tags", ()),
+        )  # fmt: skip
         text("provider", provider)
         text("model", model)
-        self.provider = provider
-        self.model = model
-        self.system_prompt = system_prompt
+        self.provider, self.model, self.system_prompt = provider, model, system_prompt
         self.tools: list[Tool | dict[str, Any]] = _tools(tools)
-        self.handoffs: tuple[Agent, ...] = tuple(handoffs)
-        self.temperature = temperature
-        self.max_output_tokens = max_output_tokens
-        self.top_p = top_p
-        self.provider_base_url = provider_base_url
-        self.provider_llm_api = provider_llm_api
-        self.provider_settings: dict[str, Any] = dict(provider_settings or {})
+        self.temperature, self.max_output_tokens = temperature, max_output_tokens
+        self.provider_base_url, self.provider_llm_api = provider_base_url, provider_llm_api
         self.stop_conditions: list[Callable[..., Any]] = _conditions(stop_conditions)
         self.result_output_schema: type[BaseModel] | None = output_schema
-        schema = None if output_schema is None else json_schema(output_schema)
-        self.answer_schema: dict[str, Any] | None = None if schema is None else schema[0]
-        self.answer_name: str | None = None if schema is None else schema[1]
+        self.answer_schema, self.answer_name = _answer(output_schema)
         self.on_agent_step_start: list[Hook] = read_hooks("on_agent_step_start", on_agent_step_start)
         self.on_agent_step_end: list[Hook] = read_hooks("on_agent_step_end", on_agent_step_end)
         self.on_tool_start: list[Hook] = read_hooks("on_tool_start", on_tool_start)
@@ -254,15 +241,26 @@ class Agent(Workflow[AgentResult]):
         self.guardrail_max_retries = guardrail_max_retries
         self.compaction: CompactionConfig = compaction or CompactionConfig()
         self.stream_to_workflow = stream_to_workflow
-        self.budget: Budget | None = Budget.model_validate(budget) if isinstance(budget, dict) else budget
-        self.max_parallel_tools = max_parallel_tools
-        self.model_retries: RetryPolicy = model_retries or MODEL_RETRIES
-        self.model_timeout_seconds = model_timeout_seconds
-        self._check_settings()
+        self._take(ours)
         register(self)
         for one in self.tools:
             if isinstance(one, Tool):
                 register_own(f"{id}/{one.id}", one)
+
+    def _take(self, ours: AgentOptions) -> None:
+        """Take the settings that Polos doesn't have."""
+        unknown = sorted(set(ours) - set(AgentOptions.__annotations__))
+        if unknown:
+            raise TypeError(f"Agent has no argument {unknown[0]!r}")
+        budget = ours.get("budget")
+        self.top_p: float | None = ours.get("top_p")
+        self.handoffs: tuple[Agent, ...] = tuple(ours.get("handoffs", ()))
+        self.budget: Budget | None = Budget.model_validate(budget) if isinstance(budget, dict) else budget
+        self.max_parallel_tools: int | None = ours.get("max_parallel_tools")
+        self.model_retries: RetryPolicy = ours.get("model_retries") or MODEL_RETRIES
+        self.model_timeout_seconds: float | None = ours.get("model_timeout_seconds")
+        self.provider_settings: dict[str, Any] = dict(ours.get("provider_settings") or {})
+        self._check_settings()
 
     def _check_settings(self) -> None:
         positive("model_timeout_seconds", self.model_timeout_seconds)
@@ -507,6 +505,10 @@ def _body_of(id: str, module: str) -> Callable[..., Any]:
     agent.__module__ = module
     agent.__name__ = agent.__qualname__ = id
     return agent
+
+
+def _answer(schema: type[BaseModel] | None) -> tuple[dict[str, Any] | None, str | None]:
+    return (None, None) if schema is None else json_schema(schema)
 
 
 def _tools(tools: Sequence[Tool | dict[str, Any]] | None) -> list[Tool | dict[str, Any]]:

@@ -10,8 +10,9 @@ holds what was published on it. Three kinds of event are told apart, and one eve
   code was run when it asked. Replay expects after each fact exactly the requests it caused.
 * Bookkeeping (`StepAttemptFailed`, `RunRetried`, ...) is neither.
 
-Times end in `_us`: microseconds since the epoch, UTC. What a name means is in docs/glossary.md. Names of fields are the bytes on disk, their order is free. Changing an event means raising its schema
-version in `codec.SCHEMA_VERSIONS` and writing an upcaster there.
+Times end in `_us`: microseconds since the epoch, UTC. What a name means is in docs/glossary.md. Names
+of fields are the bytes on disk, their order is free. Changing an event means raising its schema version
+in `codec.SCHEMA_VERSIONS` and writing an upcaster there.
 """
 
 from __future__ import annotations

@@ -71,6 +71,18 @@ class Tool(Workflow[Any]):
     print(adder.to_llm_tool_definition()["function"]["parameters"]["required"])
     ```
 
+    Args:
+        id: what models call it; the function's name by default.
+        description: what models are told of it; the function's docstring by default.
+        parameters: JSON schema of its arguments; that of the function's input by default.
+        func: takes a context and, if it wants input, a Pydantic model; async or not.
+        queue: of its runs: a name, a `Queue`, or a dict.
+        on_start: hooks before the function.
+        on_end: hooks behind it.
+        approval: "always" to ask a person before each call.
+        **options: `effect` ("idempotent", "at_most_once" or "pure"), `reconcile`, `timeout_seconds` (of a call),
+            `approval_timeout_seconds`; what else programs give is ignored, as Polos does.
+
     Attributes:
         parameters: JSON schema of its arguments.
         approval: "always" if a person is asked before each call.
@@ -92,19 +104,7 @@ class Tool(Workflow[Any]):
         **options: Any,
     ) -> None:
         """
-        Define a tool and register it.
-
-        Args:
-            id: what models call it; the function's name by default.
-            description: what models are told of it; the function's docstring by default.
-            parameters: JSON schema of its arguments; that of the function's input by default.
-            func: takes a context and, if it wants input, a Pydantic model; async or not.
-            queue: of its runs: a name, a `Queue`, or a dict.
-            on_start: hooks before the function.
-            on_end: hooks behind it.
-            approval: "always" to ask a person before each call.
-            **options: `effect` ("idempotent", "at_most_once" or "pure"), `reconcile`, `timeout_seconds` (of a call),
-                `approval_timeout_seconds`; what else programs give is ignored, as Polos does.
+        Define a tool and register it; the arguments are told at the class.
 
         Raises:
             TypeError: the function takes or gives what a model can't.
