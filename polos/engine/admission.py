@@ -21,6 +21,7 @@ Every operation costs O(log n) in what waits. Heaps keep stale entries, which ar
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Final, final
@@ -291,18 +292,37 @@ class Admission:
 
     # ------------------------------------------------------------------------------------ changing
 
-    def configure(self, queue: str, limits: Limits, *, now_us: int) -> list[str]:
-        """Change what holds for a queue; gives the runs that get a slot by it. Nobody loses one."""
+    def configure(
+        self, queue: str, limits: Limits, *, now_us: int, starts: Iterable[tuple[str, int]] | None = None
+    ) -> list[str]:
+        """
+        Change what holds for a queue. Nobody loses a slot.
+
+        Args:
+            queue: its name.
+            limits: what holds from now on.
+            now_us: the time.
+            starts: keys and times of the starts that its rates have to know, in order of time, if what is known of them
+                is wrong: a change was lost that forgot them.
+
+        Returns:
+            The runs that get a slot by it.
+        """
         found = self._queue(queue)
         # What an old rate need not know any more is forgotten; a longer one counts from here on.
-        for starts, old, new in (
+        for known, old, new in (
             (found.starts, found.limits.rate, limits.rate),
             *((key.starts, found.limits.key_rate, limits.key_rate) for key in found.keys.values()),
         ):
-            starts.free_us(old, now_us)
+            known.free_us(old, now_us)
             if new is None:
-                starts.times.clear()
+                known.times.clear()
         found.limits = limits
+        if starts is not None:
+            for known in (found.starts, *(key.starts for key in found.keys.values())):
+                known.times.clear()
+            for name, started_us in starts:
+                self.note_start(queue, name, started_us)
         for key in found.keys.values():
             self._settle_key(found, key, now_us)
         self._settle_queue(found, now_us)
@@ -346,10 +366,19 @@ class Admission:
         return self._grant(now_us)
 
     def started(self, run: str, *, now_us: int) -> list[str]:
-        """Note that the start of a run that holds a slot is being recorded; gives who gets a slot by it."""
-        if run not in self._pending:
+        """
+        Note that the start of a run that holds a slot is being recorded; gives who gets a slot by it.
+
+        It may come once more, if the first record was lost with its commit; both count then, since the first may be
+        there all the same.
+        """
+        ticket = self._holders.get(run)
+        if ticket is None or ticket.begun:
             return []
-        ticket = self._holders[run]
+        queue = self._queues[ticket.queue]
+        if run not in self._pending:
+            _note(queue, queue.keys[ticket.key], now_us)
+            return []
         self._settle_start(ticket, now_us)
         return self._after(ticket, now_us)
 
@@ -424,11 +453,11 @@ class Admission:
             return
         self._pending.discard(ticket.run)
         queue = self._queues[ticket.queue]
-        limits = queue.limits
-        for starts, rate in ((queue.starts, limits.rate), (queue.keys[ticket.key].starts, limits.key_rate)):
-            starts.pending -= 1
-            if now_us is not None and rate is not None:
-                starts.times.append(now_us)
+        key = queue.keys[ticket.key]
+        queue.starts.pending -= 1
+        key.starts.pending -= 1
+        if now_us is not None:
+            _note(queue, key, now_us)
 
     def _after(self, ticket: Ticket, now_us: int) -> list[str]:
         queue = self._queues[ticket.queue]
@@ -502,6 +531,14 @@ def _key(queue: _Queue, name: str) -> _Key:
     if found is None:
         found = queue.keys[name] = _Key(name)
     return found
+
+
+def _note(queue: _Queue, key: _Key, started_us: int) -> None:
+    """Note a start, as far as there is a rate that has to know of it."""
+    if queue.limits.rate is not None:
+        queue.starts.times.append(started_us)
+    if queue.limits.key_rate is not None:
+        key.starts.times.append(started_us)
 
 
 def _below(count: int, limit: int | None) -> bool:

@@ -112,6 +112,11 @@ class DirectCode:
                     held.future.set_result(fact)
         return []
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the body was begun and isn't done."""
+        return self._task is not None and self.outcome is None
+
     def discard(self) -> None:
         """Take the code out of memory: the task is cancelled, nothing more is recorded."""
         self._dead = True

@@ -428,11 +428,14 @@ class Engine:
                 if slot:
                     self.lines.pass_on(run)
                 return
-            resident.has_slot = resident.has_slot or slot
+            # Decided anew after a failed commit, it may be another's by now.
+            resident.has_slot = resident.has_slot or (slot and self.lines.holds(run))
             unit.residents[run] = resident
             debt = resident.state.owed.get((DebtKind.START, ""))
             if debt is not None and (debt.due_us is None or debt.due_us <= self.now_us()):
                 self.activations.begin(unit, resident)
+            elif slot:
+                self.loader.begin_anew(unit, resident)
             unit.ready.append(resident)
 
         self.post(Work(apply))
@@ -505,6 +508,7 @@ class Engine:
                 return  # its end may be on its way still; what brings it to the disk comes here, too
             self.timers.drop_run(resident.run)
             self.debts.perform(resident)  # messages to other logs outlive their sender
+            resident.facts.clear()  # of one that was cancelled before it began: no code will ever see that
             if resident.idle:
                 self.discard(resident)
             self.watchers.ended(resident.run)
@@ -547,15 +551,16 @@ class Engine:
 
     # ------------------------------------------------------------------------------------- memory
 
-    def discard(self, resident: Resident) -> None:
-        """Take a run out of memory; its code is closed, nothing is recorded."""
+    def discard(self, resident: Resident, *, keeps_slot: bool = False) -> None:
+        """Take a run out of memory; its code is closed, nothing is recorded. One that keeps its slot is read again."""
         self.residents.pop(resident.run, None)
         if resident.code is not None:
             resident.code.discard()
             resident.code = None
         if resident.ended:
             self.lines.leave(resident.run)
-        self.lines.give_back(resident)
+        if not keeps_slot:
+            self.lines.give_back(resident)
 
     def reread(self, resident: Resident) -> None:
         """Throw a run out and read it again."""
@@ -565,13 +570,7 @@ class Engine:
 
     def evict(self, run: str) -> bool:
         """Take an idle run out of memory; False if it isn't there or has something under way."""
-        resident = self.residents.get(run)
-        if resident is None or not resident.idle or self.performer.running(run):
-            return False
-        if resident.code is not None and resident.code.direct:
-            return False  # it can't be run again without repeating what it does itself
-        self.discard(resident)
-        return True
+        return self.loader.evict(run)
 
     def perform_again(self, run: str) -> None:
         """Take up all debts of a run once more."""

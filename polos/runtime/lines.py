@@ -11,7 +11,7 @@ A run whose turn it is holds its slot from that moment on, also while it is stil
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,10 @@ class Lines:
     def held(self) -> int:
         """Count the slots that are taken."""
         return self._admission.held
+
+    def holds(self, run: str) -> bool:
+        """Tell whether a run has a slot, in memory or not."""
+        return self._admission.holds(run)
 
     def queued(self, queue: str) -> int:
         """Count the runs of a queue that stand in line and weren't begun."""
@@ -233,9 +237,17 @@ class Lines:
         self.change(unit, event)
         return event
 
-    def _apply(self, event: e.QueueConfigured) -> None:
+    def _apply(self, event: e.QueueConfigured, starts: Iterable[tuple[str, int]] | None = None) -> None:
         self._configured[event.queue] = event
-        self._wake(self._admission.configure(event.queue, limits_of(event), now_us=self._now_us()))
+        self._wake(self._admission.configure(event.queue, limits_of(event), now_us=self._now_us(), starts=starts))
+
+    def _starts(self, reader: Reader, event: e.QueueConfigured) -> Iterator[tuple[str, int]]:
+        """Give the recorded starts that the rates of a queue have to know: keys and times, by time."""
+        period_us = self.rate_periods_us().get(event.queue)
+        if period_us is not None:
+            after = ("start", event.queue, max(self._now_us() - period_us, 0))
+            for key, row in reader.rows(("start", event.queue), after=after):
+                yield orjson.loads(row), int(key[2])
 
     def forget_undurable(self, reader: Reader) -> None:
         """Units on their way were lost: what is recorded of queues counts."""
@@ -245,7 +257,7 @@ class Lines:
             event = e.QueueConfigured(**orjson.loads(row))
             lost.discard(event.queue)
             if self._configured.get(event.queue) != event:
-                self._apply(event)
+                self._apply(event, self._starts(reader, event))
         for queue in lost:
             del self._configured[queue]
             self._wake(self._admission.configure(queue, NO_LIMITS, now_us=self._now_us()))
@@ -256,9 +268,6 @@ class Lines:
         """Take up what is recorded: limits, starts within the period of a rate, who was running, who waits."""
         now_us = self._now_us()
         self.forget_undurable(reader)
-        for queue, period_us in self.rate_periods_us().items():
-            for key, row in reader.rows(("start", queue), after=("start", queue, max(now_us - period_us, 0))):
-                self._admission.note_start(queue, orjson.loads(row), int(key[2]))
         fresh: list[Ticket] = []
         for key, row in reader.rows(("line",)):
             name, priority, due_us, *single = orjson.loads(row)

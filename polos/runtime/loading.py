@@ -142,6 +142,15 @@ class Loader:
             row = reader.row(("run", run))
         return row is not None and orjson.loads(row)["ended_us"] is None
 
+    def was_begun(self, run: str) -> bool:
+        """Tell whether it is durable that a run was begun and hasn't ended, without reading it."""
+        with self._engine.store.log.reader() as reader:
+            row = reader.row(("run", run))
+        if row is None:
+            return False
+        found = orjson.loads(row)
+        return found["started_us"] is not None and found["ended_us"] is None
+
     def create(self, run: str) -> Resident:
         """Give the place for a run that is about to be created."""
         resident = Resident(RunState(run=run))
@@ -197,10 +206,22 @@ class Loader:
                 refuse_archived(reader, run)  # it may be, and its records not have left the log yet
             return resident
         self._engine.residents[run] = resident
+        resident.has_slot = self._engine.lines.holds(run)
         if state.phase in (Phase.ACTIVE, Phase.CANCELLING) and not self._engine.stopping:
             self._revive(resident, events)
         self._engine.debts.perform(resident)
         return resident
+
+    def evict(self, run: str) -> bool:
+        """Take an idle run out of memory; False if it isn't there or has something under way."""
+        resident = self._engine.residents.get(run)
+        if resident is None or not resident.idle or self._engine.performer.running(run):
+            return False
+        if resident.code is not None and resident.code.direct:
+            return False  # it can't be run again without repeating what it does itself
+        # What has a slot has a short timer under way, or a step between two attempts, and nobody may come in between.
+        self._engine.discard(resident, keeps_slot=resident.has_slot)
+        return True
 
     def make_room(self) -> None:
         """
@@ -270,10 +291,17 @@ class Loader:
 
         def apply(unit: Unit) -> None:
             found = self._engine.loader.find(resident.run)
-            if found is not None and found.code is None:
-                self._engine.activations.begin(unit, found)
+            if found is not None:
+                self.begin_anew(unit, found)
 
         self._engine.post(Work(apply))
+
+    def begin_anew(self, unit: Unit, resident: Resident) -> None:
+        """Begin a direct body anew, if it is one without code: one that was read again, or stood in line for that."""
+        under_way = resident.state.phase in (Phase.ACTIVE, Phase.CANCELLING) and resident.state.direct
+        kept_out = resident.run in self._engine.poisoned or resident.run in self._engine.recovery.stuck
+        if under_way and resident.code is None and not kept_out:
+            self._engine.activations.begin(unit, resident)
 
     def _later(self, resident: Resident, command: c.Command) -> None:
         """Decide something about a run in its turn, and look at its debts afterwards."""

@@ -116,17 +116,22 @@ class Recovery:
         for unit in units:
             for resident in unit.residents.values():
                 if engine.residents.get(resident.run) is resident:
-                    if isinstance(resident.code, DirectCode) and resident.code.outcome is None:
-                        # It isn't ahead of the disk: it lives on while its run is read again.
+                    if isinstance(resident.code, DirectCode) and resident.code.is_running:
+                        # It isn't ahead of the disk: it lives on while its run is read again. One that wasn't told
+                        # of its start yet has nothing to lose, and its start may never come to be: it is made anew.
                         engine.bodies.keep(resident.code)
                         resident.code = None
-                    engine.discard(resident)
+                    # Its steps may be under way: nobody else may have its slot before it was read again.
+                    engine.discard(resident, keeps_slot=resident.has_slot)
         again = [work for unit in units for work, _ in [*unit.work, *unit.refused]]
         engine.in_flight.clear()
         engine.backlog.clear()
         engine.intake.forget_undurable()
         engine.broken = None
         self._under_way = False
+        for run in {run for unit in units for run in unit.residents}:
+            if not engine.loader.was_begun(run):
+                engine.lines.pass_on(run)  # it stands in line again: what holds for its queue may be another thing now
         lost = {run for unit in units for run in unit.residents}
         for work in reversed(again):
             engine.work.appendleft(work)
@@ -136,7 +141,7 @@ class Recovery:
                 if self._is_given_up(run, name):
                     engine.performer.abandon(run, name)
         for run in lost:
-            engine.wake(run)
+            engine.wake(run, slot=True)
             # Its end may be in a commit of unknown outcome that turned out well; who waits looks for itself.
             engine.watchers.ended(run)
         engine.archiving.look_again()

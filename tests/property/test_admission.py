@@ -146,6 +146,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         ticket = self.model.held[pick % len(self.model.held)]
         if ticket in self.model.pending:
             self.model.pending.remove(ticket)
+        if not ticket.begun:  # once more, if the first record was lost
             limits = self.model.limits.get(ticket.queue, Limits())
             if limits.rate is not None:
                 self.model.starts.append((ticket.queue, self.now_us))
