@@ -23,10 +23,15 @@ The points, in the order in which a step meets them:
 ``inbox_after_remove``                the file is gone
 ``owned_before_recovery``             an engine has taken the store and looked at nothing
 ``recovered``                         it has found what was under way
+``drained_before_close``              a stopping engine has recorded what ended, and still owns the store
+====================================  =====================================================================
+
+An engine that archives runs comes past three more, which have nothing to do with a step (`ARCHIVE_POINTS`):
+
+====================================  =====================================================================
 ``archive_packed_before_seal``        records of ended runs are a durable segment that no record names yet
 ``archive_sealed_before_taken_out``   they are archived, and still in the log
 ``archive_taken_out``                 a portion of them has left the log
-``drained_before_close``              a stopping engine has recorded what ended, and still owns the store
 ====================================  =====================================================================
 
 A point is reached on the thread that does the work: ``blob_before_append`` on one of the blob pool,
@@ -38,7 +43,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["POINTS", "arm", "reach"]
+__all__ = ["ARCHIVE_POINTS", "POINTS", "arm", "reach"]
 
 POINTS: Final = (
     "code_on_loop",
@@ -55,11 +60,10 @@ POINTS: Final = (
     "inbox_after_remove",
     "owned_before_recovery",
     "recovered",
-    "archive_packed_before_seal",
-    "archive_sealed_before_taken_out",
-    "archive_taken_out",
     "drained_before_close",
 )
+
+ARCHIVE_POINTS: Final = ("archive_packed_before_seal", "archive_sealed_before_taken_out", "archive_taken_out")
 
 _hook: Callable[[str], None] | None = None
 

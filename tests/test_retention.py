@@ -15,7 +15,7 @@ from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.projections import ARCHIVE_STREAM, RUN_PREFIX, fold_rows, run_stream
 from polos.errors import RunArchived
-from polos.points import arm
+from polos.points import ARCHIVE_POINTS, arm
 from polos.runtime import portions, reads
 from polos.runtime.archived import open_archived
 from polos.runtime.settings import Settings
@@ -274,9 +274,7 @@ def test_a_new_engine_finds_what_was_due():
         check(sim)
 
 
-@pytest.mark.parametrize(
-    "point", ["archive_packed_before_seal", "archive_sealed_before_taken_out", "archive_taken_out"]
-)
+@pytest.mark.parametrize("point", ARCHIVE_POINTS)
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_a_kill_at_any_step_loses_nothing_and_doubles_nothing(point: str, times: int, monkeypatch: pytest.MonkeyPatch):
     """Killed there, again and again, the archive ends up as it would have, and never had a run twice."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, Protocol, cast, final
 
@@ -37,6 +37,7 @@ __all__ = [
     "open_archived",
     "reader_of",
     "refuse_archived",
+    "row_or_archived",
 ]
 
 _BEHIND: Final = b"\x03"  # all keys below a prefix are smaller than this behind it
@@ -68,6 +69,17 @@ def archived_row(reader: Reader, run: str) -> dict[str, Any] | None:
     """Give what stayed of an archived run, None if it isn't one."""
     row = reader.row(("archived", run)) if run else None
     return None if row is None else cast("dict[str, Any]", orjson.loads(row))
+
+
+def row_or_archived(reader: Reader, run: str) -> reads.RunRow | None:
+    """Give the row of a run, of one that was archived what stayed of it; it has ended then."""
+    row = reads.run_row(reader, run)
+    if row is not None:
+        return row
+    found = archived_row(reader, run)
+    if found is None:
+        return None
+    return replace(reads.row_from_json(found.pop("run"), found), end_version=found["version"])
 
 
 def refuse_archived(reader: Reader, run: str) -> None:

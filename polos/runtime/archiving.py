@@ -53,6 +53,7 @@ T = TypeVar("T")
 # So many records leave the log in one commit, so that it takes some milliseconds.
 RECORDS_A_COMMIT: Final = 1_000
 AGAIN_SECONDS: Final = 1.0
+COLLECT_US: Final = 3600 * 1_000_000
 LAST: Final = 2**63 - 1
 
 
@@ -66,6 +67,8 @@ class Archiving:
         self._epoch = Epoch(0)
         self._due: dict[str, int] = {}  # workflow → when one of its trees may be due
         self._rest: list[dict[str, Version]] = []  # what the last engine sealed and left in the log
+        self._collect_us = 0  # when garbage may be collected again
+        self._is_garbage = False  # blobs that nothing needs any more may be there
         self._alarm: Alarm | None = None
         self._alarm_us: int | None = None
         self._task: asyncio.Task[None] | None = None
@@ -114,9 +117,8 @@ class Archiving:
         """Be woken when the next workflow is to be looked at; while one is, nobody needs to be."""
         if self._task is not None or self._engine.stopping:
             return
-        due_us = min(self._due.values(), default=None)
-        if self._rest:
-            due_us = self._engine.now_us()
+        due = [*self._due.values(), *((self._collect_us,) if self._is_garbage else ())]
+        due_us = self._engine.now_us() if self._rest else min(due, default=None)
         if due_us == self._alarm_us:
             return
         self._disarm()
@@ -165,6 +167,7 @@ class Archiving:
         while self._rest:
             await self._take_out(self._rest[0])
             self._rest.pop(0)
+            self._is_garbage = True
         while (workflow := self._next()) is not None:
             try:
                 await self._archive(workflow)
@@ -175,6 +178,19 @@ class Archiving:
                 _log.error("runs of %s can't be archived now: %s", workflow, error)
                 self._look_at(workflow, self._engine.now_us() + round(60 * AGAIN_SECONDS * 1e6))
                 return
+        if self._engine.now_us() >= self._collect_us:
+            await self._collect()
+
+    async def _collect(self) -> None:
+        """Remove blobs that nothing needs: of runs that were archived, and what a killed archiver had put."""
+        self._collect_us = self._engine.now_us() + COLLECT_US
+        self._is_garbage = False
+        try:
+            await self._in_thread(self._engine.store.collect_garbage)
+        except StoreClosed:
+            raise
+        except PolosStoreError as error:
+            _log.error("garbage can't be collected now: %s", error)
 
     def _next(self) -> str | None:
         """Give a workflow that is due."""
@@ -239,6 +255,7 @@ class Archiving:
             reach("archive_sealed_before_taken_out")
             for part in _portions(portion.versions):
                 await self._take_out(part)
+            self._is_garbage = True
 
     @staticmethod
     def _is_sealed(reader: Reader, portion: Portion) -> bool:

@@ -13,6 +13,7 @@ import asyncio
 from polos.engine import events as e
 from polos.errors import ClientTimeout, PolosInternalError, WorkflowTimeoutError
 from polos.runtime import reads
+from polos.runtime.archived import row_or_archived
 from polos.runtime.connection import LocalEngine, StoreConnection
 from polos.store.log import Reader
 
@@ -104,7 +105,7 @@ async def _ended_elsewhere(connection: StoreConnection, run: str) -> str | None:
     while True:
         with connection.store.log.reader() as reader:
             head = reader.head().position
-            row = reads.run_row(reader, run)
+            row = row_or_archived(reader, run)
         if row is not None and row.ended:
             return row.successor
         await connection.moves().behind(head)
@@ -112,4 +113,4 @@ async def _ended_elsewhere(connection: StoreConnection, run: str) -> str | None:
 
 def _row(connection: StoreConnection, run: str) -> reads.RunRow | None:
     with connection.store.log.reader() as reader:
-        return reads.run_row(reader, run)
+        return row_or_archived(reader, run)

@@ -13,6 +13,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast
@@ -24,6 +25,7 @@ from polos.engine.decide import created_to_json
 from polos.engine.json import Json
 from polos.errors import (
     PolosUsageError,
+    RunArchived,
     StepExecutionError,
     UnknownRun,
 )
@@ -589,7 +591,8 @@ class PolosClient:
             UnknownRun: there is no such run.
             WorkflowTimeoutError: it didn't end in time; the error names what the run waits for.
         """
-        address(self._connection().store, run_id)  # nobody would ever end a run that doesn't exist
+        with suppress(RunArchived):  # it has ended long ago
+            address(self._connection().store, run_id)  # nobody would ever end a run that doesn't exist
         await wait_ended(self._connection(), run_id, timeout_seconds)
         return await self.get_execution(run_id)
 

@@ -73,6 +73,10 @@ class OwnedStore(Protocol):
         """Give ownership up."""
         ...
 
+    def collect_garbage(self) -> object:
+        """Remove blobs that nothing needs; blocks."""
+        ...
+
     def close(self) -> None:
         """Close it."""
         ...

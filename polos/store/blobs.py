@@ -85,6 +85,7 @@ class MemoryBlobs:
     def __init__(self) -> None:
         """Make it empty."""
         self._kept: dict[str, bytes] = {}
+        self._unneeded: set[str] = set()
         self.pins: Counter[str] = Counter()
 
     def put(self, data: bytes) -> str:
@@ -99,6 +100,12 @@ class MemoryBlobs:
         if found is None:
             raise BlobMissing(f"blob {digest} isn't there")
         return found
+
+    def collect(self, needed: set[str]) -> Collected:
+        """Remove what is neither needed nor pinned, and wasn't the last time: nobody is about to name it."""
+        gone = {digest for digest in self._kept if digest not in needed and not self.pins[digest]}
+        gone, self._unneeded = gone & self._unneeded, gone
+        return Collected(blobs=tuple(gone), bytes=sum(len(self._kept.pop(digest)) for digest in gone))
 
     def pin(self, digest: str) -> None:
         """Pin a blob."""

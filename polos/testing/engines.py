@@ -144,6 +144,10 @@ class _Watched:
         """Become the owner."""
         return self._store.acquire_ownership()
 
+    def collect_garbage(self) -> object:
+        """Remove blobs that nothing needs."""
+        return self._store.collect_garbage()
+
     def release_ownership(self, *, clean: bool = True) -> None:
         """Give ownership up."""
         self._store.release_ownership(clean=clean)

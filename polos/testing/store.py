@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import final
 
-from polos.store.blobs import MemoryBlobs
+from polos.store.blobs import Collected, MemoryBlobs
 from polos.store.inbox_dir import MemoryInbox
 from polos.store.log import Epoch, Log
 from polos.store.memory import MemoryLog
@@ -50,6 +50,12 @@ class MemoryStore:
     def owner(self) -> object | None:
         """Give what owns it, if anything does."""
         return self.owner_engine if self.owned else None
+
+    def collect_garbage(self) -> Collected:
+        """Remove blobs that no record needs."""
+        with self.log.reader() as reader:
+            needed = {digest for _, digests in reader.blobs() for digest in digests}
+        return self.blobs.collect(needed)
 
     def close(self) -> None:
         """Close nothing: the next engine finds it as it is."""
