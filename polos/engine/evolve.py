@@ -29,6 +29,7 @@ from polos.engine.state import (
     Phase,
     RunState,
 )
+from polos.engine.usage import USAGE, count_usage
 from polos.errors import PolosInternalError
 
 __all__ = ["IllegalHistory", "asked_of", "evolve", "fold"]
@@ -368,6 +369,8 @@ def _step_resolved(state: RunState, event: e.StepResolved, time_us: int) -> None
 
 
 def _value_recorded(state: RunState, event: e.ValueRecorded, _time_us: int) -> None:
+    if event.kind == USAGE and event.name not in state.finished:  # a later attempt of the run says it again
+        count_usage(state.usage, event.value)
     _finish(state, event.name)
 
 

@@ -9,6 +9,7 @@ Keys (tuples; encoded by the store):
 
 ====================================================  ==========================================
 ``("run", run)``                                      summary, JSON
+``("usage", run)``                                    what its calls of models used, by model, JSON
 ``("time", created_us, run)``                         all runs, by creation
 ``("status", status, created_us, run)``               runs of a status; also of a waiting reason
 ``("workflow", workflow, created_us, run)``           runs of a workflow
@@ -55,6 +56,7 @@ from polos.engine.evolve import evolve
 from polos.engine.json import Json
 from polos.engine.schedule_state import ScheduleEvent, ScheduleState, evolve_schedule, schedule_rows
 from polos.engine.state import ENDED, DebtKind, OpKind, Phase, RunState, next_due_us, status, waiting_reason
+from polos.engine.usage import USAGE
 
 __all__ = [
     "ARCHIVE_STREAM",
@@ -231,6 +233,8 @@ def run_rows(state: RunState) -> Rows:
         debt = state.owed.get((DebtKind.START, ""))
         if debt is not None and debt.due_us is not None:
             rows["debounce", dedup_key(state.workflow, state.debounce), at, state.run] = str(debt.due_us).encode()
+    if state.usage:
+        rows["usage", state.run] = orjson.dumps(state.usage)
     for started_us in state.counted_us:
         rows["start", queue_of(state), started_us, state.run] = orjson.dumps(state.concurrency_key or "")
     return rows
@@ -378,6 +382,8 @@ def advance(state: RunState, event: e.Event, *, time_us: int, rows: Changes) -> 
             # Of a run's rows its requests change only these.
             _change(rows, _shown_rows(state, shown), _shown_rows(state, now_shown))
             rows["run", state.run] = orjson.dumps(summary(state))
+        if isinstance(event, e.ValueRecorded) and event.kind == USAGE:
+            rows["usage", state.run] = orjson.dumps(state.usage)
     else:
         evolve(state, event, time_us=time_us)
         if isinstance(event, e.MessageOwed):

@@ -335,6 +335,7 @@ class RunState:
         default_factory=dict[str, int]
     )  # `at_most_once` steps that were given up when an attempt may have been under way
     past: Past | None = None
+    usage: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])  # of models, by name
     patches: dict[str, bool] = field(default_factory=dict[str, bool])
     signals: dict[tuple[str, str], list[KeptSignal]] = field(default_factory=dict[tuple[str, str], list[KeptSignal]])
     signals_seen: dict[str, None] = field(default_factory=dict[str, None])

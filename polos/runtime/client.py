@@ -45,7 +45,8 @@ from polos.runtime.connection import (
     resolve_data_dir,
 )
 from polos.runtime.handle import ExecutionHandle, handles_of
-from polos.runtime.listing import ExecutionPage, Wanted, count_runs, list_page, run_filter
+from polos.runtime.listing import ExecutionPage, Wanted
+from polos.runtime.looking import LooksAtRuns
 from polos.runtime.starting import recorded, root_run
 from polos.store.log import Log
 from polos.values import decode
@@ -60,7 +61,7 @@ __all__ = ["ExecutionHandle", "ExecutionPage", "PolosClient", "resolve_data_dir"
 DEFAULT_API_URL: Final = "http://localhost:8080"
 
 
-class PolosClient:
+class PolosClient(LooksAtRuns):
     """
     A client of the data directory; nothing is opened before the first use.
 
@@ -310,33 +311,6 @@ class PolosClient:
                 return reads.pending_execution(pending)
         with store.log.reader() as reader:  # an engine may have taken it out of the inbox between the two looks
             return reads.execution(reader, execution_id)
-
-    async def list_executions(
-        self, *, limit: int = 100, cursor: str | None = None, **wanted: Unpack[Wanted]
-    ) -> ExecutionPage:
-        """
-        Give runs, the newest first, without payload, result and error; no engine is needed.
-
-        Args:
-            limit: runs on a page, at most 10,000.
-            cursor: `cursor` of the page before.
-            wanted: which runs, by `status`, `workflow_id`, `parent`, `tag`, `since`, `until`, `queue`, `session_id` and
-                `user_id`, as told at `polos.runtime.listing.Wanted`.
-        """
-        store = self._connection().store
-        page = list_page(store.log, store.inbox, run_filter(wanted), limit=limit, cursor=cursor)
-        return ExecutionPage([reads.listed(row) for row in page.rows], page.cursor)
-
-    async def count_executions(self, **wanted: Unpack[Wanted]) -> dict[str, int]:
-        """
-        Count runs by status, those that have none as 0; no engine is needed. `wanted` as for `list_executions`.
-
-        With `status`, `since` and `until` alone an index is counted; else each run is looked up.
-        """
-        store, found = self._connection().store, run_filter(wanted)
-        pending = reads.pending_runs(store.inbox)  # looked at first: what leaves it meanwhile is in the log by then
-        with store.log.reader() as reader:
-            return count_runs(reader, found, pending)
 
     # ----------------------------------------------------------------------------------- addressing
 
