@@ -247,7 +247,7 @@ def test_a_provider_of_ours_is_asked_as_it_is():
 
 def test_unknown_names_are_refused():
     """A provider or a setting that isn't there is named, with those that are."""
-    with pytest.raises(ValueError, match=r"'nobody'; there are anthropic, .*openai, .*scripted"):
+    with pytest.raises(ValueError, match=r"'nobody'; there are anthropic, .*groq, .*openai, .*scripted"):
         get_provider("nobody")
     with pytest.raises(ValueError, match="'scripted' has no setting nonsense"):
         get_provider("scripted", nonsense=1, api_key=None)

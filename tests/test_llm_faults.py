@@ -242,10 +242,12 @@ def test_an_answer_that_never_comes(api):
         async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
             return httpx2.Response(200, stream=Body([], end="stall"))
 
-    with pytest.raises(ModelConnectionFailed, match="timeout_seconds"):
-        generate(
-            provider(Server(), api, timeout_seconds=0.001, http_client=httpx2.AsyncClient(transport=Silent())), ASKED
-        )
+    silent = httpx2.AsyncClient(transport=Silent())
+    said_otherwise = ASKED.model_copy(update={"provider_kwargs": {"timeout": 0.002}})
+    with pytest.raises(ModelConnectionFailed, match=r"0\.001 s, a limit that timeout_seconds sets"):
+        generate(provider(Server(), api, timeout_seconds=0.001, http_client=silent), ASKED)
+    with pytest.raises(ModelConnectionFailed, match=r"0\.002 s"):
+        generate(provider(Server(), api, http_client=silent), said_otherwise)
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -256,7 +258,11 @@ def test_limits_reach_the_connection(api):
     server.answers = [WHOLE[api]]
     generate(provider(server, api, timeout_seconds=9), ASKED)
 
-    assert [7, 9] == [request.extensions["timeout"]["read"] for request in server.requests]
+    generate(provider(server, api), ASKED)
+
+    assert [(7, 7), (9, 9), (600, 15)] == [
+        tuple(request.extensions["timeout"][name] for name in ("read", "connect")) for request in server.requests
+    ]
 
 
 @pytest.mark.parametrize("api", APIS)

@@ -368,6 +368,45 @@ def test_keys_and_addresses(monkeypatch):
     assert "http://elsewhere/v1/responses" == str(server.requests[3].url)
 
 
+@pytest.mark.parametrize(
+    ("name", "environment", "address", "key"),
+    [
+        ("groq", {"GROQ_API_KEY": "k"}, "https://api.groq.com/openai/v1", "k"),
+        ("together", {"TOGETHER_API_KEY": "k"}, "https://api.together.xyz/v1", "k"),
+        ("fireworks", {"FIREWORKS_API_KEY": "k"}, "https://api.fireworks.ai/inference/v1", "k"),
+        ("Gemini", {"GEMINI_API_KEY": "k"}, "https://generativelanguage.googleapis.com/v1beta/openai", "k"),
+        ("ollama", {}, "http://127.0.0.1:11434/v1", "no-key"),
+        ("ollama", {"OLLAMA_HOST": "box:1234"}, "http://box:1234/v1", "no-key"),
+        ("ollama", {"OLLAMA_HOST": "https://box/"}, "https://box/v1", "no-key"),
+    ],
+)
+def test_providers_that_speak_like_openai(monkeypatch, name, environment, address, key):
+    """Names that programs use lead to their servers, with their keys, and errors and opaque items bear the name."""
+    for variable in ("OPENAI_API_KEY", "OLLAMA_HOST"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    message = {"content": "a", "reasoning_details": [{"type": "x"}]}
+    server = Server({"choices": [{"message": message, "finish_reason": "stop"}]}, failing(500))
+    asked = ASKED.model_copy(update={"provider": name.lower(), "model": f"{name.lower()}/m"})
+    reply = generate(server.provider(name, api_key=None), asked)
+    with pytest.raises(ModelUnavailable) as failed:
+        generate(server.provider(name, api_key=None), asked)
+
+    assert (f"{address}/chat/completions", f"Bearer {key}", "m") == (
+        str(server.requests[0].url), server.requests[0].headers["authorization"], server.bodies[0]["model"],
+    )  # fmt: skip
+    assert (name.lower(), name.lower()) == (failed.value.provider, reply.items[0]["provider"])
+
+
+def test_given_settings_count_before_known_ones():
+    """An address or an interface that is given is taken, whoever it is."""
+    server = Server(REPLY)
+    generate(server.provider("groq", base_url="http://x/v1", llm_api="responses"), ASKED)
+
+    assert "http://x/v1/responses" == str(server.requests[0].url)
+
+
 def test_settings_that_make_no_sense_are_refused():
     """A setting that nothing can keep is refused with its name, when the provider is made."""
     with pytest.raises(ValueError, match="llm_api"):

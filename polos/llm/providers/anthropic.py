@@ -14,7 +14,7 @@ from typing import Any, Final, final
 from polos.errors import ModelAccessDenied
 from polos.llm.messages import LLMDelta, LLMRequest, LLMResponse
 from polos.llm.providers.anthropic_messages import PROVIDER, messages_body, messages_pieces, messages_reply
-from polos.llm.providers.talking import CONNECT_SECONDS, Limits, Line, checked_address
+from polos.llm.providers.talking import Limits, Line, checked_address
 from polos.llm.providers.transport import Options
 
 __all__ = ["AnthropicProvider"]
@@ -68,7 +68,8 @@ class AnthropicProvider:
         body = messages_body(request, streamed=False)
         options = Options.of(body)
         told = await line.whole(
-            lambda: client.post(_PATH, cast_to=object, body=body, options=options.for_sdk(self._limits.timeout_seconds))
+            lambda limits: client.post(_PATH, cast_to=object, body=body, options=options.for_sdk(limits)),
+            seconds=options.timeout_seconds,
         )
         return messages_reply(told, request, secrets=line.secrets)
 
@@ -85,14 +86,15 @@ class AnthropicProvider:
         body = {**messages_body(request, streamed=True), "stream": True}
         options = Options.of(body)
         events = line.events(
-            lambda: client.post(
+            lambda limits: client.post(
                 _PATH,
                 cast_to=object,
                 body=body,
-                options=options.for_sdk(self._limits.idle_timeout_seconds),
+                options=options.for_sdk(limits),
                 stream=True,
                 stream_cls=anthropic.AsyncStream[object],
-            )
+            ),
+            seconds=options.timeout_seconds,
         )
         async with aclosing(events), aclosing(messages_pieces(events, request, secrets=line.secrets)) as pieces:
             async for piece in pieces:
@@ -115,10 +117,9 @@ class AnthropicProvider:
                 api_key=key or None,
                 base_url=self._base_url,
                 max_retries=0,
-                timeout=httpx2.Timeout(self._limits.timeout_seconds, connect=CONNECT_SECONDS),
                 http_client=self._http_client,
             )
-        if not secrets and self._client.credentials is None:
+        if not secrets and getattr(self._client, "credentials", None) is None:
             what = "there is no key for Anthropic: set ANTHROPIC_API_KEY, or give api_key"
             raise ModelAccessDenied(what, provider=PROVIDER, model=request.model)
         line = Line(

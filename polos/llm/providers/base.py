@@ -18,8 +18,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from importlib import import_module
 from typing import Any, Final, Protocol, TypeVar, cast, final, runtime_checkable
 
-from polos.llm.digests import canonical_json
+from polos.llm.digests import digest_of
 from polos.llm.messages import LLMDelta, LLMRequest, LLMResponse
+from polos.llm.providers.compatible import COMPATIBLE, compatible_settings
 
 __all__ = [
     "LLMProvider",
@@ -136,7 +137,8 @@ def get_provider(provider_name: str, **settings: Any) -> ModelProvider:
     Make the provider of that name.
 
     Args:
-        provider_name: `openai`, `anthropic`, `scripted`, `recorded`, or one that was registered.
+        provider_name: `openai`, `anthropic`, `scripted`, `recorded`, one that speaks like OpenAI (`ollama`, `gemini`,
+            `groq`, `fireworks`, `together`), or one that was registered.
         settings: what its class takes, such as `base_url`; None is as good as left out. A registered class is given
             those that its constructor names.
 
@@ -151,14 +153,16 @@ def get_provider(provider_name: str, **settings: Any) -> ModelProvider:
     registered = _REGISTERED.get(name)
     if registered is not None:
         return _adapted(registered(**_taken(registered, given)), name)
+    if name in COMPATIBLE:
+        name, given = "openai", compatible_settings(name, given)
     if name not in _BUILT_IN:
-        known = ", ".join(sorted({*_BUILT_IN, *_REGISTERED}))
+        known = ", ".join(sorted({*_BUILT_IN, *COMPATIBLE, *_REGISTERED}))
         raise ValueError(f"no model provider is called {provider_name!r}; there are {known}")
     home, class_name = _BUILT_IN[name]
     cls = getattr(import_module(home), class_name)
     unknown = sorted(set(given) - set(inspect.signature(cls).parameters))
     if unknown:
-        raise ValueError(f"the model provider {name!r} has no setting {', '.join(unknown)}")
+        raise ValueError(f"the model provider {provider_name!r} has no setting {', '.join(unknown)}")
     return cast("ModelProvider", cls(**given))
 
 
@@ -194,7 +198,7 @@ class Providers:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._kept: dict[tuple[int, str, bytes], tuple[asyncio.AbstractEventLoop, ModelProvider]] = {}
+        self._kept: dict[tuple[int, str, str], tuple[asyncio.AbstractEventLoop, ModelProvider]] = {}
 
     def get(self, provider_name: str, **settings: Any) -> ModelProvider:
         """
@@ -206,7 +210,7 @@ class Providers:
         """
         loop = asyncio.get_running_loop()
         try:
-            key = (id(loop), provider_name.lower(), canonical_json(settings))
+            key = (id(loop), provider_name.lower(), digest_of(settings))  # a digest, as there may be keys in them
         except TypeError:
             return get_provider(provider_name, **settings)
         kept = self._kept.get(key)

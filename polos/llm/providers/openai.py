@@ -16,8 +16,8 @@ from typing import Any, Final, Literal, final
 from polos.errors import ModelAccessDenied
 from polos.llm.messages import LLMDelta, LLMRequest, LLMResponse
 from polos.llm.providers.openai_chat import chat_body, chat_pieces, chat_reply
-from polos.llm.providers.openai_responses import PROVIDER, responses_body, responses_pieces, responses_reply
-from polos.llm.providers.talking import CONNECT_SECONDS, Limits, Line, checked_address
+from polos.llm.providers.openai_responses import responses_body, responses_pieces, responses_reply, served_by
+from polos.llm.providers.talking import Limits, Line, checked_address
 from polos.llm.providers.transport import Options
 
 __all__ = ["OpenAIProvider"]
@@ -77,7 +77,8 @@ class OpenAIProvider:
         path, body = self._written(request)
         options = Options.of(body)
         told = await line.whole(
-            lambda: client.post(path, cast_to=object, body=body, options=options.for_sdk(self._limits.timeout_seconds))
+            lambda limits: client.post(path, cast_to=object, body=body, options=options.for_sdk(limits)),
+            seconds=options.timeout_seconds,
         )
         read = chat_reply if self._chat else responses_reply
         return read(told, request, secrets=line.secrets)
@@ -98,14 +99,15 @@ class OpenAIProvider:
             body.setdefault("stream_options", {"include_usage": True})
         options = Options.of(body)
         events = line.events(
-            lambda: client.post(
+            lambda limits: client.post(
                 path,
                 cast_to=object,
                 body=body,
-                options=options.for_sdk(self._limits.idle_timeout_seconds),
+                options=options.for_sdk(limits),
                 stream=True,
                 stream_cls=openai.AsyncStream[object],
-            )
+            ),
+            seconds=options.timeout_seconds,
         )
         read = chat_pieces if self._chat else responses_pieces
         async with aclosing(events), aclosing(read(events, request, secrets=line.secrets)) as pieces:
@@ -131,17 +133,16 @@ class OpenAIProvider:
         key = self._api_key or os.environ.get("OPENAI_API_KEY") or ""
         if not key and self._base_url is None and not os.environ.get("OPENAI_BASE_URL"):
             what = "there is no key for OpenAI: set OPENAI_API_KEY, or give api_key"
-            raise ModelAccessDenied(what, provider=PROVIDER, model=request.model)
+            raise ModelAccessDenied(what, provider=served_by(request), model=request.model)
         if self._client is None:
             self._client = openai.AsyncOpenAI(
                 api_key=key or _NO_KEY,
                 base_url=self._base_url,
                 max_retries=0,
-                timeout=httpx2.Timeout(self._limits.timeout_seconds, connect=CONNECT_SECONDS),
                 http_client=self._http_client,
             )
         line = Line(
-            PROVIDER,
+            served_by(request),
             request.model,
             (key,) if key else (),
             openai.APIStatusError,

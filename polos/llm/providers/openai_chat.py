@@ -35,7 +35,7 @@ from polos.llm.messages import (
     tool_call_of,
 )
 from polos.llm.providers.failures import Told, failure, malformed
-from polos.llm.providers.openai_responses import PROVIDER, json_format, merged
+from polos.llm.providers.openai_responses import json_format, merged, served_by
 from polos.llm.providers.parts import FilePart, ImagePart, OtherPart, TextPart, parts_of
 from polos.llm.schemas import schema_instruction
 
@@ -61,7 +61,8 @@ def chat_body(request: LLMRequest, *, own_server: bool) -> dict[str, Any]:
         ModelRequestRefused: the conversation holds something that this interface has no form for.
     """
     system = request.system
-    body: dict[str, Any] = {"model": request.model}
+    # Programs that know several providers by one library write the provider's name in front of the model's.
+    body: dict[str, Any] = {"model": request.model.removeprefix(f"{request.provider}/")}
     if request.output_schema is not None:
         if request.tools:
             system = "\n\n".join(filter(None, (system, schema_instruction(request.output_schema))))
@@ -95,7 +96,7 @@ def _messages(request: LLMRequest) -> list[dict[str, Any]]:
         kind = item.get("type", "message")
         if kind == "provider_item":
             fields = an_object(item["item"].get("chat_fields"))
-            if fields is None or (item["provider"], item["model"]) != (PROVIDER, request.model):
+            if fields is None or (item["provider"], item["model"]) != (served_by(request), request.model):
                 continue
             turn = {"role": "assistant", "content": None, **fields}
             messages.append(turn)
@@ -117,7 +118,7 @@ def _messages(request: LLMRequest) -> list[dict[str, Any]]:
 def _call(item: Item, request: LLMRequest) -> dict[str, Any]:
     function = {"name": item["name"], "arguments": item["arguments"]}
     native = an_object(item.get("native")) or {}
-    mine = (native.get("provider"), native.get("model")) == (PROVIDER, request.model)
+    mine = (native.get("provider"), native.get("model")) == (served_by(request), request.model)
     return {"id": item["call_id"], "type": "function", "function": function, **(native["data"] if mine else {})}
 
 
@@ -162,11 +163,11 @@ def chat_reply(told: object, request: LLMRequest, *, secrets: tuple[str, ...] = 
     """
     reply = an_object(told) or {}
     if reply.get("error"):
-        raise failure(Told(provider=PROVIDER, model=request.model, body=reply, secrets=secrets))
+        raise failure(Told(provider=served_by(request), model=request.model, body=reply, secrets=secrets))
     choice = an_object(next(iter(a_list(reply.get("choices")) or []), None))
     message = an_object((choice or {}).get("message"))
     if choice is None or message is None:
-        raise malformed(f"{told!r:.200}", provider=PROVIDER, model=request.model, secrets=secrets)
+        raise malformed(f"{told!r:.200}", provider=served_by(request), model=request.model, secrets=secrets)
     turn = _Turn(request)
     turn.take_facts(reply)
     turn.take(message)
@@ -242,16 +243,16 @@ class _Turn:
         model = self.request.model
         if self.finish_reason is None:
             raise ModelReplyTruncated(
-                f"the reply of {model} came without finish_reason", provider=PROVIDER, model=model
+                f"the reply of {model} came without finish_reason", provider=served_by(self.request), model=model
             )
         items: list[Item] = []
         fields = {name: value for name, value in self.fields.items() if value}
         if fields:
-            items.append(provider_item(PROVIDER, model, {"chat_fields": fields}))
+            items.append(provider_item(served_by(self.request), model, {"chat_fields": fields}))
         text = "".join(self.text)
         if text:
             items.append(assistant_item(text))
-        calls: list[Item] = [call.item(number, model) for number, call in enumerate(self.calls)]
+        calls: list[Item] = [call.item(number, self.request) for number, call in enumerate(self.calls)]
         calls, items = texts_mended(calls), texts_mended(items)
         return LLMResponse(
             content=text or None,
@@ -282,10 +283,11 @@ class _Call:
     arguments: list[str] = field(default_factory=list[str])
     more: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def item(self, number: int, model: str) -> Item:
+    def item(self, number: int, request: LLMRequest) -> Item:
         """Give the item; what the server told besides is kept for it."""
         made = call_item(self.id or f"call_{number}", self.name, "".join(self.arguments) or "{}")
-        return {**made, "native": {"provider": PROVIDER, "model": model, "data": self.more}} if self.more else made
+        native = {"provider": served_by(request), "model": request.model, "data": self.more}
+        return {**made, "native": native} if self.more else made
 
 
 def _usage(told: dict[str, Any]) -> TokenUsage:
@@ -315,9 +317,9 @@ async def chat_pieces(
     async for told in chunks:
         chunk = an_object(told)
         if chunk is None:
-            raise malformed(f"{told!r:.200}", provider=PROVIDER, model=request.model, secrets=secrets)
+            raise malformed(f"{told!r:.200}", provider=served_by(request), model=request.model, secrets=secrets)
         if chunk.get("error"):
-            raise failure(Told(provider=PROVIDER, model=request.model, body=chunk, secrets=secrets))
+            raise failure(Told(provider=served_by(request), model=request.model, body=chunk, secrets=secrets))
         turn.take_facts(chunk)
         choice = an_object(next(iter(a_list(chunk.get("choices")) or []), None)) or {}
         # After its end only usage follows, but that is worth waiting for.

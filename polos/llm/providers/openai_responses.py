@@ -35,12 +35,17 @@ from polos.llm.providers.parts import FilePart, ImagePart, OtherPart, TextPart, 
 from polos.llm.schemas import is_strict, strict_schema
 from polos.types.llm import ToolCall
 
-__all__ = ["PROVIDER", "merged", "responses_body", "responses_pieces", "responses_reply"]
+__all__ = ["PROVIDER", "merged", "responses_body", "responses_pieces", "responses_reply", "served_by"]
 
 PROVIDER: Final = "openai"
 # Only these give encrypted reasoning; others refuse to be asked for it.
 _REASONING: Final = re.compile(r"(?:o\d|gpt-(?:[5-9]|\d\d)|codex)")
 _ENCRYPTED: Final = "reasoning.encrypted_content"
+
+
+def served_by(request: LLMRequest) -> str:
+    """Name who serves a request: other servers speak these interfaces, too."""
+    return request.provider or PROVIDER
 
 
 # ----------------------------------------------------------------------------------------------------- what is sent
@@ -106,7 +111,7 @@ def _input(request: LLMRequest, *, stored: bool) -> list[Any]:
         match item.get("type", "message"):
             case "provider_item":
                 inner = item["item"]
-                theirs = item["provider"] == PROVIDER and item["model"] == request.model
+                theirs = item["provider"] == served_by(request) and item["model"] == request.model
                 lost = inner.get("type") == "reasoning" and not inner.get("encrypted_content") and not stored
                 if theirs and not lost and "chat_fields" not in inner:
                     sent.append(inner)
@@ -162,13 +167,13 @@ def responses_reply(told: object, request: LLMRequest, *, secrets: tuple[str, ..
     """
     reply = an_object(told)
     if reply is None or (an_object(reply.get("error")) is None and "status" not in reply and "output" not in reply):
-        raise malformed(f"{told!r:.200}", provider=PROVIDER, model=request.model, secrets=secrets)
+        raise malformed(f"{told!r:.200}", provider=served_by(request), model=request.model, secrets=secrets)
     if an_object(reply.get("error")) is not None or reply.get("status") == "failed":
-        told_of = Told(provider=PROVIDER, model=request.model, body=reply.get("error"), secrets=secrets)
+        told_of = Told(provider=served_by(request), model=request.model, body=reply.get("error"), secrets=secrets)
         raise failure(told_of)
     if reply.get("status", "completed") not in ("completed", "incomplete"):
         cut = f"the reply of {request.model} is {reply.get('status')!r:.40}, not completed"
-        raise ModelReplyTruncated(cut, provider=PROVIDER, model=request.model)
+        raise ModelReplyTruncated(cut, provider=served_by(request), model=request.model)
     reply = texts_mended(reply)
     items = [_kept(item, request) for item in map(an_object, a_list(reply.get("output")) or []) if item is not None]
     calls = [tool_call_of(item) for item in items if item.get("type") == "function_call"]
@@ -192,7 +197,7 @@ def _kept(item: dict[str, Any], request: LLMRequest) -> Item:
         call = {**item, "name": str(item.get("name")), "arguments": str(item.get("arguments") or "")}
         return _without({**call, "call_id": str(item.get("call_id") or item.get("id") or "")}, "status")
     if item.get("type") != "message":
-        return provider_item(PROVIDER, request.model, item)
+        return provider_item(served_by(request), request.model, item)
     parts = [part for part in map(an_object, a_list(item.get("content")) or []) if part is not None]
     content = [_without(part, "logprobs", *(() if part.get("annotations") else ("annotations",))) for part in parts]
     return {**_without(item, "status"), "role": "assistant", "content": content}
@@ -278,9 +283,11 @@ async def responses_pieces(
                 yield ToolCallDelta(tool_call_of(_kept(texts_mended(item), request)))
         elif kind == "error" or event.get("error"):
             inner = an_object(event.get("error")) or event
-            raise failure(Told(provider=PROVIDER, model=request.model, body=_named(inner), secrets=secrets))
+            raise failure(Told(provider=served_by(request), model=request.model, body=_named(inner), secrets=secrets))
     raise ModelReplyTruncated(
-        f"the stream of {request.model} ended without response.completed", provider=PROVIDER, model=request.model
+        f"the stream of {request.model} ended without response.completed",
+        provider=served_by(request),
+        model=request.model,
     )
 
 

@@ -67,39 +67,51 @@ class Line:
     sdk_errors: tuple[type[Exception], ...]
     limits: Limits
 
-    async def whole(self, call: Callable[[], Awaitable[_T]]) -> _T:
+    async def whole(self, call: Callable[[Any], Awaitable[_T]], *, seconds: float | None = None) -> _T:
         """
         Make a call that answers in one piece.
+
+        Args:
+            call: what makes it, given the limits of the connection.
+            seconds: how long to wait, if not for so long as the limits say.
 
         Raises:
             ModelError: it failed.
         """
+        seconds = seconds or self.limits.timeout_seconds
         try:
-            async with asyncio.timeout(self.limits.timeout_seconds):
-                return await call()
+            async with asyncio.timeout(seconds):
+                return await call(self.connection(seconds))
         except self._theirs as error:
-            raise self._ours(error, "timeout_seconds") from None
+            raise self._ours(error, seconds, "timeout_seconds") from None
 
-    async def events(self, call: Callable[[], Awaitable[Any]]) -> AsyncGenerator[Any, None]:
+    async def events(
+        self, call: Callable[[Any], Awaitable[Any]], *, seconds: float | None = None
+    ) -> AsyncGenerator[Any, None]:
         """
         Make a call that answers with a stream, and give its events; the stream is closed in any case.
+
+        Args:
+            call: what makes it, given the limits of the connection.
+            seconds: how long it may be silent, if not for so long as the limits say.
 
         Raises:
             ModelError: it failed, or fell silent.
         """
+        seconds = seconds or self.limits.idle_timeout_seconds
         stream: Any = None
         try:
-            async with asyncio.timeout(self.limits.idle_timeout_seconds):
-                stream = await call()
+            async with asyncio.timeout(seconds):
+                stream = await call(self.connection(seconds))
             events = aiter(stream)
             while True:
-                async with asyncio.timeout(self.limits.idle_timeout_seconds):
+                async with asyncio.timeout(seconds):
                     event = await anext(events, None)
                 if event is None:
                     return
                 yield event
         except self._theirs as error:
-            raise self._ours(error, "idle_timeout_seconds") from None
+            raise self._ours(error, seconds, "idle_timeout_seconds") from None
         finally:
             if stream is not None:
                 await stream.close()
@@ -109,13 +121,19 @@ class Line:
         # What is no UTF-8 and what is no JSON comes out of the SDKs as it is, a ValueError.
         return (self.status_errors, *self.sdk_errors, TimeoutError, ValueError)
 
-    def _ours(self, error: Exception, setting: str) -> ModelError:
+    def connection(self, silence_seconds: float) -> Any:
+        """Give the limits of a connection: it is made soon or not at all, and then may be silent for so long."""
+        import httpx2
+
+        return httpx2.Timeout(silence_seconds, connect=min(CONNECT_SECONDS, silence_seconds))
+
+    def _ours(self, error: Exception, seconds: float, setting: str) -> ModelError:
         """Give our error for theirs."""
         who: dict[str, Any] = {"provider": self.provider, "model": self.model}
         if isinstance(error, self.status_errors):
             return failure(told_by(error, **who, secrets=self.secrets))
         if isinstance(error, TimeoutError):
-            return fell_silent(getattr(self.limits, setting), **who, setting=setting)
+            return fell_silent(seconds, **who, setting=setting)
         if getattr(error, "status_code", None) is not None:  # an answer that the SDK can't read
             return malformed(str(error), **who, secrets=self.secrets)
         if getattr(error, "body", None) is not None:  # an error within a stream

@@ -47,16 +47,11 @@ class Options:
         body.update(an_object(body.pop("extra_body", None)) or {})
         return cls(headers, query, float(timeout) if isinstance(timeout, int | float) else None)
 
-    def for_sdk(self, silence_seconds: float) -> Any:
+    def for_sdk(self, timeout: object) -> Any:
         """
         Give them as the SDKs take them.
 
         Args:
-            silence_seconds: how long the connection may be silent, unless something else was said.
+            timeout: the limits of the connection.
         """
-        # Connecting has a limit of its own, which is the client's; here it is how long nothing may come.
-        return {
-            "headers": self.headers,
-            "params": self.query,
-            "timeout": self.timeout_seconds or silence_seconds,
-        }
+        return {"headers": self.headers, "params": self.query, "timeout": timeout}
