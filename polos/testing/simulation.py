@@ -35,7 +35,7 @@ from polos.testing.audit import Audit
 from polos.testing.clock import Alarm, VirtualClock
 from polos.testing.loop import SimulatedLoop
 from polos.testing.store import MemoryStore
-from polos.testing.threads import SimulatedThreads
+from polos.testing.waiting import WaitingThreads
 from polos.testing.world import Crashed, World
 
 __all__ = ["Call", "HeldBack", "Simulation"]
@@ -167,6 +167,7 @@ class Simulation:
             queue_units_max=queue_units_max,
         )
         self._life: _Life | None = None
+        self._threads: list[WaitingThreads] = []
         self._engines = 0
         self._numbers = 0
         self.calls: list[Call] = []
@@ -232,10 +233,11 @@ class Simulation:
             performer=self._make_performer if self._held is None else self._held.performer,
         )
 
-    @staticmethod
-    def _make_performer(engine: Engine, loop: asyncio.AbstractEventLoop, /) -> Performer:
+    def _make_performer(self, engine: Engine, loop: asyncio.AbstractEventLoop, /) -> Performer:
         assert isinstance(loop, SimulatedLoop), "an engine of a simulation lives on a loop of it"
-        return Performer(engine, loop, threads=SimulatedThreads(loop))
+        threads = WaitingThreads(loop)
+        self._threads.append(threads)
+        return Performer(engine, loop, threads=threads)
 
     def _start(self, life: _Life) -> None:
         life.engine.intake.triggers.declare(self.workflows.values())
@@ -271,6 +273,9 @@ class Simulation:
         self.world.crash_at = ordered
         self.world.held.clear()
         loop.close()
+        for threads in self._threads:
+            threads.end()
+        self._threads.clear()
 
     def recover(self) -> None:
         """Crash, and begin the next life."""

@@ -90,6 +90,23 @@ class World:
             held: whether it waits for `let_go` instead.
             pure: whether the step was asked for with `effect="pure"`.
         """
+        effect = self.begin(pure=pure)
+        if held or takes_us:
+            loop = asyncio.get_running_loop()
+            waits: asyncio.Future[None] = loop.create_future()
+            if held:
+                self.held[effect.run, effect.name] = waits
+            else:
+                loop.call_later(takes_us / 1e6, _done, waits)
+            try:
+                await waits
+            finally:
+                self.held.pop((effect.run, effect.name), None)
+        self.end(effect)
+        return effect
+
+    def begin(self, *, pure: bool = False) -> Effect:
+        """Enter into the ledger that the function of a step has begun; on any thread, as `end`."""
         key = current_step.get()
         assert key is not None, "only the function of a step has an effect"
         run, _, name = key.partition("/")
@@ -98,20 +115,12 @@ class World:
         self.effects.append(effect)
         self.audit.may_call(run, name, number, pure=pure)
         self.tick()
-        if held or takes_us:
-            loop = asyncio.get_running_loop()
-            waits: asyncio.Future[None] = loop.create_future()
-            if held:
-                self.held[run, name] = waits
-            else:
-                loop.call_later(takes_us / 1e6, _done, waits)
-            try:
-                await waits
-            finally:
-                self.held.pop((run, name), None)
+        return effect
+
+    def end(self, effect: Effect) -> None:
+        """Enter into the ledger that the function is over."""
         effect.ended = True
         self.tick()
-        return effect
 
     def let_go(self, run: str, name: str) -> None:
         """Let a function that is held go on."""

@@ -39,7 +39,10 @@ _failing_steps = st.builds(
     lambda key, retries, us: ["step", key, 99, retries, us, "idempotent"], _KEYS, st.integers(0, 1), _TAKES_US
 )
 
+_in_threads = st.builds(lambda step: ["thread", *step[1:]], st.one_of(_ok_steps, _once_steps, _retried_steps))
+
 _calm = st.one_of(
+    _in_threads,
     _ok_steps,
     _ok_steps,
     _ok_steps,
@@ -62,7 +65,7 @@ _never = st.one_of(
     _kind("timeout", _kind("signal", st.just("never"), st.none()), st.just(2.0)),
     _kind("wait_for", _kind("suspend", st.just("never"), st.none()), st.just(2.0)),
 )
-_failing = st.one_of(_failing_steps, _never, _kind("raise", st.just("no")))
+_failing = st.one_of(_kind("late", _KEYS), _failing_steps, _never, _kind("raise", st.just("no")))
 
 
 def _together(nodes: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:

@@ -49,6 +49,14 @@ def _step(base: str, fails: int, retries: int, takes_us: int, effect: str) -> st
     return f"ok {base}-{fails}-{retries}-{takes_us}-{effect}"
 
 
+def _thread(base: str, fails: int, retries: int, takes_us: int, effect: str) -> str:
+    return _step(f"thread{base}", fails, retries, takes_us, effect)
+
+
+def _late(_base: str) -> str:
+    raise Raised("StepExecutionError")
+
+
 def _each(nodes: list[Node]) -> list[Any]:
     return [_caught(node) for node in nodes]
 
@@ -123,6 +131,8 @@ _CONSTANT: dict[str, Any] = {
 
 _MEANING: dict[str, Callable[..., Any]] = {
     "step": _step,
+    "thread": _thread,
+    "late": _late,
     "seq": lambda nodes: [expected(node) for node in nodes],
     "gather": _each,
     "group": _each,

@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from polos import BatchWorkflowInput, StepExecutionError, WorkflowState, workflow
 from polos.context import WorkflowContext
+from polos.testing.waiting import perform_in_thread
 from polos.testing.world import world
 from polos.types import Completed, NotDone
 from pydantic import Field
@@ -54,6 +55,14 @@ def key_of(node: Node) -> str:
 async def act(key: str, fails: int, takes_us: int) -> str:
     """Have an effect; the first `fails` calls break."""
     effect = await world().perform(takes_us=takes_us, pure=key.endswith("-pure"))
+    if effect.number <= fails:
+        raise Broken(key)
+    return f"ok {key}"
+
+
+def act_in_thread(key: str, fails: int, takes_us: int) -> str:
+    """Do what `act` does, and hold a thread meanwhile."""
+    effect = perform_in_thread(takes_us=takes_us, pure=key.endswith("-pure"))
     if effect.number <= fails:
         raise Broken(key)
     return f"ok {key}"
@@ -107,15 +116,30 @@ async def caught(ctx: WorkflowContext, node: Node) -> Any:
         return f"caught {type(error).__name__}"
 
 
-async def _step(ctx: WorkflowContext, base: str, fails: int, retries: int, takes_us: int, effect: str) -> str:
+async def _step(
+    ctx: WorkflowContext, base: str, fails: int, retries: int, takes_us: int, effect: str, *, func: Any = act
+) -> str:
     key = f"{base}-{fails}-{retries}-{takes_us}-{effect}"
     options: dict[str, Any] = {"effect": effect}
     if effect == "at_most_once":
         options["reconcile"] = what_became
     return cast(
         "str",
-        await ctx.step.run(key, act, key, fails, takes_us, max_retries=retries, base_delay=0.5, jitter=0.5, **options),
+        await ctx.step.run(key, func, key, fails, takes_us, max_retries=retries, base_delay=0.5, jitter=0.5, **options),
     )
+
+
+async def _thread(ctx: WorkflowContext, base: str, fails: int, retries: int, takes_us: int, effect: str) -> str:
+    """A step whose function is a plain one."""
+    return await _step(ctx, f"thread{base}", fails, retries, takes_us, effect, func=act_in_thread)
+
+
+async def _late(ctx: WorkflowContext, base: str) -> str:
+    """A step whose plain function comes back when its time is long up, each time."""
+    key = f"late{base}-99-1"  # it times out each time that it is called, twice
+    return cast("str", await ctx.step.run(
+        key, act_in_thread, key, 0, 60_000_000, timeout_seconds=5, max_retries=1, base_delay=0.5
+    ))  # fmt: skip
 
 
 async def _held(ctx: WorkflowContext, key: str) -> str:
@@ -354,6 +378,8 @@ async def _patched(ctx: WorkflowContext, name: str) -> bool:
 
 _KINDS: dict[str, Callable[..., Awaitable[Any]]] = {
     "step": _step,
+    "thread": _thread,
+    "late": _late,
     "held": _held,
     "seq": _seq,
     "gather": _gather,
