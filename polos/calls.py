@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Final, cast
 
+from polos.checking import SECONDS_MAX, optional_text, positive, text, writable
 from polos.engine.retry import RetryPolicy
 from polos.replay.facts import StepCall
 from polos.values import copy_arguments, return_hint
@@ -34,11 +35,10 @@ __all__ = [
     "sort_arguments",
     "step_call",
     "text",
+    "writable",
 ]
 
 EFFECTS: Final = ("idempotent", "at_most_once", "pure")
-# Moments are recorded as 64-bit numbers of microseconds.
-SECONDS_MAX: Final = 1_000 * 365 * 86_400
 # Stands for an argument that was not given, where None may be given.
 MISSING: Final[Any] = object()
 OURS: Final = ("jitter", "retry_on", "non_retryable", "timeout_seconds", "effect", "reconcile")
@@ -170,43 +170,6 @@ def sort_arguments(
         what = "is missing" if func is MISSING else f"must be callable, it is {func!r}"
         raise TypeError(f"func of step {step_key!r} {what}")
     return cast("str", step_key), func, args
-
-
-def text(name: str, value: object) -> None:
-    """Refuse what isn't a text, is empty, or can't be written: half of a surrogate pair has no UTF-8."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a text, it is {value!r}")
-    if not value:
-        raise ValueError(f"{name} must not be empty")
-    writable(name, value)
-
-
-def writable(name: str, value: str | None) -> None:
-    """Refuse a text that can't be written, and what is none; it may be empty, or missing."""
-    if value is None:
-        return
-    if not isinstance(cast("object", value), str):
-        raise TypeError(f"{name} must be a text, it is {value!r}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{name} must be a text that can be written, it is {value!r}: {error.reason}") from error
-
-
-def optional_text(name: str, value: str | None) -> str | None:
-    """Refuse what is neither None nor a text that can be written; gives it back."""
-    if value is not None:
-        text(name, value)
-    return value
-
-
-def positive(name: str, value: float | None) -> None:
-    """Refuse a number of seconds that isn't positive or is beyond all clocks; None is no number and passes."""
-    if value is not None and (isinstance(value, bool) or not isinstance(cast("object", value), int | float)):
-        raise TypeError(f"{name} must be a number of seconds, it is {value!r}")
-    if value is not None and not 0 < value <= SECONDS_MAX:
-        raise ValueError(f"{name} must be positive and at most a thousand years, it is {value!r}")
 
 
 @lru_cache(maxsize=256, typed=True)  # typed: True is no number of retries, and 1 may be known already

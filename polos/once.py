@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypedDict, cast, final
 
+from polos.checking import optional_text, positive
+
 __all__ = ["POLICIES", "Debounce", "Once", "SingletonPolicy", "once_fields", "read_debounce"]
 
 SingletonPolicy = Literal["skip", "cancel_old", "queue"]
@@ -69,8 +71,6 @@ def read_debounce(given: object) -> Debounce | None:
 
 
 def _check_debounce(name: str, seconds: float | None, most: float | None) -> None:
-    from polos.calls import positive
-
     positive(f"{name} seconds" if name == "debounce" else name, seconds)
     longest = "debounce max_seconds" if name == "debounce" else "debounce_max_seconds"
     positive(longest, most)
@@ -92,9 +92,6 @@ def once_fields(once: Once, debounce: Debounce | None = None) -> dict[str, Any]:
     """
     if unknown := once.keys() - Once.__annotations__.keys():
         raise TypeError(f"a run can't be started with {sorted(unknown)}")
-    # Imported on use: it brings Pydantic, which commands that only look do without.
-    from polos.calls import optional_text
-
     optional_text("idempotency_key", once.get("idempotency_key"))
     optional_text("singleton", once.get("singleton"))
     policy = once.get("singleton_policy", "skip")
@@ -112,8 +109,6 @@ def once_fields(once: Once, debounce: Debounce | None = None) -> dict[str, Any]:
 
 
 def _debounce_fields(once: Once, said: Debounce | None) -> dict[str, Any]:
-    from polos.calls import optional_text
-
     seconds, most = once.get("debounce_seconds"), once.get("debounce_max_seconds")
     key = optional_text("debounce_key", once.get("debounce_key"))
     _check_debounce("debounce_seconds", seconds, most)

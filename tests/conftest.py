@@ -21,7 +21,7 @@ from polos.definition import Workflow
 from tests.budget import Budget
 from tests.campaign import LONG, SEED
 
-pytest_plugins = ["polos.testing"]  # as our users have it
+pytest_plugins = ["polos.testing", "tests.cli_kit"]  # the first as our users have it
 
 settings.register_profile(
     "ci",

@@ -11,83 +11,20 @@ import asyncio
 import hashlib
 import mmap
 import shlex
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from polos import Polos, WorkflowContext, registry, workflow
-from polos.cli import run
+from polos import Polos, WorkflowContext, workflow
 from polos.cli.outcomes import Exit
 from polos.engine import events as e
 from polos.runtime.client import PolosClient
 
+from tests.cli_kit import typed, until
 from tests.stories import created, story_on_disk
 
 RUN = "0190-aaaa"
-
-
-@dataclass(frozen=True)
-class Said:
-    """How a command ended and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """What it printed as one JSON object a line."""
-        return [orjson.loads(line) for line in self.out.splitlines()]
-
-
-Say = Callable[..., Said]
-
-
-@pytest.fixture
-def say(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
-    """Give a command on the test's own data directory, which it finds by the environment."""
-    monkeypatch.setenv("POLOS_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setattr(registry, "_workflows", {})
-
-    def command(*arguments: str) -> Said:
-        capsys.readouterr()
-        code = run(arguments)
-        captured = capsys.readouterr()
-        return Said(code, captured.out, captured.err)
-
-    return command
-
-
-@pytest.fixture
-def play(tmp_path: Path) -> Callable[[Callable[[Polos], Awaitable[None]]], None]:
-    """Run a program on an engine that knows what is defined by now."""
-
-    def program(body: Callable[[Polos], Awaitable[None]]) -> None:
-        async def main() -> None:
-            async with Polos(data_dir=tmp_path / "data") as polos:
-                await body(polos)
-
-        asyncio.run(main())
-
-    return program
-
-
-async def typed(say: Say, *arguments: str) -> Said:
-    """Type a command beside the engine's loop, as another thread of its process would."""
-    return await asyncio.to_thread(say, *arguments)
-
-
-async def until(client: PolosClient, run_id: str, status: str) -> None:
-    """Wait until a run has a status or a reason to wait."""
-    moves = client._connection().moves()
-    while True:
-        head = moves.head()
-        if any(found["id"] == run_id for found in await client.list_executions(status=status)):
-            return
-        await moves.behind(head)
 
 
 def define_order() -> None:
@@ -475,6 +412,12 @@ def test_verify_finds_a_missing_blob(say, play, tmp_path):
         (["ls", "--limit", "many"], "--limit"),
         (["ls", "--since", "yesterday"], "yesterday"),
         (["ls", "--nope"], "--nope"),
+        (["cancel"], "one run, or"),
+        (["retry"], "one run, or"),
+        (["cancel", "x", "--tag", "vip"], "one run, or"),
+        (["retry", "--tag", "vip", "--until", "soon"], "soon"),
+        (["schedules", "start", "x"], "start"),
+        (["queues", "pause"], "QUEUE"),
         (["--nope"], "--nope"),
         (["tail"], "one run or --all"),
         (["tail", "x", "--all"], "one run or --all"),

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import polos.reasons
 from polos.cli.app import app
+from polos.cli.options import Runs
 from polos.cli.outcomes import Exit
 
 from tests.tidy import ROOT
 
 PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-SECTIONS = dict(re.findall(r"^### `polos ((?:test )?\w+)[^\n]*\n(.*?)(?=^##|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
-HEADS = dict(re.findall(r"^### `polos ((?:test )?\w+)([^`\n]*)`", PAGE, flags=re.MULTILINE))
+GROUPS = r"(?:(?:test|schedules|queues) )?\w+"
+SECTIONS = dict(re.findall(rf"^### `polos ({GROUPS})[^\n]*\n(.*?)(?=^##|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
+HEADS = dict(re.findall(rf"^### `polos ({GROUPS})([^`\n]*)`", PAGE, flags=re.MULTILINE))
+FILTERS = {spec.name for spec in fields(Runs)}
 
 
 def commands() -> dict[str, inspect.Signature]:
@@ -44,8 +48,14 @@ def test_every_option_is_explained():
         options = {
             "--" + parameter.name.replace("_", "-")
             for parameter in signature.parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "runs"
         }
+        if "runs" in signature.parameters:
+            assert name in ("ls", "cancel", "retry")
+            if name == "ls":
+                options |= {f"--{option}" for option in FILTERS}
+            else:  # which say where they are explained
+                assert "[the filters of `ls`](#polos-ls)" in SECTIONS[name]
         arguments = [
             parameter for parameter in signature.parameters.values() if parameter.kind is parameter.POSITIONAL_ONLY
         ]

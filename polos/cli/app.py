@@ -7,18 +7,16 @@ taken for its argument, and nobody would be told which one was meant.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 import polos
-from polos.cli.options import Options, parse_value
+from polos.cli.options import Options, Runs, parse_value
 from polos.cli.outcomes import BadCommandLine
 
 __all__ = ["app", "execute"]
 
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _ABOUT_POLOS: Final = frozenset({"--help", "-h", "--version"})
 
 # Data may begin with a minus: `polos signal RUN temperature -5`.
@@ -33,6 +31,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 _PLAIN: Final = Options()
+_ALL: Final = Runs()
 
 
 def execute(arguments: list[str]) -> int:
@@ -63,43 +62,24 @@ def running(*, options: Options = _PLAIN) -> None:
 
 @app.command
 def ls(
-    *,
-    status: str | None = None,
-    workflow: str | None = None,
-    parent: str | None = None,
-    tag: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    limit: int = 50,
-    cursor: str | None = None,
-    options: Options = _PLAIN,
+    *, runs: Runs = _ALL, count: bool = False, limit: int = 50, cursor: str | None = None, options: Options = _PLAIN
 ) -> None:
     """
-    List runs, the newest first.
+    List runs, the newest first, or count them.
 
     Args:
-        status: a status, or a reason to wait such as `suspend` or `diverged`.
-        workflow: only runs of this workflow.
-        parent: only children of this run.
-        tag: only runs with this tag.
-        since: created then or later: `1h`, `2d`, or an instant.
-        until: created before then.
+        runs: which.
+        count: print how many there are of each status, and no list.
         limit: how many.
         cursor: where the list before ended.
         options: what every command takes.
     """
-    from polos.cli.reading import list_runs
-    from polos.runtime.reads import RunFilter
+    from polos.cli.reading import count_runs, list_runs
 
-    wanted = RunFilter(
-        status=status,
-        workflow=workflow,
-        parent=parent,
-        tag=tag,
-        since_us=_instant(since, "--since", options),
-        until_us=_instant(until, "--until", options),
-    )
-    list_runs(options, wanted, limit=limit, cursor=cursor)
+    if count:
+        count_runs(options, runs)
+    else:
+        list_runs(options, runs, limit=limit, cursor=cursor)
 
 
 @app.command
@@ -196,19 +176,67 @@ def resume(run: str, key: str, data: Value = None, /, *, all: bool = False, opti
 
 
 @app.command
-def cancel(run: str, /, *, reason: str | None = None, by: str | None = None, options: Options = _PLAIN) -> None:
+def cancel(
+    run: str | None = None, /, *, runs: Runs = _ALL, yes: bool = False, reason: str | None = None,
+    by: str | None = None, options: Options = _PLAIN,
+) -> int:  # fmt: skip
     """
-    Ask a run to stop and clean up; once more forces it.
+    Ask a run to stop and clean up (once more forces it), or all runs that are found.
 
     Args:
-        run: its id, or the beginning or end of it.
+        run: its id, or the beginning or end of it; left out if many are meant.
+        runs: which, if many are meant.
+        yes: do it to many; without, only their number is told.
         reason: why; recorded.
         by: who says so; recorded. Else $USER.
         options: what every command takes.
     """
     from polos.cli.acting import cancel_run, who
+    from polos.cli.many import cancel_runs
 
-    cancel_run(options, run, by=by or who(), reason=reason)
+    if _one(run, runs, "cancel") is not None:
+        cancel_run(options, str(run), by=by or who(), reason=reason)
+        return 0
+    return cancel_runs(options, runs, by=by or who(), reason=reason, yes=yes)
+
+
+@app.command
+def retry(
+    run: str | None = None, /, *, runs: Runs = _ALL, yes: bool = False, children: bool = False,
+    reason: str | None = None, by: str | None = None, options: Options = _PLAIN,
+) -> int:  # fmt: skip
+    """
+    Let a run that failed or was cancelled go on from where it failed, or all that are found and failed.
+
+    Args:
+        run: its id, or the beginning or end of it; left out if many are meant.
+        runs: which, if many are meant; those that failed, if no status is given.
+        yes: do it to many; without, only their number is told.
+        children: of many, retry children, too, whose parents take them up otherwise.
+        reason: why; recorded.
+        by: who says so; recorded. Else $USER.
+        options: what every command takes.
+    """
+    from polos.cli.acting import act, who
+    from polos.cli.many import retry_runs
+
+    if _one(run, runs, "retry") is not None:
+        command: dict[str, Any] = {"kind": "retry", "by": by or who(), "reason": reason}
+        act(options, str(run), command, "it goes on from where it failed")
+        return 0
+    return retry_runs(options, runs, by=by or who(), reason=reason, yes=yes, children=children)
+
+
+def _one(run: str | None, runs: Runs, command: str) -> str | None:
+    """
+    Tell which run is meant, None if many are.
+
+    Raises:
+        BadCommandLine: one and many are meant, or nobody.
+    """
+    if (run is None) == runs.is_empty:
+        raise BadCommandLine(f"{command} takes one run, or --status, --workflow and so on", f"polos {command} --help")
+    return run
 
 
 @app.command
@@ -301,21 +329,134 @@ def record(
     write_recording(options, run, out=out, tree=tree, shared=shared)
 
 
-def _instant(text: str | None, what: str, options: Options) -> int | None:
-    """
-    Give an instant in microseconds: a length of time before now, or RFC 3339.
+schedules = App(name="schedules", help="Runs by the clock.", default_parameter=app.default_parameter)
+app.command(schedules)
 
-    Raises:
-        BadCommandLine: it is neither.
-    """
-    from polos.runtime.reads import microseconds
 
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
-    if found is not None:
-        return options.now_us() - round(float(found[1]) * _UNITS[found[2]] * 1e6)
-    try:
-        return microseconds(text, what)
-    except ValueError as error:
-        raise BadCommandLine(f"{error}, or a length of time such as 1h", "polos ls --help") from None
+@schedules.command(name="list")
+def list_schedules(*, workflow: str | None = None, options: Options = _PLAIN) -> None:
+    """
+    List schedules, with when they come round next.
+
+    Args:
+        workflow: only those of this workflow.
+        options: what every command takes.
+    """
+    from polos.cli.planning import list_schedules as print_list
+
+    print_list(options, workflow)
+
+
+@schedules.command(name="show")
+def show_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
+    """
+    Show a schedule: when, by which clock, what comes next, what is under way.
+
+    Args:
+        schedule: its id, `workflow:key`.
+        options: what every command takes.
+    """
+    from polos.cli.planning import show_schedule as print_one
+
+    print_one(options, schedule)
+
+
+@schedules.command(name="pause")
+def pause_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
+    """
+    Let nothing come of a schedule for now.
+
+    Args:
+        schedule: its id, `workflow:key`.
+        options: what every command takes.
+    """
+    from polos.cli.planning import change_schedule
+
+    change_schedule(options, schedule, "pause")
+
+
+@schedules.command(name="resume")
+def resume_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
+    """
+    Let a schedule go on; what came meanwhile is recorded as skipped.
+
+    Args:
+        schedule: its id, `workflow:key`.
+        options: what every command takes.
+    """
+    from polos.cli.planning import change_schedule
+
+    change_schedule(options, schedule, "resume")
+
+
+@schedules.command(name="delete")
+def delete_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
+    """
+    Delete a schedule; its runs stay.
+
+    Args:
+        schedule: its id, `workflow:key`.
+        options: what every command takes.
+    """
+    from polos.cli.planning import change_schedule
+
+    change_schedule(options, schedule, "delete")
+
+
+@schedules.command(name="trigger")
+def trigger_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
+    """
+    Create a run now, as if it was time.
+
+    Args:
+        schedule: its id, `workflow:key`.
+        options: what every command takes.
+    """
+    from polos.cli.planning import change_schedule
+
+    change_schedule(options, schedule, "trigger")
+
+
+queues = App(name="queues", help="Who waits for their turn.", default_parameter=app.default_parameter)
+app.command(queues)
+
+
+@queues.command(name="list")
+def list_queues(*, options: Options = _PLAIN) -> None:
+    """
+    List queues, with their limits and how many runs wait to begin.
+
+    Args:
+        options: what every command takes.
+    """
+    from polos.cli.planning import list_queues as print_list
+
+    print_list(options)
+
+
+@queues.command(name="pause")
+def pause_queue(queue: str, /, *, options: Options = _PLAIN) -> None:
+    """
+    Let nothing new begin in a queue; what was begun goes on.
+
+    Args:
+        queue: its name.
+        options: what every command takes.
+    """
+    from polos.cli.planning import change_queue
+
+    change_queue(options, queue, paused=True)
+
+
+@queues.command(name="resume")
+def resume_queue(queue: str, /, *, options: Options = _PLAIN) -> None:
+    """
+    Let a queue go on.
+
+    Args:
+        queue: its name.
+        options: what every command takes.
+    """
+    from polos.cli.planning import change_queue
+
+    change_queue(options, queue, paused=False)

@@ -6,12 +6,13 @@ The parser needs this module to print help, so the store is imported where a com
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
 from cyclopts import Parameter
@@ -20,9 +21,12 @@ from polos.cli.outcomes import BadCommandLine
 from polos.clock import SystemClock
 
 if TYPE_CHECKING:
+    from polos.runtime.listing import Wanted
     from polos.store.directory import Store
 
-__all__ = ["Options", "parse_value"]
+__all__ = ["Options", "Runs", "parse_value"]
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @Parameter(name="*")
@@ -76,6 +80,77 @@ class Options:
     def now_us(self) -> int:
         """Give the time."""
         return SystemClock().now_us()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """Which runs are meant."""
+
+    status: Annotated[str | None, Parameter(help="A status, or a reason to wait such as suspend or diverged.")] = None
+    workflow: Annotated[str | None, Parameter(help="Only runs of this workflow.")] = None
+    parent: Annotated[str | None, Parameter(help="Only children of this run.")] = None
+    tag: Annotated[str | None, Parameter(help="Only runs with this tag.")] = None
+    since: Annotated[str | None, Parameter(help="Created then or later: 1h, 2d, or an instant.")] = None
+    until: Annotated[str | None, Parameter(help="Created before then.")] = None
+    queue: Annotated[str | None, Parameter(help="Only runs of this queue.")] = None
+    session: Annotated[str | None, Parameter(help="Only runs of this session.")] = None
+    user: Annotated[str | None, Parameter(help="Only runs of this user.")] = None
+
+    def in_time(self, options: Options) -> Runs:
+        """
+        Give the same with times as instants; before the store is opened, since a mistake in typing needs none.
+
+        Raises:
+            BadCommandLine: a time is none.
+        """
+        since, until = _instant(self.since, "--since", options), _instant(self.until, "--until", options)
+        return replace(self, since=since, until=until)
+
+    def wanted(self, store: Store, options: Options) -> Wanted:
+        """
+        Give the runs that are meant, as the client takes them.
+
+        Raises:
+            UnknownRun: there is no such parent.
+        """
+        found: Wanted = {
+            "status": self.status,
+            "workflow_id": self.workflow,
+            "parent": None if self.parent is None else options.find(store, self.parent),
+            "tag": self.tag,
+            "since": self.since,
+            "until": self.until,
+            "queue": self.queue,
+            "session_id": self.session,
+            "user_id": self.user,
+        }
+        return found
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked."""
+        return self == Runs()
+
+
+def _instant(text: str | None, what: str, options: Options) -> str | None:
+    """
+    Give an instant as RFC 3339: of a length of time before now, or of what is one already.
+
+    Raises:
+        BadCommandLine: it is neither.
+    """
+    from polos.runtime.reads import microseconds, rfc3339
+
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    if found is not None:
+        return rfc3339(max(options.now_us() - round(float(found[1]) * _UNITS[found[2]] * 1e6), 0))
+    try:
+        return rfc3339(microseconds(text, what))
+    except (ValueError, OverflowError) as error:
+        raise BadCommandLine(f"{error}, or a length of time such as 1h", "polos ls --help") from None
 
 
 def parse_value(text: str | None) -> Any:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from polos.cli.options import Options
+from polos.cli.options import Options, Runs
 from polos.cli.printing import Printer, ago, coloured, count, cut, duration, plain, value_text
-from polos.reasons import Reason, Why, count_runs, why
+from polos.reasons import Reason, Why, why
+from polos.reasons import count_runs as count_status
 from polos.runtime import reads
 from polos.runtime.archived import archived_row, reader_of
 from polos.runtime.crowd import waits_for_thread
+from polos.runtime.listing import count_runs as counted
+from polos.runtime.listing import list_page, run_filter
 from polos.store.directory import Store
 from polos.store.environment import OwnerInfo
 from polos.views import RunView, TimelineEntry, run_view
 
-__all__ = ["list_runs", "show_run", "show_running", "tell_why"]
+__all__ = ["count_runs", "list_runs", "show_run", "show_running", "tell_why"]
 
 _LIVING = ("running", "waiting", "queued", "pending_cancel")
 _STATUSES = (*_LIVING, "completed", "failed", "cancelled")
@@ -36,7 +39,7 @@ def show_running(options: Options) -> None:
         pending = reads.pending_runs(store.inbox)
         commands = sum(1 for _ in store.inbox.pending())
         with store.log.reader() as reader:
-            counts = {status: count_runs(reader, status) for status in _STATUSES}
+            counts = {status: count_status(reader, status) for status in _STATUSES}
             living: list[reads.RunRow] = []
             for status in _LIVING:
                 promised = pending if status == "queued" else ()
@@ -74,15 +77,13 @@ def _say_owner(printer: Printer, store: Store, owner: OwnerInfo | None, now_us: 
         printer.line(f"{store.path}: ", ("an engine is running", "green"), f", {owner}{since}")
 
 
-def list_runs(options: Options, wanted: reads.RunFilter, *, limit: int, cursor: str | None) -> None:
+def list_runs(options: Options, runs: Runs, *, limit: int, cursor: str | None) -> None:
     """Print runs, the newest first."""
+    runs = runs.in_time(options)
     printer = Printer(json=options.json)
     with options.store() as store:
-        if wanted.parent is not None:
-            wanted = replace(wanted, parent=options.find(store, wanted.parent))
-        pending = reads.pending_runs(store.inbox)
-        with store.log.reader() as reader:
-            page = reads.list_runs(reader, wanted, pending, limit=limit, cursor=cursor)
+        wanted = run_filter(runs.wanted(store, options))
+        page = list_page(store.log, store.inbox, wanted, limit=limit, cursor=cursor)
         owner = store.owner()
     if printer.json:
         for row in page.rows:
@@ -97,6 +98,22 @@ def list_runs(options: Options, wanted: reads.RunFilter, *, limit: int, cursor: 
         printer.line(("no engine is running: what is running or queued goes on with the next one", "yellow"))
     if page.cursor is not None:
         printer.line((f"more: {options.command(f'polos ls --cursor {page.cursor}')} (and the same filters)", "dim"))
+
+
+def count_runs(options: Options, runs: Runs) -> None:
+    """Print how many runs there are of each status."""
+    runs = runs.in_time(options)
+    printer = Printer(json=options.json)
+    with options.store() as store:
+        wanted = run_filter(runs.wanted(store, options))
+        pending = reads.pending_runs(store.inbox)
+        with store.log.reader() as reader:
+            counts = counted(reader, wanted, pending)
+    if printer.json:
+        printer.object({"counts": counts})
+        return
+    told = [f"{number:,} {status}" for status, number in counts.items() if number]
+    printer.line(", ".join(told) or "no such run")
 
 
 def _cells(row: reads.RunRow, now_us: int) -> list[str | tuple[str, str]]:

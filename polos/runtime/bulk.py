@@ -24,9 +24,11 @@ from polos.runtime.listing import Wanted, list_page, run_filter
 from polos.store.log import Reader
 from polos.types.bulk import REFUSED_KEPT, BulkResult
 
-__all__ = ["cancel_many", "resume_many", "retry_many"]
+__all__ = ["ALIVE", "FAILED", "cancel_many", "count_meant", "resume_many", "retry_many"]
 
 PAGE: Final = 100  # runs that are acted upon at once
+ALIVE: Final = ("queued", "waiting", "running")
+FAILED: Final = ("failed",)
 
 Fits = Callable[[Reader, reads.RunRow], bool]
 
@@ -36,7 +38,7 @@ async def cancel_many(
 ) -> BulkResult:
     """Ask all runs to stop that are found and haven't ended; arguments as for `PolosClient.cancel_many`."""
     command: Command = {"kind": "cancel", "by": by, "reason": reason, "once": True}
-    found = _checked(wanted, ("queued", "waiting", "running"), limit, everything=everything)
+    found = _checked(wanted, ALIVE, limit, everything=everything)
     return await _Bulk(connection, command, limit, lambda _reader, _row: True).over(found)
 
 
@@ -52,10 +54,9 @@ async def retry_many(
 ) -> BulkResult:
     """Let all runs go on that are found and failed; arguments as for `PolosClient.retry_many`."""
     command: Command = {"kind": "retry", "by": by, "reason": reason}
-    found = _checked(wanted, ("failed",), limit, everything=everything)
-    with_children = children or wanted.get("parent") is not None
-    bulk = _Bulk(connection, command, limit, lambda _reader, row: with_children or row.parent is None)
-    return await bulk.over(found)
+    found = _checked(wanted, FAILED, limit, everything=everything)
+    every = children or wanted.get("parent") is not None
+    return await _Bulk(connection, command, limit, lambda _reader, row: every or row.parent is None).over(found)
 
 
 async def resume_many(
@@ -69,6 +70,16 @@ async def resume_many(
         return any(place[4] == row.run for place, _ in reader.rows(("suspend", row.root, key)))
 
     return await _Bulk(connection, command, limit, waits).over(found)
+
+
+def count_meant(reader: Reader, wanted: Wanted, statuses: tuple[str, ...], *, children: bool) -> int:
+    """Count the runs that an operation would be done to; those that no engine has seen yet aside."""
+    every = children or wanted.get("parent") is not None
+    return sum(
+        every or row.parent is None
+        for found in _checked(wanted, statuses, None, everything=False)
+        for row in reads.runs_of(reader, found)
+    )
 
 
 def _checked(

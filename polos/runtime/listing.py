@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final, TypedDict, cast
 
-from polos.calls import optional_text
+from polos.checking import optional_text
 from polos.errors import PolosUsageError
 from polos.runtime import reads
 from polos.store.inbox import Inbox
