@@ -123,6 +123,10 @@ class Port(Protocol):
         """Give a recorded value, made once."""
         ...
 
+    async def note(self, key: str | None, kind: str, value: Json) -> None:
+        """Record a value that the code computed: in replay it is computed again, for whoever compares."""
+        ...
+
     def patched(self, name: str) -> bool:
         """Tell whether this attempt began with the code that has the patch."""
         ...

@@ -101,6 +101,9 @@ class FakePort:
         self.asked.append(e.ValueRecorded(cause=self.cause, name=self.name(key, kind), kind=kind, value=value))
         return value
 
+    async def note(self, key: str | None, kind: str, value: Json) -> None:
+        await self.record(key, kind, lambda: value)
+
     def patched(self, name: str) -> bool:
         return name == "new"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any, cast, final
+from typing import Any, final
 
 from polos.agents.agent import Agent
 from polos.agents.budget import Amount, Ledger, add_usage
@@ -17,6 +17,7 @@ from polos.agents.conversation import Conversation
 from polos.agents.models import ModelCall, call_model
 from polos.context import WorkflowContext
 from polos.engine.json import Json
+from polos.engine.usage import REQUEST, USAGE
 from polos.llm.digests import digest_of
 from polos.llm.jsonish import a_number, an_object
 from polos.llm.messages import Item, LLMRequest, LLMResponse
@@ -158,7 +159,7 @@ class Asking:
         request = request.model_copy(
             update={"system": None, "output_schema": schema, "output_schema_name": schema_name}
         )
-        return await self._call(name, 0, request, Conversation(items))
+        return await self._call(name, 0, request, Conversation(items, aside=True))
 
     def _request(self, items: list[Item], *, tools: bool, stream: bool) -> LLMRequest:
         config = self.config
@@ -181,7 +182,7 @@ class Asking:
         port = self.ctx.require_port()
         record = conversation.record(request)
         digest = digest_of({key: value for key, value in record.items() if key != "stored"})
-        await port.record(f"request:{name}", "request", lambda: cast("Json", record))
+        await port.note(f"request:{name}", REQUEST, record)
         call = ModelCall(request, self.agent.settings, turn)
         policy, timeout = self.agent.model_retries, self.agent.model_timeout_seconds
         reply = await self.ctx.step.run(
@@ -203,7 +204,7 @@ class Asking:
             "provider": request.provider, "model": request.model, "microdollars": cost,
             **usage.model_dump(exclude_none=True),
         }  # fmt: skip
-        await self.ctx.require_port().record(f"usage:{name}", "usage", lambda: record)
+        await self.ctx.require_port().note(f"usage:{name}", USAGE, record)
         self.ledger.settle("call", used)
         self.ledger.usage = add_usage(self.ledger.usage, usage)
 

@@ -26,8 +26,15 @@ __all__ = ["Conversation", "request_items"]
 class Conversation:
     """Messages to and from a model, and which of them the log holds."""
 
-    def __init__(self, items: list[Item]) -> None:
-        """Begin with some messages."""
+    def __init__(self, items: list[Item], *, aside: bool = False) -> None:
+        """
+        Begin with some messages.
+
+        Args:
+            items: the messages.
+            aside: whether it is a question beside the run's conversation.
+        """
+        self._aside = aside
         self._items = list(items)
         self._digests = [digest_of(item) for item in items]
         self._stored: set[str] = set()
@@ -78,6 +85,8 @@ class Conversation:
         before = len(self._sent)
         goes_on = before > 0 and digests[:before] == self._sent
         record: dict[str, Json] = {**outline, "number": self._requests, "count": len(digests)}
+        if self._aside:
+            record["aside"] = True
         if goes_on:
             record["added"] = digests[before:]
         else:

@@ -12,8 +12,10 @@ from typing import Final
 
 from polos.engine.json import Json
 
-__all__ = ["USAGE", "add_sums", "count_usage"]
+__all__ = ["REQUEST", "USAGE", "add_sums", "count_usage"]
 
+# Kinds of `ValueRecorded`: what a call of a model asked, and what it used.
+REQUEST: Final = "request"
 USAGE: Final = "usage"
 _TOKENS: Final = (
     "input_tokens",

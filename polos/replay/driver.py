@@ -19,7 +19,7 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from polos.engine import events as e
@@ -291,6 +291,14 @@ class Driver:
         value = known[1].value if known is not None and isinstance(known[1], e.ValueRecorded) else make()
         self._request(e.ValueRecorded(cause=self.cause, name=name, kind=kind, value=value), None)
         return value
+
+    async def note(self, key: str | None, kind: str, value: Json) -> None:
+        """Record a value that the code computed; in replay it is computed again, for whoever compares."""
+        asked = e.ValueRecorded(cause=self.cause, name="", kind=kind, value=value)
+        if not self.replaying:
+            await self.record(key, kind, lambda: value)
+        elif self._request(replace(asked, name=self.name(key, kind)), None) is None:
+            await self._never()
 
     def when_durable(self, action: Callable[[], None]) -> None:
         """Do something that leaves the process once all that led to it is durable; never in replay."""

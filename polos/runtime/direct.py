@@ -220,6 +220,10 @@ class DirectCode:
             self._looked_up(passes)
         return value
 
+    async def note(self, key: str | None, kind: str, value: Json) -> None:
+        """Record a value that the code computed."""
+        await self.record(key, kind, lambda: value)
+
     def patched(self, name: str) -> bool:  # noqa: ARG002  # the port's signature
         """A direct body always begins with today's code."""
         return True

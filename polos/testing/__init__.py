@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from polos.testing.lives import Waiting
     from polos.testing.outside import Outside
     from polos.testing.recorded import BadRecording, RecordedRun, record_run
+    from polos.testing.recorded_models import model_of
     from polos.testing.recorded_replay import assert_replays
     from polos.testing.simulation import Simulation
     from polos.testing.sweep import crash_sweep
@@ -68,6 +69,7 @@ __all__ = [
     "assert_replays",
     "crash_sweep",
     "explore",
+    "model_of",
     "record_run",
 ]
 
@@ -102,6 +104,7 @@ _HOMES: Final = {
     "assert_replays": "polos.testing.recorded_replay",
     "crash_sweep": "polos.testing.sweep",
     "explore": "polos.testing.exploration",
+    "model_of": "polos.testing.recorded_models",
     "record_run": "polos.testing.recorded",
 }
 

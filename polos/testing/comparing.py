@@ -18,6 +18,7 @@ import orjson
 from polos import values
 from polos.engine import events as e
 from polos.engine.json import Json, printable
+from polos.engine.usage import REQUEST, USAGE
 from polos.errors import ValueRefused
 from polos.registry import get_workflow
 from polos.replay.facts import StepCall
@@ -26,6 +27,8 @@ from polos.testing import differences as d
 from polos.value_types import resolve_path
 
 __all__ = ["COMPARERS", "Compared", "Comparer", "same_record"]
+
+ASKS_A_MODEL: Final = "polos.agents.models.call_model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +103,8 @@ def _step(pair: Compared) -> Iterator[d.Difference]:
         yield pair.difference(d.FunctionChanged, recorded.function, asked.function)
     if recorded.effect != asked.effect:
         yield pair.difference(d.EffectChanged, recorded.effect, asked.effect)
-    if recorded.digest != asked.digest:
+    # What a model is asked is recorded for itself, and told in other words than a digest (`_value`).
+    if recorded.digest != asked.digest and asked.function != ASKS_A_MODEL:
         note = "" if pair.call is None else f"arguments now: {_shown_arguments(pair.call)}"
         yield pair.difference(
             d.ArgumentsChanged, f"digest {recorded.digest[:16]}…", f"digest {asked.digest[:16]}…", note=note
@@ -224,6 +228,42 @@ def _plain(value: Any) -> Json:
     return cast("Json", list(cast("tuple[Json, ...]", value)) if isinstance(value, tuple) else value)
 
 
+def _value(pair: Compared) -> Iterator[d.Difference]:
+    recorded, asked = pair.recorded, pair.asked
+    assert isinstance(recorded, e.ValueRecorded), "it is compared by its own comparer"
+    assert isinstance(asked, e.ValueRecorded), "requests match by kind"
+    if recorded.kind != asked.kind:
+        yield pair.difference(d.RequestChanged, {"kind": recorded.kind}, {"kind": asked.kind})
+    elif asked.kind in (REQUEST, USAGE) and isinstance(recorded.value, dict) and isinstance(asked.value, dict):
+        yield from _model_call(pair, recorded.value, asked.value)
+
+
+_PARTS: Final[Mapping[str, type[d.Difference]]] = {
+    "provider": d.ModelChanged, "model": d.ModelChanged, "settings": d.ModelChanged, "output_schema": d.ModelChanged,
+    "tools": d.ToolsChanged, "system": d.PromptChanged, "items": d.PromptChanged, "added": d.PromptChanged,
+    "microdollars": d.CostChanged,
+}  # fmt: skip
+
+
+def _model_call(pair: Compared, old: dict[str, Json], new: dict[str, Json]) -> Iterator[d.Difference]:
+    """Compare what a model was asked, or what that cost; long parts are told as what their digests stand for."""
+    for name, kind in _PARTS.items():
+        if old.get(name) != new.get(name):
+            before, now = _meant(old.get(name), old, new), _meant(new.get(name), new, old)
+            yield pair.difference(kind, {name: before}, {name: now})
+
+
+def _meant(value: Json, record: dict[str, Json], other: dict[str, Json]) -> Json:
+    """Give what digests in a record stand for, as far as this call or the other is the first that says it."""
+    texts: dict[str, Json] = {}
+    for stored in (other.get("stored"), record.get("stored")):
+        if isinstance(stored, dict):
+            texts.update(stored)
+    if isinstance(value, list):
+        return [texts.get(one, one) if isinstance(one, str) else one for one in value]
+    return texts.get(value, value) if isinstance(value, str) else value
+
+
 COMPARERS: Final[Mapping[type[Any], Comparer]] = {
     e.StepScheduled: _step,
     e.ChildStarted: _child,
@@ -233,5 +273,5 @@ COMPARERS: Final[Mapping[type[Any], Comparer]] = {
     e.StateChanged: _by_field("changed", "removed", kind=d.StateChanged),
     e.TagsChanged: _by_field("added", "removed"),
     e.UpdateAnswered: _by_field("value", "error"),
-    e.ValueRecorded: _by_field("kind"),
+    e.ValueRecorded: _value,
 }

@@ -21,6 +21,7 @@ from polos.engine.json import Json
 
 __all__ = [
     "ArgumentsChanged",
+    "CostChanged",
     "Difference",
     "Diverged",
     "EffectChanged",
@@ -28,13 +29,16 @@ __all__ = [
     "ExtraStep",
     "FunctionChanged",
     "MissingStep",
+    "ModelChanged",
     "NotReached",
     "OrderChanged",
+    "PromptChanged",
     "RequestChanged",
     "ResultChanged",
     "RunDiffers",
     "SchemaChanged",
     "StateChanged",
+    "ToolsChanged",
     "WorkflowChanged",
 ]
 
@@ -135,6 +139,30 @@ class SchemaChanged(Difference):
     """What is recorded doesn't fit the type that the code reads it as, or is another record by it."""
 
     means = "the record doesn't fit its type any more"
+
+
+class PromptChanged(Difference):
+    """A model is told something else: the system prompt, or messages of the conversation."""
+
+    means = "the model is told something else"
+
+
+class ToolsChanged(Difference):
+    """A model is offered other tools, or the same with other descriptions or arguments."""
+
+    means = "the model is offered other tools"
+
+
+class ModelChanged(Difference):
+    """Another model is asked, or with other settings, or for an answer of another form."""
+
+    means = "another model, or other settings"
+
+
+class CostChanged(Difference):
+    """A call of a model costs something else by today's prices."""
+
+    means = "costs something else"
 
 
 class ExtraStep(Difference):
