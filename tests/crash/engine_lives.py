@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from polos import Polos, PolosClient
+from polos.definition import Workflow
 from polos.errors import CommandRefused
 from polos.points import arm
 from polos.runtime import app, bodies
@@ -43,6 +44,7 @@ __all__ = [
     "PATIENCE_SECONDS",
     "Plan",
     "client",
+    "described",
     "die_at",
     "forked",
     "fresh_life",
@@ -80,7 +82,12 @@ class Plan:
 def warm() -> None:
     """Read the sources of the workflows once, in the process that victims are forked from."""
     for workflow in WORKFLOWS:
-        _described(workflow.func, name=workflow.id)
+        described(workflow)
+
+
+def described(workflow: Workflow) -> None:
+    """Read the sources of a workflow once, for all lives that are forked from this process."""
+    _described(workflow.func, name=workflow.id)
 
 
 def die_at(point: str, nth: int) -> Callable[[str], None]:

@@ -50,7 +50,7 @@ class Witness:
 
     def call(self, *, size: int = 0) -> str:
         """Be an effect: note call and end; gives the token."""
-        key = self._note_call()
+        key = self.note_call()
         with self._lock:
             self._calls += 1
             token = f"{self.life}.{self._calls}".ljust(size, ".")
@@ -59,19 +59,33 @@ class Witness:
 
     def fail_once(self) -> None:
         """Raise the first time that this process comes here for a step."""
-        if current_step.get() not in self._failed:
-            self._failed.add(self._note_call())
-            raise ConnectionError("not the first time")
-
-    def _note_call(self) -> str:
         key = current_step.get()
         assert key is not None, "an effect is called by a step"
+        if self.first_time(key):
+            self.note_call()
+            raise ConnectionError("not the first time")
+
+    def first_time(self, key: str) -> bool:
+        """Tell whether this process asks for the first time."""
+        with self._lock:
+            first = key not in self._failed
+            self._failed.add(key)
+        return first
+
+    def note_call(self) -> str:
+        """Note that the running step is called; gives its key."""
+        key = current_step.get()
+        assert key is not None, "an effect is called by a step"
+        self.note_head("call", key)
+        return key
+
+    def note_head(self, kind: str, key: str) -> None:
+        """Note something with how far the log is."""
         head = 0
         if self.log is not None:
             with self.log.reader() as reader:
                 head = reader.head().position
-        self.ledger.note("call", key, head)
-        return key
+        self.ledger.note(kind, key, head)
 
 
 witness = Witness()
