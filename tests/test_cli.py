@@ -325,6 +325,18 @@ def test_the_directory_that_was_named_is_in_what_to_type(say, dead, monkeypatch)
     assert 0 == kept.code
 
 
+def test_the_directory_may_be_named_before_the_command(say, dead, tmp_path, monkeypatch):
+    """`polos --data-dir DIRECTORY` is what an error says to type next; whoever adds a command behind it means that."""
+    monkeypatch.delenv("POLOS_DATA_DIR")
+    behind = say("ls", "--json", "--data-dir", str(tmp_path / "data"))
+
+    assert (Exit.OK, True) == (behind.code, bool(behind.out))
+    assert behind == say("--data-dir", str(tmp_path / "data"), "--json", "ls")
+    assert behind == say(f"--data-dir={tmp_path / 'data'}", "ls", "--json")
+    assert "data: no engine is running" in say("--data-dir", str(tmp_path / "data")).out
+    assert "Did you mean" in say("--data-dir", str(tmp_path / "data"), "lss").err
+
+
 def test_backup(say, dead, tmp_path):
     """A copy answers as the original does; a directory that isn't empty is refused."""
     copy = tmp_path / "copy"

@@ -581,3 +581,16 @@ def test_an_argument_that_makes_no_sense_is_named(given: dict[str, Any], told: s
         sweep(check_equal, {})  # type: ignore[arg-type]
 
     assert told in str(refused.value)
+
+
+def test_a_scenario_of_a_workflow_with_slashes_in_its_id_is_found_again(monkeypatch: pytest.MonkeyPatch):
+    """What the command sets names the sweep by its whole id; else it would mean another one, and try nothing."""
+
+    @workflow(id="swept/with/slashes")
+    async def slashed(ctx) -> Any:
+        return await ctx.step.run("charge", charge)
+
+    failed = failure(slashed, check=charged_once)
+    monkeypatch.setenv(POINT_VARIABLE, failed.target)
+
+    assert failed.points == failure(slashed, check=charged_once).points

@@ -42,14 +42,25 @@ def execute(arguments: list[str]) -> int:
         BadCommandLine: it makes no sense.
         PolosError: the command failed.
     """
-    if not arguments or (arguments[0].startswith("-") and not _ABOUT_POLOS & set(arguments)):
-        arguments = ["running", *arguments]
+    arguments = _command_first(arguments)
     try:
         code: Any = app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         command = arguments[0] if arguments[0] in app else None
         raise BadCommandLine(str(error).strip(), f"polos {command} --help" if command else "polos --help") from None
     return code if isinstance(code, int) else 0
+
+
+def _command_first(arguments: list[str]) -> list[str]:
+    """Put what every command takes behind the command: `polos --data-dir DIRECTORY ls` means what it says."""
+    leading, rest = list[str](), list(arguments)
+    while rest and rest[0].startswith("-"):
+        leading.append(rest.pop(0))
+        if leading[-1] == "--data-dir" and rest:
+            leading.append(rest.pop(0))
+    if not rest and not _ABOUT_POLOS & set(leading):
+        rest = ["running"]
+    return [*rest, *leading]
 
 
 @app.command

@@ -383,8 +383,8 @@ class _Sweep:
         wanted = os.environ.get(POINT_VARIABLE)
         if not wanted:
             return None
-        name, _, target = wanted.partition("/")
-        return target if name == self._name() else ""
+        name = f"{self._name()}/"  # an id may hold a slash itself
+        return wanted.removeprefix(name) if wanted.startswith(name) else ""
 
 
 def _parse_target(target: str) -> tuple[bool, tuple[CrashPoint, ...]]:
