@@ -23,12 +23,7 @@ from polos.clock import Clock, SystemClock
 from polos.engine import events as e
 from polos.engine.decide import created_to_json
 from polos.engine.json import Json
-from polos.errors import (
-    PolosUsageError,
-    RunArchived,
-    StepExecutionError,
-    UnknownRun,
-)
+from polos.errors import PolosUsageError, RunArchived, StepExecutionError, UnknownRun
 from polos.once import Once
 from polos.runtime import reads
 from polos.runtime.addressing import Told, address, resume_address, tell
