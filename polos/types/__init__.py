@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from polos.types.agents import AgentConfig, AgentResult, Step
 from polos.types.answers import Completed, NotDone, Reconciled, ResumeEvent, StillUnknown
 from polos.types.bulk import BulkResult
 from polos.types.llm import ToolCall, ToolCallFunction, ToolResult, Usage
 from polos.types.types import BatchStepResult, BatchWorkflowInput
 
 __all__ = [
+    "AgentConfig",
+    "AgentResult",
     "BatchStepResult",
     "BatchWorkflowInput",
     "BulkResult",
@@ -15,6 +18,7 @@ __all__ = [
     "NotDone",
     "Reconciled",
     "ResumeEvent",
+    "Step",
     "StillUnknown",
     "ToolCall",
     "ToolCallFunction",

@@ -34,7 +34,8 @@ def agent(**options: Any) -> Agent:
     """Make the agent that is recorded, or one that differs."""
     script("gpt-5-2025-01-01", SAYS)
     script("gpt-5-mini-2025-01-01", SAYS)
-    settings: dict[str, Any] = {"model": "gpt-5-2025-01-01", "system_prompt": "You add.", "tools": [add], "provider": "scripted"}
+    settings: dict[str, Any] = {"model": "gpt-5-2025-01-01", "system_prompt": "You add.", "tools": [add]}
+    settings["provider"] = "scripted"
     return Agent(id="recorded_adder", **{**settings, **options})
 
 
