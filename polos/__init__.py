@@ -43,7 +43,16 @@ if TYPE_CHECKING:
     from polos.runtime.client import PolosClient
     from polos.runtime.handle import ExecutionHandle
     from polos.runtime.worker import Worker
+    from polos.tools.ask_user import AskUserField, AskUserFieldOption, AskUserInput, create_ask_user_tool
     from polos.tools.tool import Tool, ToolApproval, tool
+    from polos.tools.web_search import (
+        WebSearchFunction,
+        WebSearchOptions,
+        WebSearchResult,
+        WebSearchResultItem,
+        WebSearchToolConfig,
+        create_web_search_tool,
+    )
     from polos.types import (
         BatchStepResult,
         BatchWorkflowInput,
@@ -66,6 +75,9 @@ __all__ = [
     "AgentConfig",
     "AgentContext",
     "AgentStreamHandle",
+    "AskUserField",
+    "AskUserFieldOption",
+    "AskUserInput",
     "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
@@ -101,6 +113,11 @@ __all__ = [
     "ToolCallFunction",
     "ToolResult",
     "Usage",
+    "WebSearchFunction",
+    "WebSearchOptions",
+    "WebSearchResult",
+    "WebSearchResultItem",
+    "WebSearchToolConfig",
     "Worker",
     "Workflow",
     "WorkflowContext",
@@ -109,6 +126,8 @@ __all__ = [
     "__version__",
     "batch_agent_invoke",
     "batch_invoke",
+    "create_ask_user_tool",
+    "create_web_search_tool",
     "events",
     "executed_tool",
     "get_all_workflows",
@@ -132,6 +151,9 @@ _HOMES = {
     "AgentConfig": "polos.types.agents",
     "AgentContext": "polos.agents.context",
     "AgentStreamHandle": "polos.agents.streaming",
+    "AskUserField": "polos.tools.ask_user",
+    "AskUserFieldOption": "polos.tools.ask_user",
+    "AskUserInput": "polos.tools.ask_user",
     "BatchEventPayload": "polos.types.events",
     "BatchStepResult": "polos.types",
     "BatchWorkflowInput": "polos.types",
@@ -167,6 +189,11 @@ _HOMES = {
     "ToolCallFunction": "polos.types",
     "ToolResult": "polos.types",
     "Usage": "polos.types",
+    "WebSearchFunction": "polos.tools.web_search",
+    "WebSearchOptions": "polos.tools.web_search",
+    "WebSearchResult": "polos.tools.web_search",
+    "WebSearchResultItem": "polos.tools.web_search",
+    "WebSearchToolConfig": "polos.tools.web_search",
     "Worker": "polos.runtime.worker",
     "Workflow": "polos.definition",
     "WorkflowContext": "polos.context",
@@ -174,6 +201,8 @@ _HOMES = {
     "WorkflowTimeoutError": "polos.errors",
     "batch_agent_invoke": "polos.agents.batch",
     "batch_invoke": "polos.runtime.batch",
+    "create_ask_user_tool": "polos.tools.ask_user",
+    "create_web_search_tool": "polos.tools.web_search",
     "executed_tool": "polos.agents.stop_conditions",
     "get_all_workflows": "polos.registry",
     "get_workflow": "polos.registry",
