@@ -30,7 +30,7 @@ CONVERSATION = [
     assistant_item("Done."),
     call_item("c3", "add", "{}"),
     assistant_item("Really."),
-    {"role": "developer", "content": "Be brief."},
+    {"type": "message", "role": "developer", "content": "Be brief.", "name": "boss"},
     user_item(
         [{"type": "input_text", "text": "And?"}, {"type": "input_image", "image_url": "https://x", "detail": "low"}]
     ),
@@ -101,7 +101,7 @@ def test_the_whole_body():
             {"role": "tool", "tool_call_id": "c2", "content": "2"},
             {"role": "assistant", "content": "Done.", "tool_calls": [{**call, "id": "c3"}]},
             {"role": "assistant", "content": "Really."},
-            {"role": "developer", "content": "Be brief."},
+            {"role": "developer", "content": "Be brief.", "name": "boss"},
             {
                 "role": "user",
                 "content": [

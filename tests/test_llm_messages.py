@@ -91,6 +91,28 @@ def test_an_outline_stands_for_its_request():
     assert request_digest(ASKED) == request_digest(json.loads(json.dumps(outline)))
 
 
+def test_an_outline_as_it_is_kept():
+    """An outline is a fixed form: what isn't there is None, and its version is 1."""
+    empty = LLMRequest(model="m")
+    full = ASKED.model_copy(update={"output_schema": {"a": 1}, "output_schema_name": "N"})
+    nothing = {"system": None, "tools": None, "output_schema": None}
+
+    assert {"version": 1, "provider": "", "model": "m", "settings": {}, "items": [], **nothing} == request_outline(
+        empty
+    )
+    assert {
+        "version": 1,
+        "provider": "p",
+        "model": "m",
+        "settings": {"temperature": 0.5},
+        "items": [digest_of(user_item("Hi"))],
+        "system": digest_of("Be kind."),
+        "tools": digest_of([{"name": "add"}]),
+        "output_schema": digest_of(["N", {"a": 1}]),
+    } == request_outline(full)
+    assert empty.stream is False
+
+
 def test_kept_digests_need_no_messages():
     """Digests of items that the caller kept are taken as they are: nothing is computed twice."""
     kept = [digest_of(item) for item in ASKED.items]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from polos.errors import PolosUsageError
-from polos.llm import ModelPrice, PriceTable, default_prices
+from polos.llm import ModelPrice, PriceTable, default_prices, set_prices
 from polos.types import Usage
 
 TABLE = PriceTable({}).with_prices(
@@ -151,6 +151,42 @@ def test_files_that_are_no_tables_are_refused(tmp_path, text):
         TABLE.with_prices(str(path))
     with pytest.raises(PolosUsageError, match=r"missing\.json is no table"):
         TABLE.with_prices(tmp_path / "missing.json")
+
+
+@pytest.fixture(name="own_prices")
+def _own_prices(monkeypatch):
+    """Leave the prices of the process as they were."""
+    monkeypatch.delenv("POLOS_PRICES_FILE", raising=False)
+    yield
+    set_prices(None)
+
+
+@pytest.mark.usefixtures("own_prices")
+def test_prices_of_a_process(tmp_path, monkeypatch):
+    """A file that the environment names counts before the figures of polos, and what the program says before both."""
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps({"models": {"gpt-4o": {"input": 7, "output": 7}, "ours": {"input": 1, "output": 1}}}))
+    one = usage(1, 0)
+    before = default_prices().cost_microdollars("gpt-4o", one)
+    monkeypatch.setenv("POLOS_PRICES_FILE", str(path))
+    from_file = [default_prices().cost_microdollars(name, one) for name in ("gpt-4o", "ours", "o1")]
+    set_prices({"ours": {"input": 9, "output": 9}})
+    said = [default_prices().cost_microdollars(name, one) for name in ("gpt-4o", "ours", "o1")]
+    set_prices(None)
+
+    assert (3, [7, 1, 15], [7, 9, 15]) == (before, from_file, said)
+    assert 1 == default_prices().cost_microdollars("ours", one)
+
+
+@pytest.mark.usefixtures("own_prices")
+def test_what_was_said_before_is_forgotten():
+    """What a program says of prices replaces what it said before, and nothing is kept of what was refused."""
+    set_prices({"ours": {"input": 9, "output": 9}})
+    set_prices({"theirs": {"input": 9, "output": 9}})
+    with pytest.raises(PolosUsageError):
+        set_prices({"ours": {}})
+
+    assert default_prices().price_of("ours") is None
 
 
 def test_the_table_that_comes_with_polos():

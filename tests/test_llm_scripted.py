@@ -220,6 +220,15 @@ def test_replies_from_a_file(tmp_path):
     assert "b" == reply_to(later, provider).content
 
 
+def test_a_file_of_texts(tmp_path):
+    """A list alone is a script, too."""
+    path = tmp_path / "replies.json"
+    path.write_text('["a", {"text": "b"}]')
+
+    assert "a" == reply_to(asked(str(path))).content
+    assert "b" == reply_to(asked(str(path), user_item("Hi"), assistant_item("a"), user_item("?"))).content
+
+
 @pytest.mark.parametrize(
     "text",
     [

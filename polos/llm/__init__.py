@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         provider_item,
         user_item,
     )
-    from polos.llm.prices import ModelPrice, PriceTable, default_prices
+    from polos.llm.prices import ModelPrice, PriceTable, default_prices, set_prices
     from polos.llm.providers.base import LLMProvider, ModelProvider, get_provider, register_provider
     from polos.llm.providers.recorded import RecordedCall, Recording
     from polos.llm.scripts import Attempts, Reply, script
@@ -44,7 +44,7 @@ _HOMES = {
         "ToolCallDelta", "ToolSpec", "assistant_item", "call_item", "item_text", "items_of", "output_item",
         "provider_item", "user_item",
     ),
-    "polos.llm.prices": ("ModelPrice", "PriceTable", "default_prices"),
+    "polos.llm.prices": ("ModelPrice", "PriceTable", "default_prices", "set_prices"),
     "polos.llm.providers.base": ("LLMProvider", "ModelProvider", "get_provider", "register_provider"),
     "polos.llm.providers.recorded": ("RecordedCall", "Recording"),
     "polos.llm.scripts": ("Attempts", "Reply", "script"),
@@ -83,6 +83,7 @@ __all__ = [
     "request_digest",
     "request_outline",
     "script",
+    "set_prices",
     "user_item",
 ]
 

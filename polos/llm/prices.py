@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from polos.errors import PolosUsageError
 from polos.llm.jsonish import an_object
 from polos.types.llm import Usage
 
-__all__ = ["ModelPrice", "PriceTable", "default_prices"]
+__all__ = ["ModelPrice", "PriceTable", "default_prices", "set_prices"]
 
 _MILLION: Final = 1_000_000
 _FIELDS: Final = ("input", "output", "cache_read", "cache_write")
@@ -143,9 +144,53 @@ class PriceTable:
         return PriceTable({**self._prices, **_read({"models": dict(prices)})})
 
 
-@functools.cache
 def default_prices() -> PriceTable:
-    """Give the prices that come with polos; an example stands at `PriceTable`."""
+    """
+    Give the prices that hold in this process; an example stands at `PriceTable`.
+
+    They are those that come with polos, before them those of the file that `POLOS_PRICES_FILE` names, and before
+    both those that `set_prices` was given.
+
+    Raises:
+        PolosUsageError: that file is no table of prices.
+    """
+    return _given.get("table") or _environment_prices(os.environ.get("POLOS_PRICES_FILE"))
+
+
+def set_prices(prices: Mapping[str, Any] | str | Path | None) -> None:
+    """
+    Have some prices of this process be others, as for a model of your own or a contract with a provider.
+
+    ```python run
+    from polos import Usage
+    from polos.llm import default_prices, set_prices
+
+    set_prices({"our-model": {"input": "0.10", "output": "0.20"}})
+    print(default_prices().cost_microdollars("our-model", Usage(input_tokens=1_000, output_tokens=1_000)))
+    ```
+
+    Args:
+        prices: as for `PriceTable.with_prices`; None for none but those that come with polos or stand in the file.
+
+    Raises:
+        PolosUsageError: that is no table of prices.
+    """
+    _given.clear()
+    if prices is not None:
+        _given["table"] = default_prices().with_prices(prices)
+
+
+# Definitions of the program, like its agents.
+_given: dict[str, PriceTable] = {}
+
+
+@functools.cache
+def _environment_prices(path: str | None) -> PriceTable:
+    return _own_prices().with_prices(path) if path else _own_prices()
+
+
+@functools.cache
+def _own_prices() -> PriceTable:
     text = resources.files("polos.llm").joinpath("prices.json").read_text(encoding="utf-8")
     return PriceTable(_read(json.loads(text)))
 

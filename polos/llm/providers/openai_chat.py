@@ -131,7 +131,8 @@ def _message(item: Item, kind: str) -> dict[str, Any]:
         case "message" if "role" in item:
             content = item.get("content")
             parts = content if isinstance(content, str) else [_part(part) for part in parts_of(content)]
-            return {"role": item["role"], "content": parts}
+            known = {name: value for name, value in item.items() if name not in ("type", "id", "status")}
+            return {**known, "content": parts}
         case _:
             raise ModelRequestRefused(f"chat completions have no form for an item of type {kind!r}")
 
