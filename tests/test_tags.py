@@ -134,6 +134,35 @@ def test_sessions_are_given_made_and_inherited():
         assert [] == found(sim, "session", plain), "found by their root"
 
 
+@pytest.mark.parametrize("of", ["a talk", "ada", "plain", "mixed", "nobody"])
+def test_runs_are_listed_by_session_and_user(of: str):
+    """Exactly those that have it, each once, the newest first, page by page; and only their rows are read."""
+    with Simulation(ALL) as sim:
+        runs = {"plain": sim.create(tagged, {}).run, "mixed": sim.create(tagged, {}, user="bob").run}
+        sim.run_for(1)
+        for _ in range(3):
+            sim.create(tagged, {}, session="a talk", user="ada")
+            sim.run_for(1)
+        sim.create(leaf, None, session=runs["plain"])  # as a client does within that run
+        sim.settle()
+        wanted = reads.RunFilter(user="ada") if of == "ada" else reads.RunFilter(session=runs.get(of, of))
+        with sim.store.log.reader() as reader:
+            everything = reads.list_runs(reader).rows
+            looked_at = list(reads._newest(reader, wanted.index(), None))
+            pages: list[reads.RunRow] = []
+            cursor: str | None = None
+            while True:
+                page = reads.list_runs(reader, wanted, limit=2, cursor=cursor)
+                pages += page.rows
+                cursor = page.cursor
+                if cursor is None:
+                    break
+
+    expected = [row for row in everything if wanted.fits(row)]
+    assert expected == pages == looked_at
+    assert {"a talk": 6, "ada": 6, "plain": 3, "mixed": 2, "nobody": 0}[of] == len(expected)
+
+
 def test_what_is_no_tag_is_refused():
     """Where it is said, with nothing recorded; and saying nothing records nothing."""
     port = FakePort()

@@ -180,6 +180,10 @@ class RunFilter:
         """Choose the index that leaves the fewest runs to look at, by what usually is."""
         if self.parent is not None:
             return ("parent", self.parent)
+        if self.session is not None:
+            return ("session", self.session)
+        if self.user is not None:
+            return ("user", self.user)
         if self.tag is not None:
             return ("tag", self.tag)
         if self.status is not None and (self.workflow is None or self.status not in ENDED_STATUSES):
@@ -544,6 +548,29 @@ def _place(row: RunRow) -> tuple[int, str]:
 
 
 def _newest(reader: Reader, prefix: Key, before: tuple[int, str] | None) -> Iterator[RunRow]:
+    if prefix[0] == "session":
+        yield from _of_session(reader, str(prefix[1]), before)
+    else:
+        yield from _below(reader, prefix, before)
+
+
+def _of_session(reader: Reader, session: str, before: tuple[int, str] | None) -> Iterator[RunRow]:
+    """Give the runs of a session; one that nobody named has the id of a root, and is that tree beside what names it."""
+    root = run_row(reader, session)
+    tree: list[Iterator[RunRow]] = []
+    if root is not None and root.session == session:
+        tree = [
+            _below(reader, ("root", session), before),
+            iter([root] if before is None or _place(root) < before else []),
+        ]
+    last: RunRow | None = None
+    for row in heapq.merge(_below(reader, ("session", session), before), *tree, key=_place, reverse=True):
+        if row != last:
+            yield row
+        last = row
+
+
+def _below(reader: Reader, prefix: Key, before: tuple[int, str] | None) -> Iterator[RunRow]:
     after = None if before is None else (*prefix, *before)
     for key, _ in reader.rows(prefix, after=after, reverse=True):
         row = run_row(reader, str(key[-1]))
