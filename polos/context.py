@@ -38,30 +38,19 @@ if TYPE_CHECKING:
 __all__ = [
     "ContinueAsNew",
     "Port",
-    "SendsDeltas",
+    "StepAttempt",
     "StepResources",
     "WorkflowContext",
     "WorkflowState",
+    "current_attempt",
     "current_context",
-    "current_deltas",
-    "current_resources",
     "current_step",
     "enter_body",
 ]
 
 current_step: ContextVar[str | None] = ContextVar("polos_current_step", default=None)
-current_deltas: ContextVar[SendsDeltas | None] = ContextVar("polos_current_deltas", default=None)
-# What the engine of the step that is being performed offers to it: shared connections, and the log to read.
-current_resources: ContextVar[StepResources | None] = ContextVar("polos_current_resources", default=None)
+current_attempt: ContextVar[StepAttempt | None] = ContextVar("polos_current_attempt", default=None)
 _current_context: ContextVar[WorkflowContext | None] = ContextVar("polos_current_context", default=None)
-
-
-class SendsDeltas(Protocol):
-    """Where the function of a step sends what readers are to see before it returns."""
-
-    def send(self, event_type: str, data: dict[str, Json]) -> None:
-        """Send one delta."""
-        ...
 
 
 class StepResources(Protocol):
@@ -73,6 +62,19 @@ class StepResources(Protocol):
 
     def topic(self, topic: str) -> list[tuple[int, str | None, Any]]:
         """Give the events of a topic: number, type and data of each."""
+        ...
+
+
+class StepAttempt(Protocol):
+    """The attempt of a step that runs here, as its function may use it."""
+
+    @property
+    def resources(self) -> StepResources:
+        """What the engine offers: shared connections, and the log to read."""
+        ...
+
+    def send(self, event_type: str, data: dict[str, Json]) -> None:
+        """Send one delta to the readers of the run's stream."""
         ...
 
 
@@ -190,8 +192,7 @@ def enter_body(context: WorkflowContext) -> None:
     """Make this task the body of a run: clients used in it belong to the run, and it is in no step."""
     _current_context.set(context)
     current_step.set(None)
-    current_deltas.set(None)
-    current_resources.set(None)
+    current_attempt.set(None)
 
 
 class _RunLogger(logging.Logger):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, Unpack
 
 from pydantic import BaseModel
 
-from polos.calls import SECONDS_MAX, positive, text
+from polos.calls import SECONDS_MAX, optional_text, positive, text
 from polos.context import WorkflowContext, current_context, enter_body, is_async
 from polos.definition_checks import Hook, check_state_schema, has_events, read_hooks, read_tags
 from polos.engine.json import Json
@@ -355,6 +355,7 @@ class Workflow(Generic[ResultT_co]):
                 f"run's history. Use ctx.step.invoke or ctx.step.invoke_and_wait"
             )
         positive("run_timeout_seconds", run_timeout_seconds)
+        optional_text("queue", queue)
         limit = None if queue is not None and queue != self.queue_name else self.queue_concurrency_limit
         seconds = self.run_timeout_seconds if run_timeout_seconds is None else run_timeout_seconds
         return cast("ExecutionHandle", await client.invoke(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from polos.calls import text
-from polos.context import current_deltas, current_step
+from polos.context import current_attempt, current_step
 from polos.errors import PolosUsageError
 from polos.values import encode
 
@@ -66,11 +66,11 @@ class InStep:
             PolosUsageError: no step is being performed here.
             ValueRefused: the data can't be recorded.
         """
-        deltas = current_deltas.get()
-        if deltas is None:
+        attempt = current_attempt.get()
+        if attempt is None:
             raise PolosUsageError("ctx.step.emit is for the function of a step; no step is performed here")
         text("event_type", event_type)
         shown = encode({} if data is None else data, what=f"data of the delta {event_type!r}")[0].value
         if not isinstance(shown, dict):
             raise TypeError(f"data of the delta {event_type!r} must be a dict or a model, it is {data!r}")
-        deltas.send(event_type, shown)
+        attempt.send(event_type, shown)

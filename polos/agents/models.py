@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from polos.context import current_deltas, current_resources
+from polos.context import StepAttempt, current_attempt
 from polos.engine.json import Json
 from polos.engine.retry import RetryPolicy
 from polos.errors import ModelReplyTruncated, ModelRequestRefused, PolosUsageError
@@ -61,25 +61,24 @@ async def call_model(digest: str, call: ModelCall) -> LLMResponse:  # noqa: ARG0
         ModelError: there is none.
     """
     request = call.request
-    resources = current_resources.get()
-    if resources is None:
+    attempt = current_attempt.get()
+    if attempt is None:
         provider = get_provider(request.provider, **call.settings)
         try:
-            return await _answer(provider, call)
+            return await _answer(provider, call, None)
         finally:
             await provider.aclose()
-    provider = resources.get(Providers).get(request.provider, **call.settings)
-    return await _answer(provider, call)
+    provider = attempt.resources.get(Providers).get(request.provider, **call.settings)
+    return await _answer(provider, call, attempt)
 
 
-async def _answer(provider: ModelProvider, call: ModelCall) -> LLMResponse:
+async def _answer(provider: ModelProvider, call: ModelCall, attempt: StepAttempt | None) -> LLMResponse:
     if not call.request.stream:
         return await provider.generate(call.request)
-    deltas = current_deltas.get()
 
     def send(event_type: str, **data: Json) -> None:
-        if deltas is not None:
-            deltas.send(event_type, {"step": call.turn, **data})
+        if attempt is not None:
+            attempt.send(event_type, {"step": call.turn, **data})
 
     # A reader that has deltas of an attempt before this one has to drop them.
     send("stream_start")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from polos.context import WorkflowContext, current_resources
+from polos.context import WorkflowContext, current_attempt
 from polos.engine.json import Json
 from polos.llm.messages import Item, user_item
 from polos.memory.types import SessionMemory
@@ -62,9 +62,9 @@ def fold(events: list[Any]) -> SessionMemory:
 
 async def read_memory(topic: str) -> dict[str, Any]:
     """Read what a session remembers now; the function of a step."""
-    resources = current_resources.get()
-    assert resources is not None, "it is called by a step"
-    return fold([data for _, _, data in resources.topic(topic)]).model_dump()
+    attempt = current_attempt.get()
+    assert attempt is not None, "it is called by a step"
+    return fold([data for _, _, data in attempt.resources.topic(topic)]).model_dump()
 
 
 async def load_session_memory(ctx: WorkflowContext, agent: str) -> SessionMemory:

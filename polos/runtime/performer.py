@@ -20,6 +20,7 @@ import asyncio
 import contextvars
 import inspect
 import logging
+import threading
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -27,9 +28,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from polos import values
-from polos.context import current_deltas, current_resources, current_step
+from polos.context import current_attempt, current_step
 from polos.engine import commands as c
 from polos.engine import events as e
+from polos.engine.json import Json
 from polos.engine.retry import next_delay_us, retryable
 from polos.errors import PolosUsageError
 from polos.points import reach
@@ -63,11 +65,10 @@ def failure_of(error: BaseException) -> e.Failure:
     )
 
 
-def _enter_step(key: str, deltas: Deltas, resources: Resources) -> None:
+def _enter_step(key: str, attempt: Attempt) -> None:
     """Say where the code runs that follows; in one go, as it is done for every step."""
     current_step.set(key)
-    current_deltas.set(deltas)
-    current_resources.set(resources)
+    current_attempt.set(attempt)
 
 
 class StepTask(asyncio.Task[None]):
@@ -102,6 +103,7 @@ class StepTask(asyncio.Task[None]):
 class Attempt:
     """One call of a step's function, in flight."""
 
+    performer: Performer
     run: str
     name: str
     number: int
@@ -119,6 +121,18 @@ class Attempt:
         """What tells attempts apart."""
         return self.run, self.name, self.number
 
+    @property
+    def resources(self) -> Resources:
+        """What steps share."""
+        return self.performer.resources
+
+    def send(self, event_type: str, data: dict[str, Json]) -> None:
+        """Send one delta; few steps do, so what takes them is made for the first, by whichever thread sends it."""
+        if self.deltas is None:
+            with self.performer.making_deltas:
+                self.deltas = self.deltas or Deltas(self.performer.engine, self.run, self.name, self.number)
+        self.deltas.send(event_type, data)
+
 
 class Performer:
     """Starts attempts and brings their outcomes to the engine."""
@@ -132,12 +146,13 @@ class Performer:
             loop: asynchronous functions run on it.
             threads: others run there; in a pool of its own by default.
         """
-        self._engine = engine
+        self.engine = self._engine = engine
         self._loop = loop
         settings = engine.settings
         self._threads = threads or StepThreads(settings.step_threads_max, settings.lost_threads_max)
         self.reconciling: Reconciling = Reconciling(engine, loop, self._threads)
-        self._resources = Resources(engine.store.log)
+        self.resources = Resources(engine.store.log)
+        self.making_deltas = threading.Lock()
         self.in_flight: dict[AttemptKey, Attempt] = {}
         self._by_run: dict[str, dict[AttemptKey, Attempt]] = {}
         self._idle: asyncio.Future[None] | None = None
@@ -146,7 +161,7 @@ class Performer:
 
     def start(self, run: str, name: str, number: int, call: StepCall) -> None:
         """Call a step's function; does nothing if that attempt is in flight already."""
-        attempt = Attempt(run, name, number, call)
+        attempt = Attempt(self, run, name, number, call)
         if attempt.key in self.in_flight:
             return
         self.in_flight[attempt.key] = attempt
@@ -157,8 +172,7 @@ class Performer:
             self._finish_later(attempt, error)
             return
         context = call.context.copy() if call.context is not None else contextvars.copy_context()
-        attempt.deltas = Deltas(self._engine, run, name, number)
-        context.run(_enter_step, f"{run}/{name}", attempt.deltas, self._resources)
+        context.run(_enter_step, f"{run}/{name}", attempt)
         if is_async(call.func):
             self._spawn(attempt, self._as_task(attempt, args, kwargs), context)
             self._arm(attempt)
@@ -413,5 +427,5 @@ class Performer:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
-        await self._resources.close()
+        await self.resources.close()
         self._threads.close()

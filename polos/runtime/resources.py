@@ -2,7 +2,7 @@
 What steps share and an engine closes: connections to services, mostly; and its log, to be read.
 
 A step that opens a connection pool at each call pays for it at each call, and one that keeps it in a module can't tell
-when to close it. So a step asks its engine (`polos.context.current_resources`), which makes one of each kind when it is
+when to close it. So a step asks its engine (`polos.context.current_attempt`), which makes one of each kind when it is
 first asked for and closes all of them when it stops.
 """
 
