@@ -103,7 +103,10 @@ def test_a_provider_of_polos_gets_its_arguments():
         "parameters": {"type": "object", "properties": {}},
     } == call["tools"][0]
     assert {"type": "web_search"} == call["tools"][1]
-    assert ("seen", "Be kind.") == (call["agent_config"]["provider"], call["agent_config"]["system_prompt"])
+    assert {
+        "name": "", "provider": "seen", "model": "m", "system_prompt": "Be kind.", "max_output_tokens": 9,
+        "temperature": 0.5, "top_p": 0.25, "provider_kwargs": {"seed": 1},
+    } == call["agent_config"]  # fmt: skip
     assert ("a", "tool_use", 3, "c1") == (
         reply.content,
         reply.stop_reason,
@@ -238,11 +241,18 @@ def test_a_provider_of_ours_is_asked_as_it_is():
         async def stream(self, request):
             yield Finished(LLMResponse(content="streamed"))
 
+    @register_provider("bare")
+    class Bare(LLMProvider):
+        async def generate(self, request):
+            return LLMResponse(content="bare")
+
     register_provider("plain")(Plain)
 
     assert "u" == ask("plain", asked(), base_url="u", llm_api="left out: its constructor has no such argument").content
     assert [assistant_item("u")] == ask("plain", asked(), base_url="u").items
-    assert ["streamed"] == [piece.response.content for piece in pieces("whole", asked())]
+    assert [Finished(LLMResponse())] == pieces("plain", asked())
+    assert [[assistant_item("streamed")]] == [piece.response.items for piece in pieces("whole", asked())]
+    assert [TextDelta("bare")] == pieces("bare", asked())[:1]
 
 
 def test_unknown_names_are_refused():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from polos.llm import LLMRequest, ToolSpec, canonical_json, digest_of, request_digest, request_outline
-from polos.llm.jsonish import texts_mended
+from polos.llm.jsonish import a_list, a_number, a_text, an_object, texts_mended
 from polos.llm.messages import (
     TokenUsage,
     assistant_item,
@@ -207,3 +207,26 @@ def test_half_a_character_is_mended():
 
     assert {"a\ufffd": ["\ufffd!", 1, None, {"b": "ok"}]} == mended
     assert canonical_json(mended)
+
+
+@pytest.mark.parametrize(
+    ("read", "value", "expected"),
+    [
+        (an_object, {"a": 1}, {"a": 1}),
+        (an_object, [1], None),
+        (a_list, [1], [1]),
+        (a_list, {"a": 1}, None),
+        (a_list, "ab", None),
+        (a_text, "a", "a"),
+        (a_text, 1, None),
+        (a_number, 0, 0),
+        (a_number, 7, 7),
+        (a_number, -1, None),
+        (a_number, True, None),
+        (a_number, 1.5, None),
+        (a_number, "7", None),
+    ],
+)
+def test_json_from_outside_is_taken_for_what_it_is(read, value, expected):
+    """What a server says is taken if it is of the kind that is wanted, and is nothing otherwise."""
+    assert expected == read(value)

@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from polos.errors import ContextTooLong, ModelRateLimited, ModelReplyTruncated, PolosUsageError
 from polos.llm import (
     Attempts,
@@ -113,6 +115,26 @@ def test_a_stream_is_its_reply_in_pieces():
 
     assert [ThinkingDelta("hm"), TextDelta("one"), TextDelta(" two"), TextDelta("  three ")] == pieces[:4]
     assert [ToolCallDelta(whole.tool_calls[0]), Finished(whole)] == pieces[4:]
+
+
+@given(text=st.text("ab \n", max_size=12))
+def test_pieces_are_the_text(text):
+    """Pieces add up to the text, whatever blanks are in it."""
+    script("blanks", [text])
+
+    assert text == "".join(piece.text for piece in pieces_for(asked("blanks")) if isinstance(piece, TextDelta))
+
+
+def test_what_a_script_thinks_is_opaque():
+    """Thinking comes back as an item for its maker alone."""
+    script("thinker", [Reply(thinking="hm", text="a")])
+
+    assert {
+        "type": "provider_item",
+        "provider": "scripted",
+        "model": "thinker",
+        "item": {"type": "thinking", "thinking": "hm"},
+    } == reply_to(asked("thinker")).items[0]
 
 
 def test_chunks_are_what_a_stream_gives():

@@ -31,7 +31,7 @@ from polos.llm.messages import (
 from polos.llm.providers.base import streams
 from polos.types.llm import ToolCall
 
-__all__ = ["PolosProvider", "Whole", "pieces_of"]
+__all__ = ["OwnProvider", "PolosProvider", "pieces_of"]
 
 _RESULT: Final = "function_call_output"
 
@@ -55,8 +55,8 @@ def completed(response: LLMResponse) -> LLMResponse:
 
 
 @final
-class Whole:
-    """A provider that answers requests, but only in one piece, or without closing anything."""
+class OwnProvider:
+    """A provider that answers requests; whether it streams, can be closed or gives items is up to it."""
 
     def __init__(self, provider: Any) -> None:
         """Take the provider."""
@@ -73,7 +73,7 @@ class Whole:
                 yield piece
             return
         async for piece in self._provider.stream(request):
-            yield piece
+            yield Finished(completed(piece.response)) if isinstance(piece, Finished) else piece
 
     async def aclose(self) -> None:
         """Close the provider, if it can be closed."""

@@ -175,11 +175,11 @@ def _taken(cls: type[Any], settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _adapted(provider: Any, name: str) -> ModelProvider:
-    from polos.llm.providers.adapter import PolosProvider, Whole
+    from polos.llm.providers.adapter import OwnProvider, PolosProvider
 
     if "messages" in inspect.signature(provider.generate).parameters:
         return PolosProvider(provider, name)
-    return provider if isinstance(provider, ModelProvider) and streams(provider) else Whole(provider)
+    return OwnProvider(provider)
 
 
 def streams(provider: Any) -> bool:
