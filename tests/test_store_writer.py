@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from polos.errors import ForkedStore, PolosInternalError, StoreClosed, StoreFailed, StoreFull
+from polos.errors import ForkedStore, PolosInternalError, StoreClosed, StoreFailed, StoreFenced, StoreFull
 from polos.store.faults import Fault, FaultPlan, FaultyLog
 from polos.store.log import AppendUnit, PayloadEncoding
 from polos.store.memory import MemoryLog
@@ -294,6 +294,21 @@ def test_a_reset_that_can_not_find_out_leaves_the_writer_refusing(make: Make):
 
     assert 1 == bench.writer.reset().position
     assert bench.writer.has_room()
+
+
+def test_a_reset_finds_out_that_another_owns_the_log(make: Make):
+    """Whoever was refused by a full disk may have lost the log meanwhile: it goes on with nothing, then or later."""
+    bench = make()
+    bench.plan.next(Fault.FULL)
+    bench.writer.submit(unit(record("s")), 1)
+    bench.wait(1)
+    bench.log.acquire()
+
+    for _ in range(2):
+        with pytest.raises(StoreFenced):
+            bench.writer.reset()
+        with pytest.raises(WriterFailed):
+            bench.writer.submit(unit(record("s")), 2)
 
 
 def test_a_reset_without_a_failure_changes_nothing(make: Make):

@@ -101,6 +101,10 @@ class Recovery:
             await engine.pause(engine.settings.retry_append_seconds)
             try:
                 await asyncio.to_thread(engine.writer.reset)
+            except StoreFenced as fenced:
+                engine.broken = fenced
+                self._give_up(fenced)
+                return
             except PolosStoreError as error:
                 engine.broken = error
                 continue

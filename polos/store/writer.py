@@ -31,7 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeAlias, TypeVar, final
 
-from polos.errors import PolosError, PolosInternalError, PolosStoreError, StoreClosed
+from polos.errors import PolosError, PolosInternalError, PolosStoreError, StoreClosed, StoreFenced
 from polos.points import reach
 from polos.store.chain import blob_reference
 from polos.store.environment import forked
@@ -47,6 +47,7 @@ __all__ = [
     "WriterFailed",
     "WriterFull",
     "WriterStatistics",
+    "check_owner",
 ]
 
 Token = TypeVar("Token")
@@ -146,6 +147,20 @@ class _Item(Generic[Token]):
         found.update(self.unit.expected)
         found.update(key for key, _ in self.unit.rows)
         return found
+
+
+def check_owner(head: Head, epoch: Epoch) -> None:
+    """
+    Look whether whoever goes on from a head still owns the log.
+
+    An append would be refused anyway. But who reads the log before, to go on from there, finds what its new owner has
+    recorded, and would call functions that are the new owner's to call.
+
+    Raises:
+        StoreFenced: another epoch owns it (L7).
+    """
+    if head.epoch != epoch:
+        raise StoreFenced(f"L7: epoch {epoch} may not go on, {head.epoch} owns the log")
 
 
 @final
@@ -265,6 +280,7 @@ class Writer(Generic[Token]):
 
         Raises:
             PolosStoreError: what is on disk can't be found out now; the writer still refuses.
+            StoreFenced: another epoch owns the log by now; the writer refuses for ever.
             StoreClosed: the writer is closing.
         """
         own = threading.current_thread() is self._thread
@@ -279,6 +295,7 @@ class Writer(Generic[Token]):
         else:
             with self._log.reader() as reader:
                 head = reader.head()
+        check_owner(head, self._epoch)
         with self._changed:
             self._failure, self._failure_unknown = None, False
         return head

@@ -17,7 +17,16 @@ from polos.errors import PolosError, PolosStoreError, StoreClosed
 from polos.points import reach
 from polos.store.blobs import Blobs
 from polos.store.log import AppendUnit, Epoch, Head, Log
-from polos.store.writer import Committed, Outcome, Refused, Unknown, WriterFailed, WriterFull, WriterStatistics
+from polos.store.writer import (
+    Committed,
+    Outcome,
+    Refused,
+    Unknown,
+    WriterFailed,
+    WriterFull,
+    WriterStatistics,
+    check_owner,
+)
 from polos.testing.world import World
 
 if TYPE_CHECKING:
@@ -99,6 +108,7 @@ class SimulatedAppender:
         else:
             with self._log.reader() as reader:
                 head = reader.head()
+        check_owner(head, self._epoch)
         self._failure, self._failure_unknown = None, False
         return head
 

@@ -19,7 +19,7 @@ from polos import RetryPolicy, StepExecutionError, workflow
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.state import Phase
-from polos.errors import EngineNotRunning, StoreFailed, StoreFull
+from polos.errors import EngineNotRunning, PolosStoreError, StoreFailed, StoreFull
 from polos.runtime import recovery
 from polos.runtime.engine import Engine
 from polos.runtime.intake import Intake
@@ -397,3 +397,26 @@ def test_an_engine_that_lost_its_store_refuses() -> None:
         sim.send("signal", run=call.run, name="signal-x", data="x")
         sim.run_ready()
         assert "x" == sim.result(call.run)
+
+
+@pytest.mark.parametrize("fault", [Fault.FULL, Fault.REFUSED, Fault.UNKNOWN_LOST])
+def test_an_engine_that_lost_its_store_and_meets_a_full_disk_calls_nothing(fault: Fault) -> None:
+    """What it reads when it goes back to what is on disk is its successor's: the steps that are owed there, too."""
+    with Simulation([program], seed=1) as sim:
+        call = sim.create(program, {"do": ["seq", [["signal", "x", None], ["held", "a"]]]})
+        sim.run_ready()
+        former = sim.engine
+        sim.take_over()
+        sim.send("signal", run=call.run, name="signal-x", data="x")
+        sim.run_ready()
+        assert {(call.run, "held-a")} == set(sim.world.held)
+
+        sim.plan.next(fault)
+        task = sim.loop.create_task(former.execute("late", {"kind": "signal", "run": call.run, "name": "other"}))
+        sim.run_for(2)
+
+        assert isinstance(task.exception(), PolosStoreError | EngineNotRunning)
+        assert ["held-a"] == [effect.name for effect in sim.world.effects]
+        sim.world.let_go(call.run, "held-a")
+        sim.run_ready()
+        assert ["x", "let go"] == sim.result(call.run)
