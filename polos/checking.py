@@ -7,9 +7,24 @@ else `polos.calls` needs to be imported.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Final, cast
 
-__all__ = ["SECONDS_MAX", "optional_text", "positive", "text", "writable"]
+__all__ = [
+    "SECONDS_MAX",
+    "count",
+    "name",
+    "not_negative",
+    "optional_name",
+    "optional_text",
+    "positive",
+    "tags_of",
+    "text",
+    "writable",
+]
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 # Moments are recorded as 64-bit numbers of microseconds.
 SECONDS_MAX: Final = 1_000 * 365 * 86_400
@@ -37,11 +52,53 @@ def writable(name: str, value: str | None) -> None:
             raise ValueError(f"{name} must be a text that can be written, it is {value!r}: {error.reason}") from error
 
 
+def name(what: str, value: object) -> None:
+    """Refuse what can't be a name that people type, read in tables and find again: it has no control characters."""
+    text(what, value)
+    found = _CONTROL.search(str(value))
+    if found is not None:
+        raise ValueError(f"{what} must have no control characters, it is {value!r}: {found[0]!r} is one")
+
+
+def optional_name(what: str, value: object) -> None:
+    """Refuse what is neither None nor a name."""
+    if value is not None:
+        name(what, value)
+
+
 def optional_text(name: str, value: str | None) -> str | None:
     """Refuse what is neither None nor a text that can be written; gives it back."""
     if value is not None:
         text(name, value)
     return value
+
+
+def count(what: str, value: object) -> None:
+    """Refuse what is no whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be a whole number, it is {value!r}")
+    if value < 1:
+        raise ValueError(f"{what} must be at least 1, it is {value!r}")
+
+
+def tags_of(tags: object) -> tuple[str, ...]:
+    """Give tags as they are recorded; refuse what isn't a sequence of names."""
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise TypeError(f"tags must be a sequence of texts, they are {tags!r}")
+    found = tuple(cast("Iterable[str]", tags))
+    for tag in found:
+        name("each of tags", tag)
+    return found
+
+
+def not_negative(name: str, value: float | None) -> None:
+    """Refuse a number of seconds that is negative or beyond all clocks; None is no number and passes."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(cast("object", value), int | float):
+        raise TypeError(f"{name} must be a number of seconds, it is {value!r}")
+    if not 0 <= value <= SECONDS_MAX:
+        raise ValueError(f"{name} must not be negative, nor more than a thousand years; it is {value!r}")
 
 
 def positive(name: str, value: float | None) -> None:

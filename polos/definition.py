@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, Unpack
 
 from pydantic import BaseModel
 
-from polos.calls import SECONDS_MAX, optional_text, positive, text
+from polos.checking import count, name, not_negative, optional_text, positive
+from polos.checking import tags_of as read_tags
 from polos.context import WorkflowContext, current_context, enter_body, is_async
-from polos.definition_checks import Hook, check_state_schema, has_events, read_hooks, read_tags
+from polos.definition_checks import Hook, check_state_schema, has_events, read_hooks
 from polos.engine.json import Json
 from polos.engine.retry import RetryPolicy
 from polos.errors import (
@@ -182,12 +183,11 @@ class Workflow(Generic[ResultT_co]):
         self._check()
 
     def _check(self) -> None:
-        text("id", self.id)
+        name("id", self.id)
         positive("run_timeout_seconds", self.run_timeout_seconds)
-        if self.cancel_grace_seconds is not None and not 0 <= self.cancel_grace_seconds <= SECONDS_MAX:
-            raise ValueError(f"cancel_grace_seconds must not be negative, it is {self.cancel_grace_seconds!r}")
-        if self.activation_callbacks_max is not None and self.activation_callbacks_max < 1:
-            raise ValueError(f"activation_callbacks_max must be at least 1, it is {self.activation_callbacks_max!r}")
+        not_negative("cancel_grace_seconds", self.cancel_grace_seconds)
+        if self.activation_callbacks_max is not None:
+            count("activation_callbacks_max", self.activation_callbacks_max)
         if not isinstance(cast("object", self.retries), RetryPolicy):
             raise TypeError(f"retries must be a RetryPolicy, it is {self.retries!r}")
         check_state_schema(self.state_schema)

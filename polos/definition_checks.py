@@ -7,9 +7,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from polos.calls import text
-
-__all__ = ["Hook", "check_state_schema", "has_events", "read_hooks", "read_tags"]
+__all__ = ["Hook", "check_state_schema", "has_events", "read_hooks"]
 
 Hook = Callable[..., Any]
 
@@ -32,15 +30,6 @@ def read_hooks(name: str, value: Hook | Sequence[Hook] | None) -> list[Hook]:
         if not callable(cast("object", hook)):
             raise TypeError(f"{name} must be a hook or a list of hooks, it holds {hook!r}")
     return found
-
-
-def read_tags(tags: Sequence[str]) -> tuple[str, ...]:
-    """Give tags as a tuple; refuses what aren't texts."""
-    if isinstance(tags, str):
-        raise TypeError(f"tags must be a sequence of texts, they are {tags!r}")
-    for tag in tags:
-        text("a tag", tag)
-    return tuple(tags)
 
 
 def check_state_schema(schema: object) -> None:

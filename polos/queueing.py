@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, cast, final
 
-from polos.calls import SECONDS_MAX, text
+from polos import checking
+from polos.checking import SECONDS_MAX
 from polos.engine.json import Json
 
 __all__ = ["Queue", "RateLimit", "queue", "read_queue"]
@@ -107,7 +108,7 @@ class Queue:
         """
         if not isinstance(cast("object", name), str):
             raise ValueError(f"the name of a queue must be a text, it is {name!r}")  # noqa: TRY004  # as Polos does
-        text("the name of a queue", name)
+        checking.name("the name of a queue", name)
         for what, number, least in (
             ("concurrency_limit", concurrency_limit, 1),
             ("key_concurrency_limit", key_concurrency_limit, 1),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, cast, final
 
-from polos.calls import SECONDS_MAX, text
+from polos.checking import SECONDS_MAX, name, text
 from polos.engine.json import Json
 
 __all__ = ["Overlap", "SaidSchedule", "read_schedule"]
@@ -46,7 +46,7 @@ class SaidSchedule:
 
         text("cron", self.cron)
         text("timezone", self.timezone)
-        text("key", self.key)
+        name("key", self.key)
         cron_of(self.cron, self.timezone)
         if self.overlap not in OVERLAPS:
             raise ValueError(f"overlap must be one of {', '.join(OVERLAPS)}; it is {self.overlap!r}")

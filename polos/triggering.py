@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast, final
 
-from polos.calls import positive, text
+from polos.checking import name, positive
 from polos.engine.json import Json
 from polos.engine.patterns import check_pattern
 
@@ -82,11 +82,11 @@ def read_trigger(
     if filter is not None and (not callable(filter) or inspect.iscoroutinefunction(filter)):
         raise TypeError(f"trigger_filter must be a plain function of an event, it is {filter!r}")
     if topic is None:
-        for name, given in (("trigger_filter", filter is not None), ("from_beginning", from_beginning)):
+        for what, given in (("trigger_filter", filter is not None), ("from_beginning", from_beginning)):
             if given:
-                raise ValueError(f"{name} says which events of trigger_on_event count, and there is no such topic")
+                raise ValueError(f"{what} says which events of trigger_on_event count, and there is no such topic")
         return None
-    text("trigger_on_event", topic)
+    name("trigger_on_event", topic)
     check_pattern("trigger_on_event", cast("str", topic))
     return Trigger(
         topic=cast("str", topic),

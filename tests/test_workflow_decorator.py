@@ -342,7 +342,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"state_schema": Order()}, TypeError, "state_schema must be a Pydantic model"),
     ({"retries": 3}, TypeError, "retries must be a RetryPolicy, it is 3"),
     ({"tags": "vip"}, TypeError, "tags must be a sequence of texts, they are 'vip'"),
-    ({"tags": ["vip", 3]}, TypeError, "a tag must be a text, it is 3"),
+    ({"tags": ["vip", 3]}, TypeError, "each of tags must be a text, it is 3"),
     ({"run_timeout_seconds": 1e30}, ValueError, "at most a thousand years"),
     ({"cancel_grace_seconds": float("inf")}, ValueError, "cancel_grace_seconds"),
     ({"output_shema": Order}, TypeError, "output_shema"),

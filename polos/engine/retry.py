@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from typing import cast
 
 __all__ = ["RetryPolicy", "next_delay_us", "retryable"]
 
@@ -51,11 +52,19 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense, naming the argument."""
+        if isinstance(self.max_retries, bool) or not isinstance(cast("object", self.max_retries), int):
+            message = f"max_retries must be a whole number, it is {self.max_retries!r}"
+            raise TypeError(message)
+        for name in ("base_delay_seconds", "max_delay_seconds", "factor", "jitter"):
+            value: object = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                message = f"{name} must be a number, it is {value!r}"
+                raise TypeError(message)
         for name in ("max_retries", "base_delay_seconds", "max_delay_seconds"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 message = f"{name} must not be negative, it is {getattr(self, name)!r}"
                 raise ValueError(message)
-        if self.factor < 1:
+        if not self.factor >= 1:
             message = f"factor must be at least 1, it is {self.factor!r}"
             raise ValueError(message)
         if not 0 <= self.jitter <= 1:

@@ -22,11 +22,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final, final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 __all__ = ["Cron", "cron_of", "jitter_of"]
 
@@ -222,11 +222,14 @@ def _fields(expression: str) -> list[set[int]]:
     ]
 
 
-def _zone(name: str) -> ZoneInfo:
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC  # what most schedules have needs no database
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"timezone must be an IANA name such as 'Europe/Berlin', it is {name!r}") from error
+        hint = "" if available_timezones() else "; this system has no zones, `pip install tzdata` brings them"
+        raise ValueError(f"timezone must be an IANA name such as 'Europe/Berlin', it is {name!r}{hint}") from error
 
 
 def _reading(day: date, hour: int, minute: int) -> datetime:

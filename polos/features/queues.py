@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, cast
 
 import orjson
 
-from polos.calls import text
+from polos import checking
 from polos.engine import events as e
 from polos.engine.json import Json
 from polos.queueing import Queue, RateLimit
@@ -154,7 +154,7 @@ def get(client: QueuesClient, name: str) -> QueueInfo:
 
     An example stands at `pause`.
     """
-    text("name", name)
+    checking.name("name", name)
     with client._log().reader() as reader:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # ours, and offered for this
         return _info(reader, name)
 
@@ -190,6 +190,6 @@ def _rate(limit: int | None, period_us: int | None) -> RateLimit | None:
 
 
 async def _change(client: QueuesClient, name: str, changes: dict[str, Json]) -> None:
-    text("name", name)
+    checking.name("name", name)
     command = cast("dict[str, Json]", {"kind": "queue", "queue": name, "changes": changes})
     await client._connection().execute(command)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

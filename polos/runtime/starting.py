@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Unpack, cast
 
-from polos.calls import optional_text, positive, text
+from polos.checking import name, optional_name, optional_text, positive, tags_of
 from polos.children import encode_initial_state
 from polos.clock import Clock, new_run_id
 from polos.context import current_context
@@ -67,13 +67,14 @@ def root_run(
         TypeError: the payload or the state isn't JSON, or a name is no text.
         ValueError: the state is over its limit, a name is empty or can't be written, a number isn't positive.
     """
-    text("workflow_id", workflow_id)
-    for name, given in {"queue_name": queue, "concurrency_key": concurrency_key, "deployment_id": deployment}.items():
-        optional_text(name, given)
-    for name, given in {"session_id": session, "user_id": user}.items():
-        optional_text(name, given or None)  # programs that have none pass an empty one
+    name("workflow_id", workflow_id)
+    optional_name("queue_name", queue)
+    for what, given in {"concurrency_key": concurrency_key, "deployment_id": deployment}.items():
+        optional_text(what, given)
+    for what, given in {"session_id": session, "user_id": user}.items():
+        optional_text(what, given or None)  # programs that have none pass an empty one
     _check_numbers(seconds, queue_limit, priority)
-    tags = _tags(tags)
+    tags = tags_of(tags)
     around = current_context()
     if around is not None:
         session = session or around.session_id
@@ -103,7 +104,8 @@ def root_run(
 
 def _check_numbers(seconds: float | None, queue_limit: int | None, priority: int) -> None:
     positive("run_timeout_seconds", seconds)
-    if queue_limit is not None and (not isinstance(cast("object", queue_limit), int) or queue_limit < 1):
+    wrong = isinstance(queue_limit, bool) or not isinstance(cast("object", queue_limit), int)
+    if queue_limit is not None and (wrong or queue_limit < 1):
         raise ValueError(f"queue_concurrency_limit must be a number from 1, it is {queue_limit!r}")
     if isinstance(priority, bool) or not isinstance(cast("object", priority), int) or abs(priority) > PRIORITY_MAX:
         raise ValueError(f"priority must be a whole number of at most {PRIORITY_MAX}, it is {priority!r}")
@@ -122,11 +124,3 @@ def _start_us(clock: Clock, start_after: float | None, start_at: datetime | None
     assert start_at is not None, "one of the two was given"
     moment = start_at if start_at.tzinfo is not None else start_at.replace(tzinfo=UTC)
     return max(round(moment.timestamp() * 1e6), 0)
-
-
-def _tags(tags: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        raise TypeError(f"tags must be a sequence of texts, they are {tags!r}")
-    for tag in tags:
-        text("each of tags", tag)
-    return tuple(tags)

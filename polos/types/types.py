@@ -6,14 +6,17 @@ Pydantic models, because programs build, validate and dump them; field names are
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from polos.once import Once, SingletonPolicy
 from polos.types.llm import ToolCall, ToolCallFunction, ToolResult, Usage
 
 __all__ = ["BatchStepResult", "BatchWorkflowInput", "ToolCall", "ToolCallFunction", "ToolResult", "Usage"]
+
+
+Seconds = Annotated[float, Field(strict=True)]  # True and "5" are mistakes here as everywhere
 
 
 class BatchWorkflowInput(BaseModel):
@@ -47,9 +50,9 @@ class BatchWorkflowInput(BaseModel):
     idempotency_key: str | None = None
     singleton: str | None = None
     singleton_policy: SingletonPolicy | None = None
-    debounce_seconds: float | None = None
+    debounce_seconds: Seconds | None = None
     debounce_key: str | None = None
-    debounce_max_seconds: float | None = None
+    debounce_max_seconds: Seconds | None = None
 
     def once(self) -> Once:
         """Give what was said of there being one run instead of two."""
