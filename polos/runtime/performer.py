@@ -128,9 +128,9 @@ class Attempt:
 
     def send(self, event_type: str, data: dict[str, Json]) -> None:
         """Send one delta; few steps do, so what takes them is made for the first, by whichever thread sends it."""
-        if self.deltas is None:
-            with self.performer.making_deltas:
-                self.deltas = self.deltas or Deltas(self.performer.engine, self.run, self.name, self.number)
+        with self.performer.making_deltas:
+            if self.deltas is None:
+                self.deltas = Deltas(self.performer.engine, self.run, self.name, self.number)
         self.deltas.send(event_type, data)
 
 
