@@ -358,8 +358,8 @@ class Workflow(Generic[ResultT_co]):
         limit = None if queue is not None and queue != self.queue_name else self.queue_concurrency_limit
         seconds = self.run_timeout_seconds if run_timeout_seconds is None else run_timeout_seconds
         return cast("ExecutionHandle", await client.invoke(
-            self.id, self.encode_payload(payload),
-            queue_name=optional_text("queue", queue) or self.queue_name, queue_concurrency_limit=limit, concurrency_key=concurrency_key,
+            self.id, self.encode_payload(payload), queue_name=optional_text("queue", queue) or self.queue_name,
+            queue_concurrency_limit=limit, concurrency_key=concurrency_key,
             session_id=session_id, user_id=user_id, initial_state=initial_state, run_timeout_seconds=seconds,
             priority=priority, start_after=start_after, start_at=start_at,
             tags=(*self.tags, *(tag for tag in read_tags(tags) if tag not in self.tags)), **once,
