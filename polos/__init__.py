@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from polos.definition import Workflow, workflow
     from polos.engine.retry import RetryPolicy
     from polos.errors import StepExecutionError, WorkflowTimeoutError
-    from polos.features import events, queues, schedules, triggers
+    from polos.features import archive, events, queues, schedules, triggers
     from polos.middleware.guardrail import GuardrailContext, GuardrailResult, guardrail
     from polos.middleware.hook import HookAction, HookContext, HookResult, hook
     from polos.queueing import Queue, RateLimit, queue
@@ -124,6 +124,7 @@ __all__ = [
     "WorkflowState",
     "WorkflowTimeoutError",
     "__version__",
+    "archive",
     "batch_agent_invoke",
     "batch_invoke",
     "create_ask_user_tool",
@@ -221,7 +222,7 @@ _HOMES = {
 if not TYPE_CHECKING:  # a checker that saw this would take every misspelt name for a public one
 
     def __getattr__(name: str) -> Any:
-        if name in ("events", "queues", "schedules", "triggers"):
+        if name in ("archive", "events", "queues", "schedules", "triggers"):
             found: Any = import_module(f"polos.features.{name}")
         elif name in _HOMES:
             found = getattr(import_module(_HOMES[name]), name)

@@ -28,6 +28,14 @@ class Said:
 
 
 SAID = {
+    "retention.py": Said("""
+2 runs are in the log
+completed ['tea from shelf 3', 'salt from shelf 4', 'honey from shelf 5'] ['large'] True
+4 runs, 25 events, from RunCreated
+workflow_start to workflow_finish
+archived: [] monday
+archived: ['large'] monday
+"""),
     "schedules.py": Said("""
 morning_report:global, nightly_cleanup:global, reminder:alice, reminder:bob, reminder:carol
 bob is reminded

@@ -32,8 +32,7 @@ async def read(client: ArchiveClient, execution_id: str) -> ArchivedTree:
 
     ```python run
     import asyncio, tempfile
-    from polos import Polos, Retention, workflow
-    from polos.features import archive
+    from polos import Polos, Retention, archive, workflow
 
     @workflow(retention=Retention(max_age_seconds=0))
     async def tell(ctx):

@@ -51,7 +51,7 @@ _log = logging.getLogger("polos")
 T = TypeVar("T")
 
 # So many records leave the log in one commit, so that it takes some milliseconds.
-RECORDS_A_COMMIT: Final = 1_000
+RECORDS_A_COMMIT: Final = 500
 AGAIN_SECONDS: Final = 1.0
 COLLECT_US: Final = 3600 * 1_000_000
 LAST: Final = 2**63 - 1

@@ -26,7 +26,7 @@ __all__ = ["Found", "Keeps", "Portion", "Tree", "look", "pack"]
 
 KEYS_A_VIEW: Final = 200
 RECORDS_A_VIEW: Final = 1_000
-PORTION_RECORDS: Final = 2_000
+PORTION_RECORDS: Final = 1_000
 SEGMENT_BYTES: Final = 4 << 20  # before it is compressed
 
 
