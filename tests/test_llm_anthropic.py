@@ -146,6 +146,27 @@ def test_a_streamed_reply_may_be_longer():
 
 
 @pytest.mark.parametrize(
+    ("model", "most"),
+    [
+        ("claude-3-haiku-20240307", 4_096),
+        ("claude-3-5-sonnet-20241022", 8_192),
+        ("claude-opus-4-20250514", 32_000),
+        ("claude-opus-4-1-20250805", 32_000),
+        ("claude-opus-4-5", 64_000),
+        ("claude-sonnet-4-20250514", 64_000),
+    ],
+)
+def test_models_that_write_less_are_asked_for_less(model, most):
+    """A model isn't asked for more than it can write, unless the program says so itself."""
+    server = Server(sse(EVENTS, named=True))
+    asked = ASKED.model_copy(update={"model": model})
+    stream(server.provider("anthropic"), asked)
+    stream(server.provider("anthropic"), asked.model_copy(update={"max_output_tokens": 99_000}))
+
+    assert [most, 99_000] == [body["max_tokens"] for body in server.bodies]
+
+
+@pytest.mark.parametrize(
     ("model", "held"),
     [
         ("claude-3-5-sonnet-20241022", False),

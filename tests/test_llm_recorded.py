@@ -64,6 +64,7 @@ def test_order_of_calls_made_at_once_does_not_count():
         ({"items": [user_item("Hi"), user_item("Hi")]}, ("items[1]",)),
         ({"items": []}, ("items[0]",)),
         ({"items": [user_item("Ho")], "model": "n"}, ("model", "items[0]")),
+        ({"provider": "another", "model": "n"}, ("model",)),
     ],
 )
 def test_the_first_difference_is_reported(change, paths):

@@ -50,6 +50,12 @@ PROVIDER: Final = "anthropic"
 _CACHED: Final = {"type": "ephemeral"}
 _MAX_TOKENS: Final = 4_096
 _MAX_TOKENS_STREAMED: Final = 64_000
+# Models that write less, and refuse to be asked for more.
+_WRITES_LESS: Final = (
+    (re.compile(r"claude-3-(?:haiku|sonnet|opus)"), 4_096),
+    (re.compile(r"claude-3-5"), 8_192),
+    (re.compile(r"claude-opus-4(?:-[01]|-2025\d{4}|$)"), 32_000),
+)
 # Models that can't be held to a schema: all before Opus 4.1 and Sonnet 4.5.
 _NO_SCHEMAS: Final = re.compile(r"claude-(?:instant|[123]|(?:opus|sonnet)-4(?:-0|-2025\d{4})?$)")
 _NOT_IN_IDS: Final = re.compile(r"[^\w-]", re.ASCII)
@@ -78,6 +84,7 @@ def messages_body(request: LLMRequest, *, streamed: bool) -> dict[str, Any]:
         ModelRequestRefused: the conversation holds something that this interface has no form for.
     """
     default = _MAX_TOKENS_STREAMED if streamed else _MAX_TOKENS
+    default = min(default, *(most for name, most in _WRITES_LESS if name.match(request.model)), default)
     body: dict[str, Any] = {"model": request.model, "max_tokens": request.max_output_tokens or default}
     told = [request.system] if request.system else []
     told += [text for item in request.items if _is_instruction(item) and (text := item_text(item))]
