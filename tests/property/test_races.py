@@ -27,7 +27,7 @@ from polos.runtime.topics import Topics
 from polos.runtime.unit import Unit
 from polos.store.faults import Fault
 from polos.store.memory import MemoryLog
-from polos.testing import appender, exploration
+from polos.testing import exploration
 from polos.testing.exploration import explore
 from polos.testing.explorer import ExploredWorld
 from polos.testing.simulation import Simulation
@@ -302,11 +302,6 @@ def never_gives_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recovery, "StoreFenced", StoreFull)
 
 
-def goes_on_without_a_look(patch: pytest.MonkeyPatch) -> None:
-    """An engine whose commit failed reads on without asking whether the log is still its own."""
-    patch.setattr(appender, "check_owner", lambda _head, _epoch: None)
-
-
 def forgets_late_results(patch: pytest.MonkeyPatch) -> None:
     """What a step gives between two attempts of its run is nobody's."""
     whole = Engine.outcome
@@ -338,11 +333,7 @@ RACES = {
         Race(two_clients, (loses_what_comes_at_once,)),
         Race(one_client_twice, (takes_every_command_for_new,), {"repeats": 2, "inbox": 2}),
         Race(event_against_eviction, (forgets_the_evicted,), {"evictions": 2}),
-        Race(
-            owner_lost,
-            (forgets_the_fence, never_gives_up, goes_on_without_a_look),
-            {"takeovers": 1, "faults": 2, "points_max": 200},
-        ),
+        Race(owner_lost, (forgets_the_fence, never_gives_up), {"takeovers": 1, "faults": 2, "points_max": 200}),
         Race(retry_against_late_result, (forgets_late_results,)),
     )
 }
