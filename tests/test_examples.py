@@ -131,6 +131,14 @@ indexed 3
 indexed 4
 the first one is cancelled
 """),
+    "bulk.py": Said("""
+3 waiting, 3 failed
+retried: 3
+letter to ada is posted and each was written once: True
+answered: 2
+cancelled: 1
+5 completed, 1 cancelled
+"""),
     "triggers.py": Said("""
 eu: order A-1
 look at order A-2

@@ -276,7 +276,7 @@ async def test_schedules_and_queues_at_run_time(tmp_path: Path) -> None:
             with pytest.raises((ValueError, TypeError), match="name"):
                 await queues.pause(polos, name)  # type: ignore[arg-type]
 
-        assert [made] == [one.id for one in schedules.list(polos)]
+        assert [made] == [one.id for one in schedules.list(polos, "refusing_scheduled")]
 
 
 def test_a_system_without_zones_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
