@@ -17,23 +17,24 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack, cast, final
 
 from polos.context import WorkflowContext
 from polos.engine.json import Json
 from polos.engine.retry import RetryPolicy
 from polos.errors import PolosUsageError
 from polos.llm.jsonish import texts_mended
-from polos.tools.tool import Tool
+from polos.tools.tool import Tool, ToolApproval
 
 if TYPE_CHECKING:
     from mcp import Client, StdioServerParameters
     from mcp.types import CallToolResult
     from mcp.types import Tool as Offered
 
-__all__ = ["McpRefused", "McpToolFailed", "McpUnavailable", "load_mcp_tools", "mcp_tools"]
+__all__ = ["McpOptions", "McpRefused", "McpToolFailed", "McpUnavailable", "load_mcp_tools", "mcp_tools"]
 
 _T = TypeVar("_T")
+_TIMEOUT_SECONDS: Final = 60.0
 _RETRIES: Final = RetryPolicy(max_retries=2, base_delay_seconds=1.0, max_delay_seconds=10.0)
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _NAME_CHARACTERS_MAX: Final = 64
@@ -52,16 +53,30 @@ class McpToolFailed(RuntimeError):
     """A tool of an MCP server was called and failed; what it says is told to the model."""
 
 
+class McpOptions(TypedDict, total=False):
+    """
+    What `mcp_tools` and `load_mcp_tools` take beside the server.
+
+    Attributes:
+        prefix: before each tool's name.
+        only: names of the tools that are wanted, as the server has them; all of them without.
+        approval: "always" to ask a person before each call.
+        effect: what a second call after a crash would do; with "at_most_once" none is made, not even after an error.
+        retries: when a call is made again that broke off.
+        timeout_seconds: how long a call, or connecting, may take; 60 without.
+    """
+
+    prefix: str
+    only: Collection[str]
+    approval: ToolApproval
+    effect: Literal["idempotent", "at_most_once", "pure"]
+    retries: RetryPolicy
+    timeout_seconds: float
+
+
 @asynccontextmanager
 async def mcp_tools(
-    server: str | StdioServerParameters | Callable[[], Any] | Any,
-    *,
-    prefix: str = "",
-    only: Collection[str] | None = None,
-    approval: Literal["always", "none"] | None = None,
-    effect: Literal["idempotent", "at_most_once", "pure"] = "idempotent",
-    retries: RetryPolicy = _RETRIES,
-    timeout_seconds: float = 60.0,
+    server: str | StdioServerParameters | Callable[[], Any] | Any, **options: Unpack[McpOptions]
 ) -> AsyncGenerator[list[Tool], None]:
     """
     Connect to an MCP server and give its tools, for agents; needs the extra `polos-engine[mcp]`.
@@ -95,12 +110,7 @@ async def mcp_tools(
     Args:
         server: an address (`https://…/mcp`), an `mcp.StdioServerParameters`, an `MCPServer` of this process, or a
             function that gives one of them or a transport, called for each connection.
-        prefix: before each tool's name.
-        only: names of the tools that are wanted, as the server has them; None for all.
-        approval: "always" to ask a person before each call.
-        effect: what a second call after a crash would do; with "at_most_once" none is made, not even after an error.
-        retries: when a call is made again that broke off.
-        timeout_seconds: how long a call, or connecting, may take.
+        **options: see `McpOptions`.
 
     Yields:
         The tools; the connection is closed at the end of the block, and was made anew whenever it broke.
@@ -110,48 +120,47 @@ async def mcp_tools(
         ValueError: two tools have one name, or one of `only` isn't there.
         PolosUsageError: the extra isn't installed.
     """
-    line = _Line(server, timeout_seconds)
+    line = _Line(server, options.get("timeout_seconds", _TIMEOUT_SECONDS))
     try:
-        offered = await line.offered()
-        yield _tools(line, offered, prefix=prefix, only=only, approval=approval, effect=effect, retries=retries)
+        yield _tools(line, await line.offered(), options)
     finally:
         await line.close()
 
 
-async def load_mcp_tools(server: str | StdioServerParameters | Callable[[], Any] | Any, **options: Any) -> list[Tool]:
+async def load_mcp_tools(
+    server: str | StdioServerParameters | Callable[[], Any] | Any, **options: Unpack[McpOptions]
+) -> list[Tool]:
     """
     Give the tools of an MCP server, for programs without a place for `async with`: each call connects anew.
 
     Args:
         server: as for `mcp_tools`.
-        **options: as for `mcp_tools`.
+        **options: see `McpOptions`.
 
     Raises:
         McpUnavailable: the server can't be reached.
         ValueError: two tools have one name, or one of `only` isn't there.
         PolosUsageError: the extra isn't installed.
     """
-    timeout_seconds: float = options.pop("timeout_seconds", 60.0)
-    line = _Line(server, timeout_seconds, keeps=False)
-    return _tools(line, await line.offered(), **options)
+    line = _Line(server, options.get("timeout_seconds", _TIMEOUT_SECONDS), keeps=False)
+    return _tools(line, await line.offered(), options)
 
 
 # --------------------------------------------------------------------------------------------------------- the tools
 
 
-def _tools(
-    line: _Line, offered: list[Offered], *, prefix: str = "", only: Collection[str] | None = None,
-    approval: Literal["always", "none"] | None = None, effect: str = "idempotent", retries: RetryPolicy = _RETRIES,
-) -> list[Tool]:  # fmt: skip
+def _tools(line: _Line, offered: list[Offered], options: McpOptions) -> list[Tool]:
+    only, effect = options.get("only"), options.get("effect", "idempotent")
     missing = sorted(set(only or ()) - {one.name for one in offered})
     if missing:
         raise ValueError(f"the MCP server has no tool {missing[0]!r}; it has {', '.join(one.name for one in offered)}")
     wanted = [one for one in offered if only is None or one.name in only]
-    names = [_name(prefix, one.name) for one in wanted]
+    names = [_name(options.get("prefix", ""), one.name) for one in wanted]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"two tools of the MCP server would be called {twice[0]!r}: take one of them with only=")
-    again = retries if effect != "at_most_once" else RetryPolicy(max_retries=0)
+    again = options.get("retries", _RETRIES) if effect != "at_most_once" else RetryPolicy(max_retries=0)
+    approval = options.get("approval")
     return [
         _tool(line, one, name, again, approval=approval, effect=effect) for name, one in zip(names, wanted, strict=True)
     ]

@@ -332,8 +332,15 @@ async def _schedule(context: WorkflowContext, call: dict[str, Json], effect: str
     """
     port = context.require_port()
     own = port.values.uuid4()
-    made = await port.record("_call", "tool_call", lambda: {**call, "life": own})
-    return effect != "at_most_once" or (isinstance(made, dict) and made.get("life") == own)
+    while True:
+        made = an_object(await port.record("_call", "tool_call", lambda: {**call, "life": own})) or {}
+        if made.get("life") == own:
+            return True
+        if effect == "at_most_once":
+            return False
+        if all(made.get(name) == said for name, said in call.items()):
+            return True  # this very call, scheduled before a crash
+        # That one had other arguments, or another approval: this one has to have a record of its own.
 
 
 def tool(
