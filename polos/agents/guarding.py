@@ -82,7 +82,7 @@ async def _judged_by_function(
     record = await asking.ctx.step.run(
         f"{name}.{called}.{number}", plain_answer(one, GuardrailResult), asking.ctx, Told(told)
     )  # fmt: skip
-    return cast("GuardrailResult", GuardrailResult.from_dict(record))
+    return GuardrailResult.from_dict(record)
 
 
 async def _judged_by_model(asking: Asking, name: str, rule: str, reply: LLMResponse) -> GuardrailResult:
@@ -95,10 +95,10 @@ async def _judged_by_model(asking: Asking, name: str, rule: str, reply: LLMRespo
         verdict = cast("GuardrailEvaluationResult", read_answer(GuardrailEvaluationResult, answer.content))
     except ValueError as misfit:
         # A rule that nobody could judge wasn't kept, as far as anybody knows.
-        return cast("GuardrailResult", GuardrailResult.fail(f"the rule {rule!r} couldn't be judged: {misfit}"))
+        return GuardrailResult.fail(f"the rule {rule!r} couldn't be judged: {misfit}")
     if verdict.passed:
         return GuardrailResult()
-    return cast("GuardrailResult", GuardrailResult.fail(verdict.reason))
+    return GuardrailResult.fail(verdict.reason)
 
 
 def _changed(reply: LLMResponse, answer: GuardrailResult) -> LLMResponse:

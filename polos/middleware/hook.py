@@ -12,7 +12,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, TypeVar, cast, final, overload
+from typing import Any, Self, TypeVar, cast, final, overload
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -123,7 +123,7 @@ class HookResult(BaseModel):
     error_message: str | None = None
 
     @classmethod
-    def continue_with(cls, **modifications: Any) -> Any:
+    def continue_with(cls, **modifications: Any) -> Self:
         """Go on, with changes; the names are those of the fields."""
         unknown = sorted(set(modifications) - set(cls.model_fields))
         if unknown:
@@ -131,7 +131,7 @@ class HookResult(BaseModel):
         return cls(action=HookAction.CONTINUE, **modifications)
 
     @classmethod
-    def fail(cls, error_message: str) -> Any:
+    def fail(cls, error_message: str) -> Self:
         """Have what was about to happen fail, with this message."""
         return cls(action=HookAction.FAIL, error_message=error_message)
 
@@ -140,7 +140,7 @@ class HookResult(BaseModel):
         return self.model_dump(mode="json")
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Any:
+    def from_dict(cls, data: dict[str, Any]) -> Self:
         """Read what `to_dict` gave."""
         return cls.model_validate(data)
 
