@@ -23,7 +23,7 @@ def make_agent(name: str, replies: Any, **options: Any) -> Agent:
     return Agent(id=name, provider="scripted", model=name, **options)
 
 
-def call(name: str, **arguments: Any) -> Reply:
+def call(name: str, /, **arguments: Any) -> Reply:
     """Ask for one tool."""
     return Reply(tool_calls=[(name, arguments)])
 
