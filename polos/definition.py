@@ -119,6 +119,8 @@ class Workflow(Generic[ResultT_co]):
         debounce: what it says of flurries of calls; None if nothing.
         activation_callbacks_max: how long a body may go on without waiting; None for the engine's setting.
         retention: when its trees of runs are archived; False for never, None for the engine's setting.
+        version: of the code; None if nothing was said.
+        pin: whether a run is only ever run by the version that began it.
     """
 
     def __init__(  # noqa: PLR0917  # subclasses and tests of programs construct it by position
@@ -151,17 +153,17 @@ class Workflow(Generic[ResultT_co]):
         from_beginning: bool = False,
         debounce: object = None,
         retention: object = None,
+        version: str | None = None,
+        pin: bool = False,
     ) -> None:
         self.signature: Signature = signature if signature is not None else read_signature(func)
         self.id, self.func = id, func
-        self.description = description
-        self.workflow_type = workflow_type
+        self.description, self.workflow_type = description, workflow_type
         self.queue: Queue | None = queue or _queue_of(id, queue_name, queue_concurrency_limit, bool(schedule))
         self.queue_name, self.queue_concurrency_limit = queue_name, queue_concurrency_limit
         self.retention: Retention | Literal[False] | None = read_retention(retention, f"workflow {id!r}")
         self.trigger_on_event = trigger_on_event
-        self.batch_size = batch_size
-        self.batch_timeout_seconds = batch_timeout_seconds
+        self.batch_size, self.batch_timeout_seconds = batch_size, batch_timeout_seconds
         self.trigger: Trigger | None = read_trigger(
             trigger_on_event, batch_size, batch_timeout_seconds, trigger_filter, from_beginning
         )
@@ -170,8 +172,7 @@ class Workflow(Generic[ResultT_co]):
         self.on_start: list[Hook] = read_hooks("on_start", on_start)
         self.on_end: list[Hook] = read_hooks("on_end", on_end)
         self.payload_schema_class: type[BaseModel] | None = payload_schema_class or self.signature.schema
-        self.output_schema = output_schema
-        self.state_schema = state_schema
+        self.output_schema, self.state_schema = output_schema, state_schema
         self.debounce: Debounce | None = read_debounce(debounce)
         self.retries: RetryPolicy = RETRIES if retries is None else retries
         self.run_timeout_seconds = run_timeout_seconds
@@ -179,11 +180,15 @@ class Workflow(Generic[ResultT_co]):
         self.deterministic = deterministic
         self.tags: tuple[str, ...] = read_tags(tags)
         self.activation_callbacks_max = activation_callbacks_max
+        self.version, self.pin = version, pin
         self.is_async: bool = is_async(func)
         self._check()
 
     def _check(self) -> None:
         name("id", self.id)
+        optional_text("version", self.version)
+        if self.pin and self.version is None:
+            raise ValueError(f"workflow {self.id!r} has pin=True and no version= that its runs could be pinned to")
         positive("run_timeout_seconds", self.run_timeout_seconds)
         not_negative("cancel_grace_seconds", self.cancel_grace_seconds)
         if self.activation_callbacks_max is not None:
@@ -466,6 +471,8 @@ def workflow(  # the order that programs use
     from_beginning: bool = False,
     debounce: object = None,
     retention: object = None,
+    version: str | None = None,
+    pin: bool = False,
 ) -> _Decorator: ...
 
 
@@ -500,7 +507,8 @@ def workflow(id: Any = None, description: Any = None, queue: object = None, *res
             setting, 120, by default), `deterministic` (False for a body that does I/O itself and begins anew after a
             crash), `tags`, `activation_callbacks_max`, `debounce` (seconds, or a dict with `seconds` and `max_seconds`:
             its calls are debounced, as told at `polos.once.Once`), `retention` (a `Retention` or a dict with its
-            arguments: when runs that have ended are archived; False for never).
+            arguments: when runs that have ended are archived; False for never), `version` (of the code, a text), `pin`
+            (True: a run is only ever run by the version that began it).
 
     Returns:
         A `Workflow`, not a function.

@@ -47,7 +47,7 @@ class Reason:
 
     Attributes:
         kind: "timer", "suspend", "signal", "topic", "child", "step", "thread", "retry", "step_outcome_unknown",
-            "run_retry", "start", "slot", "inbox", "code", "cancel", "diverged", "no_code", "poisoned",
+            "run_retry", "start", "slot", "inbox", "code", "cancel", "diverged", "no_code", "pinned", "poisoned",
             "internal_error", "no_engine" or "ended".
         text: what it waits for.
         moves_on: what would move it on; goes on from "it moves on when".
@@ -299,6 +299,11 @@ class _Open:
             return Reason(
                 kind=aside, text=f"the engine doesn't know its workflow: {message}", since=since,
                 moves_on=f"a program is started that defines the workflow {workflow!r} before its `Polos(...)`",
+            )  # fmt: skip
+        if aside == "pinned":
+            return Reason(
+                kind=aside, text=f"its version isn't here: {message}", since=since,
+                moves_on=f"a program is started that defines that version of {workflow!r}, beside newer ones or alone",
             )  # fmt: skip
         return Reason(
             kind=aside, text=f"it is set aside: {message}", since=since,

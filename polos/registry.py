@@ -15,15 +15,23 @@ if TYPE_CHECKING:
 
     from polos.definition import Workflow
 
-__all__ = ["get_all_workflows", "get_workflow", "own_workflow", "register", "register_own", "restore"]
+__all__ = ["get_all_workflows", "get_version", "get_workflow", "own_workflow", "register", "register_own", "restore"]
 
 _workflows: dict[str, Workflow[Any]] = {}
+_versions: dict[tuple[str, str], Workflow[Any]] = {}  # by id and version, those that were replaced, too
 _owned: dict[str, Workflow[Any]] = {}  # tools of one agent, by the agent's id and their own
 
 
 def register(workflow: Workflow[Any]) -> None:
     """Let an id stand for this workflow from now on."""
     _workflows[workflow.id] = workflow
+    if workflow.version is not None:
+        _versions[workflow.id, workflow.version] = workflow
+
+
+def get_version(id: str, version: str) -> Workflow[Any] | None:
+    """Give a version of a workflow, also one that an id stood for before; None if there is none."""
+    return _versions.get((id, version))
 
 
 def register_own(id: str, workflow: Workflow[Any]) -> None:
@@ -44,6 +52,8 @@ def restore(workflows: Mapping[str, Workflow[Any]]) -> None:
     """Let ids stand for what they stood for once, and no others for anything: what a test defined goes with it."""
     _workflows.clear()
     _workflows.update(workflows)
+    for key in [key for key in _versions if key[0] not in workflows]:
+        del _versions[key]
 
 
 def get_workflow(id: str) -> Workflow[Any] | None:

@@ -82,6 +82,6 @@ def test_every_kind_of_reason_is_explained():
     }
     source = Path(str(polos.reasons.__file__)).read_text(encoding="utf-8")
     given = set(re.findall(r'kind="(\w+)"', source)) | {"suspend", "signal", "topic"}
-    given |= {"diverged", "no_code", "poisoned", "internal_error"}
+    given |= {"diverged", "no_code", "pinned", "poisoned", "internal_error"}
 
     assert given == documented

@@ -36,6 +36,13 @@ workflow_start to workflow_finish
 archived: [] monday
 archived: ['large'] monday
 """),
+    "deployment.py": Said("""
+under way when it left: ()
+Ada signed under the old terms
+hello, Ada!
+hello, Grace!
+Alan signed under the new terms
+"""),
     "schedules.py": Said("""
 morning_report:global, nightly_cleanup:global, reminder:alice, reminder:bob, reminder:carol
 bob is reminded

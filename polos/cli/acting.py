@@ -17,7 +17,7 @@ from polos.runtime.folding import FOLD, ROWS_VERSION
 from polos.store.backup import backup
 from polos.store.check import verify
 
-__all__ = ["act", "back_up", "cancel_run", "check_store", "resume_run", "who"]
+__all__ = ["act", "back_up", "cancel_run", "check_store", "drain_engine", "resume_run", "who"]
 
 _DAMAGED = 3
 
@@ -58,6 +58,26 @@ def cancel_run(options: Options, text: str, *, by: str, reason: str | None) -> N
     """
     command: Command = {"kind": "cancel", "by": by, "reason": reason}
     _tell(options, text, address, command, "it was asked to stop; once more forces it")
+
+
+def drain_engine(options: Options, seconds: float) -> None:
+    """
+    Ask the engine that runs now to come to rest and stop.
+
+    Raises:
+        EngineNotRunning: there is none.
+        CommandRefused: it can't.
+    """
+    with options.store() as store:
+        with store.log.reader() as reader:
+            epoch = int(reader.head().epoch)
+        command: Command = {"kind": "drain", "seconds": seconds, "epoch": epoch}
+        answer = asyncio.run(StoreConnection(store).execute(command))
+    printer = Printer(json=options.json)
+    if printer.json:
+        printer.object({"kind": "drain", "outcome": answer["outcome"], "seconds": seconds})
+    else:
+        printer.line("the engine begins nothing any more, and stops when what is under way has come to rest")
 
 
 def _tell(options: Options, text: str, find: Callable[[ClientStore, str], str], command: Command, done: str) -> None:

@@ -296,6 +296,20 @@ def readmit(run: str, /, *, by: str | None = None, options: Options = _PLAIN) ->
 
 
 @app.command
+def drain(*, seconds: float = 60.0, options: Options = _PLAIN) -> None:
+    """
+    Have the engine begin nothing any more, let what is under way come to rest, and stop.
+
+    Args:
+        seconds: after which it stops all the same.
+        options: what every command takes.
+    """
+    from polos.cli.acting import drain_engine
+
+    drain_engine(options, seconds)
+
+
+@app.command
 def verify(*, options: Options = _PLAIN) -> int:
     """Check every record, the chain, every row and every blob, and say where the first damage is."""
     from polos.cli.acting import check_store

@@ -257,6 +257,11 @@ class Admission:
         """Count those who stand in line."""
         return len(self._waiting)
 
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """Give the runs that hold a slot."""
+        return tuple(self._holders)
+
     def holds(self, run: str) -> bool:
         """Tell whether a run holds a slot."""
         return run in self._holders
@@ -269,7 +274,7 @@ class Admission:
     def free(self, queue: str) -> int:
         """Count the runs that could get a slot of a queue at once; 0 if others stand in line for it."""
         found = self._queues.get(queue)
-        free = self._limit - len(self._holders)
+        free = max(self._limit - len(self._holders), 0)
         if found is None:
             return free
         if found.waiting or found.limits.paused:
@@ -327,6 +332,10 @@ class Admission:
             self._settle_key(found, key, now_us)
         self._settle_queue(found, now_us)
         return self._grant(now_us)
+
+    def close(self) -> None:
+        """Give nobody a slot any more; who has one keeps it."""
+        self._limit = 0
 
     def hold(self, ticket: Ticket) -> None:
         """Give a slot to a run that was running when an engine ended, whatever the limits are by now."""

@@ -58,6 +58,7 @@ class BeginRun:
     direct: bool = False
     state: Json = None
     counted: bool = False
+    pinned: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,7 @@ def _begin(state: RunState, command: c.BeginRun, _now_us: int) -> Decision:
         direct=command.direct,
         state=command.state,
         counted=command.counted and state.started_us is None,
+        pinned=command.pinned,
     )
     return Decision([started])
 

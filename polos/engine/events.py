@@ -1,18 +1,17 @@
 """
 What is recorded: every state change of a run, and of the things around runs, as a past-tense fact.
 
-Events are immutable. A run's stream holds run, step, wait, child and state events; a topic's stream
-holds what was published on it. Three kinds of event are told apart, and one event may be of two:
+Events are immutable. A run's stream holds run, step, wait, child and state events; a topic's stream holds what was
+published on it. Three kinds of event are told apart, and one event may be of two:
 
-* A *fact* is something that happened to a run (`FACTS`): a step ended, a timer fired, a signal came.
-  The code is run on facts, one after another, in the order of their versions.
-* A *request* is something the code asked for; its `cause` is the version of the fact on which the
-  code was run when it asked. Replay expects after each fact exactly the requests it caused.
+* A *fact* is something that happened to a run (`FACTS`): a step ended, a timer fired, a signal came. The code is run
+  on facts, one after another, in the order of their versions.
+* A *request* is something the code asked for; its `cause` is the version of the fact on which the code was run when it
+  asked. Replay expects after each fact exactly the requests it caused.
 * Bookkeeping (`StepAttemptFailed`, `RunRetried`, ...) is neither.
 
-Times end in `_us`: microseconds since the epoch, UTC. What a name means is in docs/glossary.md. Names
-of fields are the bytes on disk, their order is free. Changing an event means raising its schema version
-in `codec.SCHEMA_VERSIONS` and writing an upcaster there.
+Times end in `_us`: microseconds since the epoch, UTC. What a name means is in docs/glossary.md. Names of fields are the
+bytes on disk, their order is free. To change an event, raise its version in `codec.SCHEMA_VERSIONS`; add an upcaster.
 """
 
 from __future__ import annotations
@@ -123,6 +122,7 @@ class RunStarted:
     direct: bool = False  # the body may do I/O itself; it isn't replayed but looks finished work up by name
     state: Json = None  # what `ctx.state` begins with, where the workflow says more than the run was created with
     counted: bool = False  # by a rate limit of its queue: whoever owns the log next has to know of it
+    pinned: str | None = None  # the version of its workflow that alone may run it from now on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +198,7 @@ class RunDiverged:
 class RunSetAside:
     """The run isn't run for now: its workflow is unknown here, or its code kept killing the process."""
 
-    reason: str  # "no_code", "poisoned" or "internal_error"
+    reason: str  # "no_code", "pinned", "poisoned" or "internal_error"
     message: str
 
 

@@ -207,6 +207,7 @@ def _run_started(state: RunState, event: e.RunStarted, time_us: int) -> None:
     state.attempt_us = time_us
     state.direct = event.direct
     state.code = event.code
+    state.pinned = state.pinned or event.pinned
     state.python = event.python
     state.patches.clear()
     state.attempt_state = state.initial_state if event.state is None else event.state

@@ -309,6 +309,7 @@ class RunState:
     retries: int = 0  # attempts that failed; a direct body that begins anew after a crash counts none
     direct: bool = False
     code: str | None = None
+    pinned: str | None = None  # the version of its workflow that alone may run it
     python: str | None = None
     cancel_requested_us: int | None = None
     cancelled_by: str | None = None

@@ -190,6 +190,7 @@ class EngineStarted:
     clean: bool = True  # the engine before it closed the log; if not, its process was killed
     python: str = ""
     polos: str = ""
+    deployment: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,7 @@ class Activations:
     def begin(self, unit: Unit, resident: Resident) -> None:
         """Start the attempt that is owed, if there is code for it and a slot."""
         state = resident.state
-        if self._engine.stopping or state.aside not in (None, "no_code"):
+        if self._engine.stopping or state.aside not in (None, "no_code", "pinned"):
             return
         debt = state.owed.get((DebtKind.START, ""))
         later = state.phase is Phase.BACKOFF or state.attempt > 0
@@ -68,15 +68,15 @@ class Activations:
             # An earlier attempt's grace is over, and the process that should have closed the run is gone.
             self._engine.decide_on(unit, resident, c.ForceCancel(by="engine", close=True))
             return
-        if not self._engine.bodies.knows(state.workflow):
-            message = f"no workflow {state.workflow!r} is registered in this program"
-            self._engine.decide_on(unit, resident, c.SetAside(reason="no_code", message=message))
+        missing = self._engine.bodies.missing(state)
+        if missing is not None:
+            self._engine.decide_on(unit, resident, c.SetAside(reason=missing[0], message=missing[1]))
             return
         if not self._engine.lines.take(resident):
             return
-        if state.aside == "no_code":
+        if state.aside is not None:
             self._engine.decide_on(unit, resident, c.Readmit(by="engine"))
-        definition = self._engine.bodies.describe(state.workflow)
+        definition = self._engine.bodies.describe(state)
         self._engine.intake.register_code(unit, state.workflow, definition)
         first = self._engine.bodies.first_state(state)
         begun = c.BeginRun(
@@ -85,6 +85,7 @@ class Activations:
             direct=definition.direct,
             state=first,
             counted=self._engine.lines.counts(state),
+            pinned=definition.pinned,
         )
         if self._engine.decide_on(unit, resident, begun):
             self._engine.lines.started(resident.run, now_us=unit.now_us)

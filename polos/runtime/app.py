@@ -29,6 +29,7 @@ from polos.errors import PolosUsageError
 from polos.runtime.bodies import Bodies
 from polos.runtime.client import PolosClient
 from polos.runtime.connection import StoreConnection
+from polos.runtime.draining import drain
 from polos.runtime.engine import Engine
 from polos.runtime.guards import guards
 from polos.runtime.ports import OwnedStore
@@ -149,7 +150,7 @@ async def start_engine(
 
     store: OwnedStore = open_store(data_dir, sync=settings.sync, clock=clock) if opens is None else opens()
     clean = was_closed_cleanly(store.path)
-    engine = Engine(store, clock=clock, settings=settings, bodies=Bodies(find))
+    engine = Engine(store, clock=clock, settings=settings, bodies=Bodies(find, find_version=registry.get_version))
 
     def owned() -> None:
         # Whose code killed a process is kept beside the log; one in memory dies with the process that it would mark.
@@ -178,7 +179,7 @@ def _record_start(engine: Engine, *, clean: bool) -> None:
             epoch = reader.head().epoch
         started = e.EngineStarted(
             epoch=epoch, pid=os.getpid(), host=platform.node(), clean=clean,
-            python=platform.python_version(), polos=polos.__version__,
+            python=platform.python_version(), polos=polos.__version__, deployment=engine.settings.deployment_id,
         )  # fmt: skip
         unit.append_system(ENGINE_STREAM, started)
 
@@ -267,6 +268,7 @@ class Polos(PolosClient):
         self._terminated = False
         self._entered = False
         self._ending: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[Any]] = set()
         if log_file is not None:
             log_to_file(log_file)
 
@@ -289,6 +291,7 @@ class Polos(PolosClient):
             fallback=True,
             opens=self._opens,
         )
+        self._engine.on_drain = self._drain_soon
         self.close()  # what was opened to read before
         self._opened = StoreConnection(
             self._engine.store, clock=self._clock, timeout_seconds=self.client_timeout_seconds
@@ -334,6 +337,53 @@ class Polos(PolosClient):
             self._unwatch_termination()
             if self._stopped is not None:
                 self._stopped.set()
+
+    async def drain(self, timeout_seconds: float = 60.0) -> tuple[str, ...]:
+        """
+        Begin nothing any more, let what is under way come to its end or to a long wait, and stop.
+
+        For a program that is to be replaced by a newer one: no step is interrupted, unless the time is over. What is
+        asked for meanwhile, by callers, schedules and triggers, is recorded as ever and waits for the next engine.
+
+        ```python run
+        import asyncio, tempfile
+        from polos import Polos, workflow
+
+        @workflow
+        async def report(ctx):
+            return await ctx.step.run("add up", lambda: 42)
+
+        async def main():
+            with tempfile.TemporaryDirectory() as folder:
+                async with Polos(data_dir=folder) as polos:
+                    await report.invoke(polos)
+                    print("still under way:", await polos.drain(timeout_seconds=30))
+
+        asyncio.run(main())
+        ```
+
+        Args:
+            timeout_seconds: after which it stops all the same, as `stop` does.
+
+        Returns:
+            The ids of the runs that were under way when the time was over; nothing of them is lost, but a step that
+            was running may be called again. Empty if all came to rest, and if no engine is running.
+
+        Raises:
+            ValueError: the time is negative.
+        """
+        if timeout_seconds < 0:
+            raise ValueError(f"timeout_seconds must not be negative, it is {timeout_seconds!r}")
+        engine = self._engine
+        left = () if engine is None else await drain(engine, timeout_seconds)
+        await self.stop()
+        return left
+
+    def _drain_soon(self, seconds: float) -> None:
+        """Drain for somebody outside, who waits for nothing more."""
+        task = self.engine.loop.create_task(self.drain(seconds))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     async def __aenter__(self) -> Self:
         """Start."""

@@ -54,6 +54,7 @@ class Described:
     sources: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     git_commit: str | None = None
     packages: Mapping[str, str] = field(default_factory=dict[str, str])
+    pinned: str | None = None  # the version that its runs are pinned to
 
 
 class Bodies:
@@ -65,6 +66,7 @@ class Bodies:
         *,
         described: dict[int, Described] | None = None,
         driver: type[Driver] = Driver,
+        find_version: Callable[[str, str], Workflow[Any] | None] | None = None,
     ) -> None:
         """
         Take the way to look a workflow up.
@@ -74,23 +76,39 @@ class Bodies:
             described: what is known of the code of workflows, by their `id()`, for who starts many engines: sources
                 are read once. The workflows must outlive it.
             driver: runs bodies that can be replayed; the test kit has one that looks closer.
+            find_version: gives a workflow by id and version; None if there is no version but the one that `find` gives.
         """
+        self._find_version = find_version
         self._find = find
         self._driver = driver
         self._described: dict[int, Described] = {} if described is None else described
         self._kept: dict[str, DirectCode] = {}
 
-    def knows(self, workflow: str) -> bool:
-        """Tell whether there is code for a workflow."""
-        return self._find(workflow) is not None
+    def missing(self, state: RunState) -> tuple[str, str] | None:
+        """Tell why there is no code for a run, as reason and text; None if there is."""
+        if self._of(state) is not None:
+            return None
+        if self._find(state.workflow) is None:
+            return "no_code", f"no workflow {state.workflow!r} is registered in this program"
+        return "pinned", (
+            f"it began under version {state.pinned!r} of workflow {state.workflow!r} and is pinned to it, and this "
+            f"program has no such version"
+        )
+
+    def _of(self, state: RunState) -> Workflow[Any] | None:
+        """Give the definition that runs a run: today's, or the version that it is pinned to."""
+        today = self._find(state.workflow)
+        if state.pinned is None or (today is not None and today.version == state.pinned):
+            return today
+        return None if self._find_version is None else self._find_version(state.workflow, state.pinned)
 
     def find(self, workflow: str) -> Workflow[Any] | None:
         """Give the definition of a workflow, None if there is none."""
         return self._find(workflow)
 
-    def _get(self, workflow: str) -> Workflow[Any]:
-        found = self._find(workflow)
-        assert found is not None, "knows() was asked first"
+    def _get(self, state: RunState) -> Workflow[Any]:
+        found = self._of(state)
+        assert found is not None, "missing() was asked first"
         return found
 
     def cancel_grace_seconds(self, workflow: str) -> float | None:
@@ -108,12 +126,15 @@ class Bodies:
         found = self._find(workflow)
         return None if found is None else found.retention
 
-    def describe(self, workflow: str) -> Described:
+    def describe(self, state: RunState) -> Described:
+        """Give what is recorded of the code that runs a run."""
+        return self.describe_workflow(self._get(state))
+
+    def describe_workflow(self, found: Workflow[Any]) -> Described:
         """Give what is recorded of a workflow's code."""
-        found = self._get(workflow)
         known = self._described.get(id(found))
         if known is None:
-            info = describe_code(found.func, name=workflow)
+            info = describe_code(found.func, name=found.id)
             known = Described(
                 code=info.digest,
                 python=info.python,
@@ -122,6 +143,7 @@ class Bodies:
                 sources=info.sources,
                 git_commit=info.git_commit,
                 packages=info.packages,
+                pinned=found.version if found.pin else None,
             )
             self._described[id(found)] = known
         return known
@@ -133,7 +155,7 @@ class Bodies:
         It is recorded, so that everybody sees it from the first moment, and replay begins with it whatever a default
         gives by then.
         """
-        workflow = self._get(state.workflow)
+        workflow = self._get(state)
         if workflow.state_schema is None:
             return None
         try:
@@ -145,7 +167,7 @@ class Bodies:
 
     def make(self, engine: Engine, resident: Resident, *, python: str | None) -> RunCode:
         """Make the code of a run's current attempt; nothing runs yet."""
-        workflow = self._get(resident.state.workflow)
+        workflow = self._get(resident.state)
         if workflow.direct:
             direct = DirectCode(engine, resident)
             direct.bind(_Body(self, engine, resident, workflow, direct))

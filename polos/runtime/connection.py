@@ -189,6 +189,13 @@ class LocalConnection:
             ) from None
 
 
+# Commands that mean the engine that runs now.
+_NOT_KEPT: Final = {
+    "query": "only an engine can call a workflow's query functions",
+    "drain": "there is nothing to drain",
+}
+
+
 @final
 class InboxConnection:
     """Commands to the engine of another process, by way of the inbox."""
@@ -218,10 +225,8 @@ class InboxConnection:
     async def execute(self, command: Command, *, command_id: str | None = None) -> Answer:
         """Put a command, durably, and wait for its outcome."""
         kind = str(command["kind"])
-        if kind == "query" and self._store.owner() is None:
-            raise EngineNotRunning(
-                f"no engine is running on {self._store.path}, and only an engine can call a workflow's query functions"
-            )
+        if kind in _NOT_KEPT and self._store.owner() is None:
+            raise EngineNotRunning(f"no engine is running on {self._store.path}, and {_NOT_KEPT[kind]}")
         command_id = command_id or uuid7(self._clock.now_us())
         payload = orjson.dumps({"command": command, "by": f"process {os.getpid()}"})
         await asyncio.to_thread(self._store.inbox.put, command_id, payload)

@@ -115,6 +115,7 @@ class Engine:
         self.broken: Exception | None = None
         self.marks: list[Mark] = []
         self.crowd = Crowd()
+        self.on_drain: Callable[[float], None] | None = None  # drains and stops it, for who asks from outside
         self.previews: Previews = Previews()
         self.poisoned: set[str] = set()  # to be set aside before their code is run
         # Where runs live: all of them here, unless the log is one of several.

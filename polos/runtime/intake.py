@@ -36,6 +36,7 @@ from polos.errors import (
 )
 from polos.points import reach
 from polos.runtime.dedup import Dedup
+from polos.runtime.draining import asked_to_drain
 from polos.runtime.foreign import (
     check_run_id,
     created_from_json,
@@ -94,6 +95,7 @@ class Intake:
             "message": self._message,
             "queue": self._queue,
             "trigger": self._trigger,
+            "drain": lambda unit, _command_id, command: asked_to_drain(engine, unit, command),
             "schedule": lambda unit, _command_id, command: engine.schedules.command(unit, command),
         }
 

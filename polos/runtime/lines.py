@@ -78,6 +78,7 @@ class Lines:
         self._configured: dict[str, e.QueueConfigured] = {}
         self._declared: dict[str, Json] = {}  # what the code of this process said, and is recorded or on its way
         self._wanting: dict[str, list[Callable[[], None]]] = {}  # who waits until a queue takes more
+        self._when_quiet: list[Callable[[], None]] = []  # whom to tell that nobody has a slot any more
         self._alarm: Any = None
         self._alarm_us: int | None = None
 
@@ -125,6 +126,22 @@ class Lines:
     def pass_on(self, run: str) -> None:
         """Give back the slot of a run that isn't in memory."""
         self._wake(self._admission.give_back(run, now_us=self._now_us()))
+        self._tell_quiet()
+
+    def holders(self) -> tuple[str, ...]:
+        """Give the runs that have a slot."""
+        return self._admission.holders
+
+    def close_door(self, quiet: Callable[[], None]) -> None:
+        """Give nobody a slot any more; `quiet` is called when nobody has one."""
+        self._admission.close()
+        self._when_quiet.append(quiet)
+        self._tell_quiet()
+
+    def _tell_quiet(self) -> None:
+        if self._when_quiet and not self._admission.held:
+            for quiet in self._when_quiet:
+                quiet()
 
     def leave(self, run: str) -> None:
         """A run ended: it waits for nothing any more."""

@@ -248,9 +248,9 @@ class Loader:
         if stuck is not None:
             self._later(resident, c.SetAside(reason="internal_error", message=stuck))
             return
-        if not engine.bodies.knows(state.workflow):
-            message = f"no workflow {state.workflow!r} is registered in this program"
-            self._later(resident, c.SetAside(reason="no_code", message=message))
+        missing = engine.bodies.missing(state)
+        if missing is not None:
+            self._later(resident, c.SetAside(reason=missing[0], message=missing[1]))
             return
         if state.direct:
             self._revive_direct(resident, events)
@@ -326,7 +326,7 @@ class Loader:
         with engine.store.log.reader() as reader:
             engine.lines.recover(reader)
             engine.schedules.recover(reader)
-            for wanted in ("pending_cancel", "no_code", "diverged", "poisoned", "internal_error"):
+            for wanted in ("pending_cancel", "no_code", "pinned", "diverged", "poisoned", "internal_error"):
                 for key, _ in reader.rows(("status", wanted)):
                     runs[str(key[-1])] = None
             outbox = dict.fromkeys(str(key[1]) for key, _ in reader.rows(("outbox",)))

@@ -64,8 +64,8 @@ LIMIT_MAX: Final = 10_000
 STATUSES: Final = (
     "queued", "running", "waiting", "pending_cancel", "completed", "failed", "cancelled",
     # why a run waits
-    "timer", "suspend", "signal", "topic", "child", "step", "step_outcome_unknown", "diverged", "no_code", "poisoned",
-    "internal_error",
+    "timer", "suspend", "signal", "topic", "child", "step", "step_outcome_unknown", "diverged", "no_code", "pinned",
+    "poisoned", "internal_error",
 )  # fmt: skip
 CURSOR_DIGITS_MAX: Final = 18  # of microseconds; a key of the log holds them
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

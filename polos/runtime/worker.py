@@ -20,6 +20,7 @@ from polos.clock import SystemClock
 from polos.errors import EngineNotRunning
 from polos.runtime.app import log_to_file, settings_from, start_engine, stop_engine
 from polos.runtime.client import PolosClient
+from polos.runtime.draining import drain
 from polos.runtime.engine import Engine
 
 if TYPE_CHECKING:
@@ -170,6 +171,9 @@ class Worker:
             self._failed(start, error if isinstance(error, Exception) else cancelled)
             self._wanted_down = None
             raise
+        leaving: list[asyncio.Task[None]] = []
+        running = self._engine
+        running.on_drain = lambda seconds: leaving.append(running.loop.create_task(self._drain(running, seconds)))
         handled = self._handle_signals()
         start.set_result(None)
         try:
@@ -180,6 +184,25 @@ class Worker:
             engine, self._engine = self._engine, None
             self._start = self._wanted_down = None
             await asyncio.shield(stop_engine(engine))
+
+    async def _drain(self, engine: Engine, seconds: float) -> None:
+        await drain(engine, seconds)
+        await self.shutdown()
+
+    async def drain(self, timeout_seconds: float = 60.0) -> None:
+        """
+        Begin nothing any more, let what is under way come to rest, for so long at most, and let `run` stop.
+
+        What it means, and an example, stands at `Polos.drain`.
+
+        Raises:
+            ValueError: the time is negative.
+        """
+        if timeout_seconds < 0:
+            raise ValueError(f"timeout_seconds must not be negative, it is {timeout_seconds!r}")
+        if self._engine is not None:
+            await drain(self._engine, timeout_seconds)
+        await self.shutdown()
 
     async def shutdown(self) -> None:
         """Let `run` stop gracefully, also one that hasn't begun yet; does nothing after it has ended."""

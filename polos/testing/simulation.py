@@ -157,7 +157,9 @@ class Simulation:
             self.store.log = FaultyLog(self.store.log, self.plan)
         self.audit = Audit(self.store.log)
         self.world = World(clock=self.clock, chance=Random(seed), audit=self.audit)
-        self.workflows = {workflow.id: workflow for workflow in workflows}
+        known = list(workflows)
+        self.workflows = {workflow.id: workflow for workflow in known}
+        self._versions = {(workflow.id, workflow.version): workflow for workflow in known}
         self._settings = settings
         self._held = held
         self._appender = partial(
@@ -228,7 +230,7 @@ class Simulation:
             self.store,
             clock=self.clock,
             settings=self._settings,
-            bodies=Bodies(self.workflows.get),
+            bodies=Bodies(self.workflows.get, find_version=lambda id_, version: self._versions.get((id_, version))),
             appender=appender,
             performer=self._make_performer if self._held is None else self._held.performer,
         )

@@ -217,9 +217,9 @@ def _replayed(engine: Engine, run: str, whole: list[Stored]) -> list[str]:
     for start, history in attempts(whole):
         created = history[0][0]
         assert isinstance(created, e.RunCreated), "a run's stream begins with its creation"
-        if not engine.bodies.knows(created.workflow):
-            continue
         resident = Resident(fold(run, history[:start]), durable=start)
+        if engine.bodies.missing(resident.state) is not None:
+            continue
         resident.input = input_of(event for event, _, _ in history)
         code = engine.bodies.make(engine, resident, python=None)
         if not isinstance(code, Driver):

@@ -149,8 +149,8 @@ def _load(request: Load) -> str | None:
         return traceback.format_exc()
     known = registry.get_all_workflows()
     bodies = Bodies(known.get, described=_described)
-    for workflow in known:
-        bodies.describe(workflow)
+    for workflow in known.values():
+        bodies.describe_workflow(workflow)
     return None
 
 
