@@ -337,6 +337,14 @@ def test_a_stream_is_the_same_reply():
     ] == pieces
 
 
+def test_a_text_that_says_no_more_is_plain():
+    """Fields of a text that are empty are no reason to keep it in its maker's words."""
+    told = {"type": "text", "text": "a", "citations": None}
+    reply = generate(Server({**REPLY, "content": [told]}).provider("anthropic"), ASKED)
+
+    assert [assistant_item("a")] == reply.items
+
+
 @pytest.mark.parametrize(
     ("told", "stop_reason"),
     [

@@ -336,6 +336,11 @@ def test_long_texts_are_cut():
     assert "abc" == scrubbed("abc", ("", "a"))
 
 
+def test_a_key_of_any_form_is_taken_out():
+    """The key that was used is taken out of a text, also where it doesn't look like one."""
+    assert "wrong: [key]!" == scrubbed("wrong: hunter2!", ("hunter2",))
+
+
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     """Cut bytes at these places."""
     edges = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]

@@ -153,6 +153,15 @@ def test_a_turn_goes_back_as_it_came():
     ] == server.bodies[1]["input"]
 
 
+def test_what_a_text_cites_is_kept():
+    """Annotations of a text are kept with it."""
+    cited = {"type": "output_text", "text": "a", "annotations": [{"type": "url_citation", "url": "u"}]}
+    server = Server({**REPLY, "output": [{**MESSAGE, "content": [cited]}]})
+    items = generate(server.provider("openai"), ASKED).items
+
+    assert [cited] == items[0]["content"]
+
+
 def test_a_stored_conversation_keeps_its_ids():
     """With `store` the server holds items, so that they are named, and nothing encrypted is asked for."""
     plain = {"type": "reasoning", "id": "rs_1", "summary": []}
@@ -341,9 +350,9 @@ def test_a_stream_is_closed_when_nobody_reads_on():
         async with aclosing(Server(body).provider("openai").stream(ASKED)) as pieces:
             async for _ in pieces:
                 break
+        assert body.closed
 
     asyncio.run(look())
-    assert body.closed
 
 
 def test_keys_and_addresses(monkeypatch):

@@ -111,6 +111,7 @@ def test_turns_of_anthropic_alternate(request):
 
     assert all(one["role"] != next_one["role"] for one, next_one in pairwise(turns))
     for turn in turns:
+        assert turn["content"]
         kinds = [block["type"] == "tool_result" for block in turn["content"]]
         assert kinds == sorted(kinds, reverse=True)
         assert all(block.get("text", "!").strip() for block in turn["content"])

@@ -134,8 +134,6 @@ class Line:
             return failure(told_by(error, **who, secrets=self.secrets))
         if isinstance(error, TimeoutError):
             return fell_silent(seconds, **who, setting=setting)
-        if getattr(error, "status_code", None) is not None:  # an answer that the SDK can't read
-            return malformed(str(error), **who, secrets=self.secrets)
         if getattr(error, "body", None) is not None:  # an error within a stream
             return failure(Told(**who, body=getattr(error, "body", None), text=str(error), secrets=self.secrets))
         if isinstance(error, ValueError):
