@@ -139,6 +139,15 @@ def test_a_tree_is_read_whole(data: tuple[Path, list[str]]):
     assert LARGE + "0" == large["data"]["value"]
 
 
+def test_what_a_tree_used_is_read_from_the_archive(data: tuple[Path, list[str]]):
+    """An archived tree is known to whoever asks what it cost; a run that nobody knows isn't."""
+    directory, (first, *_) = data
+
+    assert 0 == ask(directory, lambda client: client.usage(execution_id=first)).runs, "its steps called no model"
+    with pytest.raises(UnknownRun):
+        ask(directory, lambda client: client.usage(execution_id="nobody"))
+
+
 def test_archived_runs_are_listed_in_pages(data: tuple[Path, list[str]]):
     """The newest first, by workflow if one is named; those in the log aren't among them, nor the other way round."""
     directory, handles = data

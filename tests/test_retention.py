@@ -369,6 +369,7 @@ def test_a_tree_larger_than_a_segment(monkeypatch: pytest.MonkeyPatch):
         {"kind": "resume", "key": "x"},
         {"kind": "cancel"},
         {"kind": "readmit"},
+        {"kind": "retry"},
         {"kind": "query", "name": "x"},
         {"kind": "update", "name": "x"},
     ],

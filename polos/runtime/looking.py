@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from polos.errors import PolosUsageError, UnknownRun
 from polos.runtime import reads
+from polos.runtime.archived import reader_of
 from polos.runtime.listing import ExecutionPage, Wanted, count_runs, list_page, run_filter
 from polos.runtime.usage import usage_of
 
@@ -58,7 +59,8 @@ class LooksAtRuns:
             wanted: which runs, as for `list_executions`: `session_id`, `user_id`, `workflow_id`, `since` and so on.
 
         Returns:
-            Tokens, calls and money, by model and together. A run that was archived is counted no more.
+            Tokens, calls and money, by model and together. Those of a tree that was archived are read from the archive;
+            a filter counts archived runs no more.
 
         Raises:
             UnknownRun: there is no run `execution_id`.
@@ -66,9 +68,10 @@ class LooksAtRuns:
         if execution_id is not None and wanted:
             raise PolosUsageError("usage is of one run with all below it, or of runs by filter; give one of the two")
         store = self._connection().store
-        with store.log.reader() as reader:
-            if execution_id is not None:
+        if execution_id is not None:
+            with reader_of(store, execution_id) as reader:
                 if reads.run_row(reader, execution_id) is None:
                     raise UnknownRun(f"there is no run {execution_id!r} in {store.path}")
                 return usage_of(reader, reads.tree_runs(reader, execution_id))
+        with store.log.reader() as reader:
             return usage_of(reader, (row.run for row in reads.runs_of(reader, run_filter(wanted))))

@@ -260,6 +260,7 @@ class _Packer:
             for record in _records(self._log, state.run):
                 if record.version > state.version:
                     break
+                assert not record.blobs, "no event of a run names blobs: they would go with it"
                 portion.positions.append(record.position)
                 self._records.append(record)
                 self._bytes += len(record.payload)
