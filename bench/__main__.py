@@ -12,11 +12,12 @@ import os
 import platform
 from pathlib import Path
 
-from bench import many_runs, replay, schedules, sequential, sweep
+from bench import many_runs, queues, replay, schedules, sequential, sweep
 
 BENCHMARKS = {
     "sequential": sequential.main,
     "many_runs": many_runs.main,
+    "queues": queues.main,
     "replay": replay.main,
     "schedules": schedules.main,
     "sweep": sweep.main,
