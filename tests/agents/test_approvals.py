@@ -68,7 +68,7 @@ def test_the_question_names_the_call():
     assert [] == paid
 
 
-def test_the_record_of_the_call_names_its_approval():
+def test_the_record_of_the_call_names_its_approval() -> None:
     """One record schedules the call and says whose decision that was, about which arguments."""
     with asked_for(pay_tool()) as (sim, run, key, data):
         answer(sim, run, key, {"approved": True, "approver": "ann", "digest": data["_approval"]["digest"]})
@@ -166,7 +166,7 @@ def double(ctx: Any, told: Any) -> HookResult:
     return HookResult(modified_payload={"cents": told.current_payload.cents * 2})
 
 
-def test_arguments_that_changed_need_another_decision():
+def test_arguments_that_changed_need_another_decision() -> None:
     """New code in which a hook changes the arguments asks anew; the old decision, used or not, is for the old ones."""
     for moment in range(-1, 30):
         with asked_for(pay_tool()) as (sim, run, key, data):

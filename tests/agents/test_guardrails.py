@@ -84,7 +84,7 @@ def test_a_guardrail_changes_what_is_said():
     assert (["Oslo"], 1) == (looked, str(told[1]).count("****"))
 
 
-def test_a_refusal_is_told_and_asked_again():
+def test_a_refusal_is_told_and_asked_again() -> None:
     """The model hears why, and its next answer counts; tools of a refused answer aren't called."""
     bad = Reply(text=SECRET, tool_calls=[("guarded_look", {"name": "Rome"})])
     reply, told = heard([bad, call("guarded_look", name="Oslo"), "It rains."])

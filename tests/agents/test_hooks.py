@@ -99,8 +99,9 @@ def test_hooks_of_a_workflow_without_a_model():
 @pytest.mark.parametrize("where", ["on_start", "on_end"])
 def test_a_hook_that_refuses_fails_the_run(where: str):
     """With its words; in front of the body nothing else happens."""
+    hooks: dict[str, Any] = {where: [refusing, noting("later")]}
 
-    @workflow(id="hooked_refused", **{where: [refusing, noting("later")]})
+    @workflow(id="hooked_refused", **hooks)
     async def says(ctx: WorkflowContext) -> str:
         seen.append("body")
         return "said"

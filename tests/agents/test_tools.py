@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -200,26 +202,24 @@ def once(**options: Any) -> Tool:
     return Tool("tools_once", func=slow_order, **{"effect": "at_most_once", **options})
 
 
-def killed_in_the_middle(one: Tool) -> tuple[Any, list[tuple[str, str, Any]], Simulation, str]:
+@contextmanager
+def killed_in_the_middle(one: Tool) -> Iterator[tuple[Any, list[tuple[str, str, Any]], Simulation, str]]:
     """Kill the program while the tool is called; gives the model's tool result once all is quiet."""
     agent = make_agent("tools_once_agent", [call("tools_once", item="tea"), "Done."], tools=[one])
-    sim = Simulation([agent, one])
-    sim.start()
-    root = sim.create(agent, {"input": "Order."}).run
-    sim.run_for(30)
-    assert ["tea"] == ordered
-    sim.recover()
-    sim.settle()
-    return (
-        None if not sim.audit.states[root].ended_us else sim.result(root)["tool_results"][0],
-        open_questions(sim), sim, root,
-    )  # fmt: skip
+    with Simulation([agent, one]) as sim:
+        root = sim.create(agent, {"input": "Order."}).run
+        sim.run_for(30)
+        assert ["tea"] == ordered
+        sim.recover()
+        sim.settle()
+        ended = sim.audit.states[root].ended_us
+        yield sim.result(root)["tool_results"][0] if ended else None, open_questions(sim), sim, root
 
 
 def test_a_call_that_may_be_repeated_is_repeated():
     """By default a call that was under way is made again."""
-    result, _, sim, _ = killed_in_the_middle(once(effect="idempotent"))
-    sim.crash()
+    with killed_in_the_middle(once(effect="idempotent")) as (result, _, _, _):
+        pass
 
     assert ("ordered tea", ["tea", "tea"]) == (result["result"], ordered)
 
@@ -239,8 +239,8 @@ def test_reconcile_is_asked_what_became_of_a_call(says: Any, calls: int, found: 
         asked.append(input.item)
         return says
 
-    result, questions, sim, _ = killed_in_the_middle(once(reconcile=reconcile))
-    sim.crash()
+    with killed_in_the_middle(once(reconcile=reconcile)) as (result, questions, _, _):
+        pass
 
     assert (found, calls, ["tea"], []) == (result["result"], len(ordered), asked, questions)
 
@@ -257,37 +257,35 @@ def test_reconcile_is_asked_what_became_of_a_call(says: Any, calls: int, found: 
 )
 def test_a_person_says_what_became_of_a_call(reconcile: Any, decision: Any, calls: int, status: str, found: Any):
     """Where nobody else knows; until then nothing is called, however often the program dies."""
-    result, questions, sim, root = killed_in_the_middle(once(reconcile=reconcile))
-    assert result is None
-    ((_, key, data),) = questions
-    sim.recover()
-    sim.settle()
-    assert ["tea"] == ordered
-    answer(sim, root, key, decision)
-    (result,) = sim.result(root)["tool_results"]
-    scheduled = values(sim, "_call")
-    sim.crash()
+    with killed_in_the_middle(once(reconcile=reconcile)) as (result, questions, sim, root):
+        assert result is None
+        ((_, key, data),) = questions
+        sim.recover()
+        sim.settle()
+        assert ["tea"] == ordered
+        answer(sim, root, key, decision)
+        (made,) = sim.result(root)["tool_results"]
+        scheduled = values(sim, "_call")
 
     assert ("tool_outcome_unknown", {"tool": "tools_once", "input": {"item": "tea"}}) == (
         data["_source"], data["_form"]["context"],
     )  # fmt: skip
-    assert (status, found, calls) == (result["status"], result["result"], len(ordered))
+    assert (status, found, calls) == (made["status"], made["result"], len(ordered))
     assert calls == len({one["life"] for one in scheduled}), "each call has its record"
 
 
-def test_a_second_kill_is_asked_about_as_well():
+def test_a_second_kill_is_asked_about_as_well() -> None:
     """A call that somebody said wasn't made is made, and if the program dies again, somebody is asked again."""
-    _, questions, sim, root = killed_in_the_middle(once())
-    ((_, first, _),) = questions
-    sim.send("resume", run=root, key=first, data={"outcome": "not_done"})
-    sim.run_for(30)
-    assert ["tea", "tea"] == ordered
-    sim.recover()
-    sim.settle()
-    ((_, second, _),) = open_questions(sim)
-    answer(sim, root, second, {"outcome": "completed", "value": "at last"})
-    (result,) = sim.result(root)["tool_results"]
-    sim.crash()
+    with killed_in_the_middle(once()) as (_, questions, sim, root):
+        ((_, first, _),) = questions
+        sim.send("resume", run=root, key=first, data={"outcome": "not_done"})
+        sim.run_for(30)
+        assert ["tea", "tea"] == ordered
+        sim.recover()
+        sim.settle()
+        ((_, second, _),) = open_questions(sim)
+        answer(sim, root, second, {"outcome": "completed", "value": "at last"})
+        (result,) = sim.result(root)["tool_results"]
 
     assert (True, "at last", 2) == (first != second, result["result"], len(ordered))
 
