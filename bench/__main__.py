@@ -12,9 +12,10 @@ import os
 import platform
 from pathlib import Path
 
-from bench import many_runs, queues, replay, schedules, sequential, sweep
+from bench import agents, many_runs, queues, replay, schedules, sequential, sweep
 
 BENCHMARKS = {
+    "agents": agents.main,
     "sequential": sequential.main,
     "many_runs": many_runs.main,
     "queues": queues.main,

@@ -6,10 +6,12 @@ Nothing here looks at a time; how fast things are is for `python -m bench` to sa
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
 
 import pytest
-from bench import floor, many_runs, measures, replay, sequential
+from bench import agents, floor, many_runs, measures, replay, sequential
 from bench.__main__ import main
 
 
@@ -70,6 +72,48 @@ def test_table(tmp_path, capsys):
         line[:26].rstrip() for line in printed[-4:]
     ]
     assert [] == list(tmp_path.iterdir())
+
+
+def test_an_agent_has_few_commits_for_a_call(fresh):
+    """A call of a model costs two commits: one before it, with the request, and one behind it, with the reply."""
+    few, many = (agents.engine(fresh(), runs=runs, streams=False).commits for runs in (1, 3))
+
+    assert many - few <= 2 * agents.TURNS * 2 + 4
+    assert 0 == agents.model_alone(fresh(), runs=1).commits
+
+
+def test_deltas_are_all_timed(fresh):
+    """Each delta reaches its reader, and time goes forward."""
+    found = agents.delays(fresh(), count=5)
+
+    assert 5 == len(found)
+    assert found[0] > 0
+
+
+def test_import_loads_no_sdk():
+    """`import polos`, and a scripted agent that runs, load no SDK of a provider."""
+    program = """
+import asyncio, sys, tempfile
+import polos
+from polos import Agent, Polos
+from polos.llm import script
+
+def loaded():
+    return sorted({name.split(".")[0] for name in sys.modules} & {"openai", "anthropic", "httpx2", "httpx", "mcp"})
+
+print(loaded())
+script("nobody", ["Done."])
+asked = Agent(id="asked", provider="scripted", model="nobody")
+Agent(id="elsewhere", provider="openai", model="gpt-5")
+
+async def main():
+    with tempfile.TemporaryDirectory() as folder:
+        async with Polos(folder) as polos:
+            print((await asked.run(polos, "Go on.")).result, loaded())
+
+asyncio.run(main())
+"""
+    assert ["[]", "Done. []"] == subprocess.check_output([sys.executable, "-c", program], text=True).splitlines()
 
 
 def test_names_that_are_no_benchmarks(capsys):

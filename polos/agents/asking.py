@@ -14,7 +14,7 @@ from typing import Any, final
 from polos.agents.agent import Agent
 from polos.agents.budget import Amount, Ledger, add_usage
 from polos.agents.conversation import Conversation
-from polos.agents.models import ModelCall, call_model
+from polos.agents.models import FINAL, ModelCall, call_model
 from polos.context import WorkflowContext
 from polos.engine.json import Json
 from polos.engine.usage import REQUEST, USAGE
@@ -188,7 +188,7 @@ class Asking:
         reply = await self.ctx.step.run(
             name, call_model, digest, call,
             max_retries=policy.max_retries, base_delay=policy.base_delay_seconds, max_delay=policy.max_delay_seconds,
-            jitter=policy.jitter, non_retryable=policy.non_retryable,
+            jitter=policy.jitter, non_retryable=(*policy.non_retryable, *FINAL),
             **({} if policy.retry_on is None else {"retry_on": policy.retry_on}),
             **({} if timeout is None else {"timeout_seconds": timeout}),
         )  # fmt: skip

@@ -19,14 +19,17 @@ from polos.errors import ModelReplyTruncated, ModelRequestRefused, PolosUsageErr
 from polos.llm.messages import Finished, LLMRequest, LLMResponse, TextDelta, ToolCallDelta
 from polos.llm.providers.base import ModelProvider, Providers, get_provider
 
-__all__ = ["MODEL_RETRIES", "ModelCall", "call_model"]
+__all__ = ["FINAL", "MODEL_RETRIES", "ModelCall", "call_model"]
+
+# What no policy tries again: the same request would be refused again.
+FINAL: Final = (ModelRequestRefused, PolosUsageError)
 
 # What the provider says of when to come back is kept as well; see `polos.engine.retry.next_delay_us`.
 MODEL_RETRIES: Final = RetryPolicy(
     max_retries=2,
     base_delay_seconds=1.0,
     max_delay_seconds=10.0,
-    non_retryable=(ModelRequestRefused, PolosUsageError),
+    non_retryable=FINAL,
 )
 
 
