@@ -155,6 +155,27 @@ us: order A-2
 the filter failed on an event of orders/eu/shipped: KeyError: 'amount'
 ['clicks', 'orders/**', 'orders/*/created']
 """),
+    "agents/support_desk.py": Said(
+        """
+Where is order 7?
+Let me look.
+[look_up_order]
+[look_up_promises]
+[pay_back]
+pay_back {'order': 7, 'cents': 4990}, may it? (y/n)\x20
+It was lost, I am sorry. Your 49.90 are on their way.
+3 turns, 3 calls, completed
+Where is order 7, I ask again?
+Let me look.
+[look_up_order]
+[look_up_promises]
+[pay_back]
+pay_back {'order': 7, 'cents': 4990}, may it? (y/n)\x20
+I may not pay that back. A colleague will write to you.
+3 turns, 3 calls, completed
+""",
+        typed="y\nn\n",
+    ),
     "patterns/run_a_step.py": Said("21.5 °C in Porto\n2 calls"),
     "patterns/recorded_values.py": Said("""
 a 36-character ticket, drawn after 2020: True

@@ -15,10 +15,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from llmock.scenarios import Match, Reply, ToolCall
@@ -241,6 +243,66 @@ def test_router_coordinator(stage):
         "post": "Boats float, mostly.",
     } == json.loads(found)
     assert "Boats float." in json.dumps(stage.conversation(1))
+
+
+class Search(BaseHTTPRequestHandler):
+    """Stands in for the search: every search finds one page."""
+
+    asked: ClassVar[list[tuple[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        """Answer a search."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append((self.path, body["query"]))
+        page = {"title": "Polos", "url": "https://example.com/polos", "content": "It is new.", "score": 0.9}
+        told = json.dumps({"query": body["query"], "results": [page]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def search(monkeypatch):
+    """A stand-in for the search, on a socket of its own; gives what it was asked."""
+    Search.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Search) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("SEARCH_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("TAVILY_API_KEY", "a-key")
+        yield Search.asked
+        server.shutdown()
+        thread.join()
+
+
+def test_web_search_agent(stage, search):
+    """A search waits for its approval, its pages reach the model, and a question is a form with its fields."""
+    stage.call(("web_search", {"query": "polos news"}))
+    field = {"key": "depth", "type": "text", "label": "Depth"}
+    stage.call(("ask_user", {"question": "How deep?", "title": "Depth", "fields": [field]}))
+    stage.say("Polos is new.")
+
+    assert ["search for 'polos news'?", "Depth [('depth', 'text')]", "Polos is new."] == stage.play(
+        "web_search_agent", typed=["y", "deep"]
+    ).splitlines()
+    assert [("/search", "polos news")] == search
+    assert "It is new." in stage.results(1)[0][1]
+    assert "deep" in stage.results(2)[1][1]
+
+
+def test_web_search_agent_that_is_refused(stage, search):
+    """A search that is rejected isn't made, and the model is told so."""
+    stage.call(("web_search", {"query": "polos news"}))
+    stage.say("I don't know.")
+
+    assert ["search for 'polos news'?", "I don't know."] == stage.play("web_search_agent", typed=["n"]).splitlines()
+    assert [] == search
+    assert "rejected" in stage.results(1)[0][1]
 
 
 @pytest.mark.parametrize(

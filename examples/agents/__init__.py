@@ -1,0 +1,1 @@
+"""Agents whose model is played from a script, so that they need neither network nor key."""
