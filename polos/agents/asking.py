@@ -7,7 +7,6 @@ with the next one. Both are values of the run, kept once, so a replay counts not
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -209,7 +208,6 @@ class Asking:
         self.ledger.usage = add_usage(self.ledger.usage, usage)
 
 
-@functools.lru_cache(maxsize=1_024)
 def _price(model: str, tokens: int, answer: int) -> int | None:
     from polos.types.llm import Usage
 

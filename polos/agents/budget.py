@@ -139,6 +139,15 @@ class Ledger:
         set_aside = self.reserved.pop(name, Amount())
         self.spent += set_aside if used is None else used
 
+    @property
+    def used_up(self) -> bool:
+        """Whether no call is left: not one, for whomever it would be."""
+        budget = self.budget
+        if budget is None or budget.calls is None:
+            return False
+        held = self.spent.calls + sum(amount.calls for amount in self.reserved.values())
+        return held >= budget.calls + self.granted.calls
+
     def left(self, share: int = 1) -> Budget | None:
         """
         Give a part of what is left, as a budget for somebody else.

@@ -25,7 +25,7 @@ from polos.agents.tooling import call_tools
 from polos.context import WorkflowContext
 from polos.errors import StepExecutionError
 from polos.llm.jsonish import a_list
-from polos.llm.messages import Item, items_of, user_item
+from polos.llm.messages import Item, items_of, output_item, user_item
 from polos.memory.compaction import compact_if_needed
 from polos.memory.sessions import load_session_memory, store_session_memory, summary_pair
 from polos.middleware.hook import HookContext, Told, call_hooks
@@ -180,9 +180,8 @@ class _Loop:
         )
         handed = self._handoff(reply.tool_calls)
         if handed is not None:
-            await self._hand_over(*handed)
             self.steps.append(step)
-            return "handoff"
+            return await self._hand_over(handed, reply.tool_calls)
         if reply.tool_calls:
             step.tool_results = await call_tools(self.asking, self.turn, reply.tool_calls, self.steps)
             self.results += step.tool_results
@@ -237,18 +236,29 @@ class _Loop:
 
     # ---------------------------------------------------------------------------------- handing over
 
-    def _handoff(self, calls: list[ToolCall]) -> tuple[Agent, ToolCall] | None:
+    def _handoff(self, calls: list[ToolCall]) -> Agent | None:
         by_name = {handoff_name(agent): agent for agent in self.agent.handoffs}
-        return next(((by_name[call.function.name], call) for call in calls if call.function.name in by_name), None)
+        return next((by_name[call.function.name] for call in calls if call.function.name in by_name), None)
 
-    async def _hand_over(self, agent: Agent, call: ToolCall) -> None:
-        """Let another agent go on with the conversation; what it answers is the answer."""
-        items = [item for item in self.conversation.items if not _is_call(item, call)]
-        budget = self.ledger.left()
-        asked = agent.with_input(items, streaming=self.asking.streaming, budget=budget)
+    async def _hand_over(self, agent: Agent, calls: list[ToolCall]) -> str:
+        """
+        Let another agent go on with the conversation; what it answers is the answer. Gives what ended the loop.
+
+        No call of this turn is made. The heir isn't told of them, as it may have no such tools; in the session of this
+        agent each has an answer, as providers refuse a conversation in which a call has none.
+        """
+        made = {call.call_id or call.id for call in calls}
+        items = [item for item in self.conversation.items if not _is_call(item, made)]
+        used_up = self.ledger.used_up
+        said = f"Not handed over to {agent.id}: the budget is used up." if used_up else f"Handed over to {agent.id}."
+        self.conversation.append(*(output_item(one, said) for one in sorted(made)))
+        if used_up:
+            return "budget"
+        asked = agent.with_input(items, streaming=self.asking.streaming, budget=self.ledger.left())
         found = self.handed = await self.ctx.step.agent_invoke_and_wait(f"handoff:{agent.id}", asked)
         used = Amount(tokens=found.spent_tokens, microdollars=found.cost_microdollars, calls=found.calls)
         self.ledger.settle("handoff", used)
+        return "handoff"
 
     def _with_handed(self, own: AgentResult, handed: AgentResult) -> AgentResult:
         return handed.model_copy(
@@ -303,8 +313,8 @@ class _Loop:
             raise StepExecutionError(f"agent {self.agent.id!r} gave no usable answer, twice: {misfit}") from misfit
 
 
-def _is_call(item: Item, call: ToolCall) -> bool:
-    return item.get("type") == "function_call" and item.get("call_id") == (call.call_id or call.id)
+def _is_call(item: Item, calls: set[str]) -> bool:
+    return item.get("type") == "function_call" and item.get("call_id") in calls
 
 
 def _typed(answer: BaseModel) -> tuple[Any, str | None]:

@@ -50,7 +50,7 @@ async def call_tools(asking: Asking, turn: int, calls: list[ToolCall], steps: li
     limit = asking.agent.max_parallel_tools
     gate = asyncio.Semaphore(len(calls) if limit is None else limit)
     delegated = sum(isinstance(_find(asking, call.function.name), AgentTool) for call in calls)
-    one = _Calls(asking, turn, steps, max(1, delegated))
+    one = _Calls(asking, turn, steps, delegated + 1)  # one share is the asker's: somebody has to tell the answer
 
     async def within(number: int, call: ToolCall) -> tuple[TypedToolResult, str]:
         async with gate:
@@ -123,7 +123,10 @@ class _Calls:
         key = f"execute_tools:step_{self.turn}[{number}]"
         if not isinstance(tool, AgentTool):
             return await self.asking.ctx.step.invoke_and_wait(key, self._definition(tool), payload)
+        if ledger.used_up:
+            raise _NotCalled("the budget is used up, so nobody can be asked")
         budget = ledger.left(self.shares)
+        self.shares = max(2, self.shares - 1)  # what is left is for those that haven't begun, and for the asker
         arguments = an_object(payload) or {}
         if budget is not None:
             share = Amount(
