@@ -261,10 +261,9 @@ def test_a_handoff_leaves_a_conversation_that_can_go_on():
 
 def test_prices_may_change_while_the_program_runs():
     """What is reserved is counted by the prices that hold when the call is made, not by those of an earlier run."""
-    budget = Budget(dollars=100e-6, answer_tokens=60)
+    budget = Budget(dollars=50e-6, answer_tokens=60)
     before = spend(spender(budget))
     set_prices({"budget-dear": {"input": "0.001", "output": "0.001"}})
     after = spend(spender(budget))
 
-    assert ("budget", 10) == (before["stop_reason"], after["calls"])
-    assert before["calls"] < 10
+    assert (0, 10) == (before["calls"], after["calls"])
