@@ -32,6 +32,7 @@ def test_a_question_is_a_form_and_its_answer_the_result():
         found = sim.result(root)
 
     assert (key.startswith("ask_user_"), other_key.startswith("ask_user_"), one != other) == (True, True, True)
+    assert key != other_key, "an answer that names the tree's root is for one of them"
     assert {
         "_form": {"title": "Seats", "description": "How many?", "fields": fields},
         "_source": "ask_user",
