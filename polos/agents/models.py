@@ -9,8 +9,8 @@ record and none is made in the SDK behind its back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Final
+import json
+from typing import Any, Final, final
 
 from polos.context import StepAttempt, current_attempt
 from polos.engine.json import Json
@@ -33,10 +33,14 @@ MODEL_RETRIES: Final = RetryPolicy(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@final
 class ModelCall:
     """
-    What a model is asked, and where it is.
+    What a model is asked, and where it is; handed to its step as it is.
+
+    It is no dataclass, whose fields would be digested and copied with the arguments of the step: the whole
+    conversation, at every call and in each replay. Its digest is an argument of its own, and the copy is made when
+    the model is called, which is once.
 
     Attributes:
         request: what is asked.
@@ -44,9 +48,17 @@ class ModelCall:
         turn: the agent's turn, told with each delta.
     """
 
-    request: LLMRequest
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
-    turn: int = 0
+    __slots__ = ("request", "settings", "turn")
+
+    def __init__(self, request: LLMRequest, settings: dict[str, Any] | None = None, turn: int = 0) -> None:
+        """Hold what is asked."""
+        self.request = request
+        self.settings = settings or {}
+        self.turn = turn
+
+    def own_request(self) -> LLMRequest:
+        """Give a request whose messages the provider may keep and change."""
+        return self.request.model_copy(update={"items": json.loads(json.dumps(self.request.items))})
 
 
 async def call_model(digest: str, call: ModelCall) -> LLMResponse:  # noqa: ARG001  # the digest is for the record
@@ -63,29 +75,29 @@ async def call_model(digest: str, call: ModelCall) -> LLMResponse:  # noqa: ARG0
     Raises:
         ModelError: there is none.
     """
-    request = call.request
+    request = call.own_request()
     attempt = current_attempt.get()
     if attempt is None:
         provider = get_provider(request.provider, **call.settings)
         try:
-            return await _answer(provider, call, None)
+            return await _answer(provider, request, call.turn, None)
         finally:
             await provider.aclose()
     provider = attempt.resources.get(Providers).get(request.provider, **call.settings)
-    return await _answer(provider, call, attempt)
+    return await _answer(provider, request, call.turn, attempt)
 
 
-async def _answer(provider: ModelProvider, call: ModelCall, attempt: StepAttempt | None) -> LLMResponse:
-    if not call.request.stream:
-        return await provider.generate(call.request)
+async def _answer(provider: ModelProvider, request: LLMRequest, turn: int, attempt: StepAttempt | None) -> LLMResponse:
+    if not request.stream:
+        return await provider.generate(request)
 
     def send(event_type: str, **data: Json) -> None:
         if attempt is not None:
-            attempt.send(event_type, {"step": call.turn, **data})
+            attempt.send(event_type, {"step": turn, **data})
 
     # A reader that has deltas of an attempt before this one has to drop them.
     send("stream_start")
-    stream = provider.stream(call.request)
+    stream = provider.stream(request)
     try:
         async for piece in stream:
             match piece:
@@ -102,5 +114,5 @@ async def _answer(provider: ModelProvider, call: ModelCall, attempt: StepAttempt
         if close is not None:
             await close()
     raise ModelReplyTruncated(
-        "the stream ended before the reply was whole", provider=call.request.provider, model=call.request.model
+        "the stream ended before the reply was whole", provider=request.provider, model=request.model
     )

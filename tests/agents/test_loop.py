@@ -348,3 +348,18 @@ async def test_bad_definitions_are_refused(tmp_path: Path):
             Agent(**{**ok, **options})
     with pytest.raises(RuntimeError, match="needs an input"):
         await answer(tmp_path, agent("loop_silent", "x"), None)
+
+
+async def test_a_model_keeps_a_copy_of_what_it_was_asked(tmp_path: Path):
+    """A provider that changes the messages it gets doesn't change the conversation."""
+    told: list[Any] = []
+
+    def reply(request: LLMRequest) -> Reply | str:
+        told.append(json.dumps(request.items))
+        for item in request.items:
+            item.clear()
+        return call("loop_idle") if len(told) == 1 else "Done."
+
+    await answer(tmp_path, agent("loop_clears", reply, tools=[idle]), "What is there?")
+
+    assert "What is there?" in told[1]
