@@ -356,10 +356,10 @@ async def test_a_model_keeps_a_copy_of_what_it_was_asked(tmp_path: Path):
 
     def reply(request: LLMRequest) -> Reply | str:
         told.append(json.dumps(request.items))
-        for item in request.items:
-            item.clear()
+        request.items[0]["content"].clear()
         return call("loop_idle") if len(told) == 1 else "Done."
 
-    await answer(tmp_path, agent("loop_clears", reply, tools=[idle]), "What is there?")
+    asked = [{"role": "user", "content": [{"type": "input_text", "text": "What is there?"}]}]
+    await answer(tmp_path, agent("loop_clears", reply, tools=[idle]), asked)
 
     assert "What is there?" in told[1]
