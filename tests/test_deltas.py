@@ -174,6 +174,28 @@ async def test_a_number_resumes_in_another_process(tmp_path: Path):
     assert [told(whole[place + 1 :]) for place in range(len(whole))] == [told(rest) for rest in rests]
 
 
+async def test_a_reader_of_previews_that_never_became_durable_misses_nothing(tmp_path: Path):
+    """Deltas that were shown and died with the process: the next attempt's have their numbers, and are shown."""
+    _go_on["dies"] = asyncio.Event()
+    async with Polos(tmp_path / "one") as polos:
+        engine: Any = polos.engine
+        handle = await talks.invoke(polos, {"texts": list("ab"), "gate": "dies"})
+        stream_ = events.stream_workflow(polos, talks.id, handle.id, from_sequence=0, previews=True)
+        seen = [await anext(stream_)]
+        while len(told(seen)) < 2:
+            seen.append(await anext(stream_))
+        # The chunk of these two is never decided: as if the process had died before.
+        for attempt in engine.performer.in_flight.values():
+            attempt.deltas._gathered.clear()
+    async with Polos(tmp_path / "one") as polos:
+        _go_on["dies"] = asyncio.Event()
+        _go_on["dies"].set()
+        rest = await stream(polos, handle, last_event=seen[-1])
+
+    assert [True, True] == [event.preview for event in seen if event.delta]
+    assert list("abAB") == [content for _, _, content in told(rest)]
+
+
 def test_chunks_gather_what_comes_within_their_time():
     """However many deltas a step sends, a chunk is recorded for the time that it took, before the outcome."""
     with Simulation([talks]) as sim:

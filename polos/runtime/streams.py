@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Protocol, final
@@ -24,7 +24,7 @@ from typing import Final, Protocol, final
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.json import Json
-from polos.engine.projections import RUN_PREFIX, TOPIC_PREFIX, run_stream, topic_stream
+from polos.engine.projections import ENGINE_STREAM, RUN_PREFIX, TOPIC_PREFIX, run_stream, topic_stream
 from polos.errors import RecordsSealed, UnknownRun
 from polos.runtime import reads
 from polos.runtime.archived import ArchivedReader, Segments, archived_row, open_archived, reader_of
@@ -41,7 +41,7 @@ from polos.runtime.public_events import (
     workflow_topic,
 )
 from polos.store.log import Position, Reader, Record, Version
-from polos.types.events import StreamEvent
+from polos.types.events import Ahead, StreamEvent
 
 __all__ = ["BATCH_RECORDS", "Versions", "follow_all", "follow_topic", "follow_workflow", "start_behind"]
 
@@ -80,7 +80,7 @@ def follow_workflow(
     after: int | None,
     api_url: str = "",
     previews: bool = False,
-    seen: Mapping[tuple[str, str], int] | None = None,
+    seen: Ahead | None = None,
 ) -> AsyncIterator[StreamEvent]:
     """
     Follow the tree of a run until that run ends.
@@ -93,7 +93,7 @@ def follow_workflow(
             everything from now on; of a run that has ended, its end.
         api_url: where approval pages are.
         previews: whether deltas are shown before they are durable, where the engine lives in this process.
-        seen: by run and step, the number of the first delta that the reader hasn't seen.
+        seen: what the reader has of deltas that weren't durable, as `StreamEvent.ahead` says.
 
     Raises:
         UnknownRun: there is no such run.
@@ -215,22 +215,22 @@ class Deltas:
     The deltas that a reader has seen, and those that it may see before they are durable.
 
     What was shown is told by its number, which grows within a step: each is shown once, whichever way it came first.
+    What was shown before it was durable may never become so, if the process dies: the numbers of such deltas say
+    something only about chunks of the same engine.
     """
 
-    def __init__(
-        self, connection: StoreConnection, tree: Tree | None, seen: Mapping[tuple[str, str], int] | None
-    ) -> None:
+    def __init__(self, connection: StoreConnection, tree: Tree | None, seen: Ahead | None) -> None:
         """
         Begin to read.
 
         Args:
             connection: the way to the store, and to the engine if it is here.
             tree: the runs whose deltas are shown before they are durable; None for none.
-            seen: by run and step, the number of the first delta that wasn't seen.
+            seen: as `StreamEvent.ahead` says.
         """
         self._connection = connection
         self._tree = tree
-        self.ahead: dict[tuple[str, str], int] = dict(seen or {})  # shown before they were durable, up to here
+        self.ahead: Ahead = dict(seen or {})
         self._durable: dict[tuple[str, str], int] = {}  # chunks were shown up to here
         self._waiting: deque[Preview] = deque()
         self._engine: LocalEngine | None = None
@@ -258,11 +258,14 @@ class Deltas:
         if event.delta is None:
             return False
         run, step, index = event.delta
-        ahead = self.ahead.get((run, step), 0)
-        if index + 1 >= ahead:
-            self.ahead.pop((run, step), None)
-            self._durable[run, step] = index + 1
-        return index < ahead
+        self._durable[run, step] = index + 1
+        shown, life = self.ahead.get((run, step), (0, 0))
+        if shown and self._life(position_of(event.sequence_id)) != life:
+            del self.ahead[run, step]
+            return False
+        if 0 < shown <= index + 1:
+            del self.ahead[run, step]
+        return index < shown
 
     def waiting(self, after: int) -> Iterator[StreamEvent]:
         """Give what was heard and not shown; `after` is the number of the event that was shown last."""
@@ -270,13 +273,26 @@ class Deltas:
         while self._waiting and self._tree is not None:
             preview = self._waiting.popleft()
             known = preview.run, preview.step
-            if preview.index < max(self.ahead.get(known, 0), self._durable.get(known, 0)):
+            life = self._life(None)
+            shown, of = self.ahead.get(known, (0, life))
+            if preview.index < max(shown if of == life else 0, self._durable.get(known, 0)):
                 continue  # its chunk was faster
             with self._connection.store.log.reader() as reader:
                 event = self._tree.previewed(reader, preview, after=after)
             if event is not None:
-                self.ahead[known] = preview.index + 1
+                self.ahead[known] = preview.index + 1, life
                 yield event.with_ahead(self.ahead)
+
+    def _life(self, before: Position | None) -> int:
+        """
+        Tell how many engines had taken the log over when a record was written; None: now.
+
+        Numbers of deltas that were shown and not recorded are given again by the engine that comes next.
+        """
+        with self._connection.store.log.reader() as reader:
+            if before is None:
+                return reader.version(ENGINE_STREAM)
+            return sum(1 for record in reader.stream(ENGINE_STREAM) if record.position < before)
 
     def _heard(self, preview: Preview) -> None:
         self._waiting.append(preview)

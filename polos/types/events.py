@@ -11,7 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, Field, PrivateAttr
 
-__all__ = ["BatchEventPayload", "EventData", "EventItem", "EventPayload", "StreamEvent"]
+__all__ = ["Ahead", "BatchEventPayload", "EventData", "EventItem", "EventPayload", "StreamEvent"]
+
+
+Ahead = dict[tuple[str, str], tuple[int, int]]
 
 
 class EventData(BaseModel):
@@ -113,7 +116,7 @@ class StreamEvent(BaseModel):
     created_at: str | None = None
     preview: bool = Field(default=False, exclude_if=lambda value: not value)
     _delta: tuple[str, str, int] | None = PrivateAttr(default=None)
-    _ahead: dict[tuple[str, str], int] = PrivateAttr(default_factory=dict[tuple[str, str], int])
+    _ahead: Ahead = PrivateAttr(default_factory=dict[tuple[str, str], tuple[int, int]])
 
     @property
     def delta(self) -> tuple[str, str, int] | None:
@@ -121,8 +124,13 @@ class StreamEvent(BaseModel):
         return self._delta
 
     @property
-    def ahead(self) -> dict[tuple[str, str], int]:
-        """By run and step, the number of the next delta, where some were shown before they were durable."""
+    def ahead(self) -> Ahead:
+        """
+        What the reader has seen of deltas that weren't durable yet.
+
+        By run and step: the number of the next delta, and how many engines had taken the log over by then. An engine
+        that comes later gives such numbers again.
+        """
         return self._ahead
 
     def of_delta(self, run: str, step: str, index: int) -> StreamEvent:
@@ -130,7 +138,7 @@ class StreamEvent(BaseModel):
         self._delta = run, step, index
         return self
 
-    def with_ahead(self, ahead: dict[tuple[str, str], int]) -> StreamEvent:
+    def with_ahead(self, ahead: Ahead) -> StreamEvent:
         """Note what else its reader has seen; gives the event."""
         self._ahead = dict(ahead)
         return self
