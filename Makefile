@@ -14,7 +14,7 @@ LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as r
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format power local-model crash-long property-long torture bench soak lock build clean
+.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format power local-model crash-long property-long mixed-long torture bench soak lock build clean
 
 help:
 	@echo 'make demo           run the main job: orders, killed and recovered'
@@ -22,6 +22,7 @@ help:
 	@echo 'make setup          only make .venv with the locked packages'
 	@echo 'make lint types     the parts of `make test` that run no code; `make format` mends what it can'
 	@echo 'make crash-long property-long bench      long campaigns and measurements'
+	@echo 'make mixed-long     queues, schedules, triggers and children at once, killed, for a long while'
 	@echo 'make fuzz           damaged files and foreign commands, for a long while'
 	@echo 'make soak           half an hour of mixed load with kills, a full disk and a clock that jumps'
 	@echo 'make pythons        loop, golden histories and engine on each Python of this machine'
@@ -95,6 +96,9 @@ crash-long: setup
 # Prints how many images there were of each life.
 power: setup
 	@POLOS_CAMPAIGN=long $(PYTEST) tests/crash/test_power.py tests/controls/test_power_controls.py -n $(JOBS) --dist worksteal -rP
+
+mixed-long: setup
+	@POLOS_CAMPAIGN=long $(PYTEST) tests/crash/test_line_kills.py -n $(JOBS) --dist worksteal
 
 property-long: setup
 	@POLOS_CAMPAIGN=long $(PYTEST) tests/property -n $(JOBS) --dist worksteal

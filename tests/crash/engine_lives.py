@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,9 +219,9 @@ def _fork_and_run(function: Callable[[], object]) -> int:
 
 
 @contextmanager
-def client(directory: Path) -> Generator[int]:
-    """Have a process beside that answers, resolves and readmits; gives its pid."""
-    process = _fork_and_run(lambda: asyncio.run(_attend(directory)))
+def client(directory: Path, attend: Callable[[Path], Coroutine[Any, Any, None]] | None = None) -> Generator[int]:
+    """Have a process beside that answers, resolves and readmits, or does what `attend` says; gives its pid."""
+    process = _fork_and_run(lambda: asyncio.run((attend or _attend)(directory)))
     try:
         yield process
     finally:
