@@ -98,7 +98,7 @@ power: setup
 	@POLOS_CAMPAIGN=long $(PYTEST) tests/crash/test_power.py tests/controls/test_power_controls.py -n $(JOBS) --dist worksteal -rP
 
 mixed-long: setup
-	@POLOS_CAMPAIGN=long $(PYTEST) tests/crash/test_line_kills.py -n $(JOBS) --dist worksteal
+	@POLOS_CAMPAIGN=long $(PYTEST) tests/crash/test_line_kills.py tests/property/test_lines_swept.py -n $(JOBS) --dist worksteal
 
 property-long: setup
 	@POLOS_CAMPAIGN=long $(PYTEST) tests/property -n $(JOBS) --dist worksteal
