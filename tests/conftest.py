@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -59,10 +60,23 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"campaign: {campaign}, seed {SEED} (repeat with POLOS_SEED={SEED} POLOS_CAMPAIGN={campaign})"
 
 
+def _starts_by_itself(found: Workflow[Any], home: str | None) -> bool:
+    """Tell whether a workflow of another module of tests than this one is started by events or by the clock."""
+    module = found.func.__module__
+    of_a_test = module.rpartition(".")[2].startswith("test_")
+    return of_a_test and module != home and (found.trigger is not None or found.said_schedule is not None)
+
+
 @pytest.fixture(autouse=True)
 def own_workflows(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let ids stand for the workflows of the test's own module: another one may have defined the same id since."""
+    """
+    Let ids stand for the workflows of the test's own module: another one may have defined the same id since.
+
+    What other modules of tests want started by events or by the clock isn't known either: it would have runs here.
+    """
     before = registry.get_all_workflows()
+    home = getattr(request.module, "__name__", None)
+    registry.restore({name: one for name, one in before.items() if not _starts_by_itself(one, home)})
     for found in vars(request.module).values() if request.module is not None else ():
         if isinstance(found, Workflow):
             registry.register(found)
