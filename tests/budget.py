@@ -27,20 +27,24 @@ UNIT: Final = "unit and docs"
 BUDGET_SECONDS: Final[Mapping[str, int]] = {
     CHECKS: 90,
     UNIT: 120,
+    "agents and models": 120,
     "properties": 240,
     "crash": 180,
     "sweep": 120,
     "controls": 90,
 }
 
-_FOLDERS: Final = {"property": "properties", "crash": "crash", "controls": "controls"}
+_FOLDERS: Final = {"property": "properties", "crash": "crash", "controls": "controls", "agents": "agents and models"}
+_OF_MODELS: Final = ("test_llm_", "test_examples_api")  # quick each, but there are as many as of all the rest
 
 
 def part_of(nodeid: str, keywords: Iterable[str]) -> str:
-    """Give the part a test belongs to: by its mark `sweep`, else by its folder."""
+    """Give the part a test belongs to: by its mark `sweep`, else by its folder, else by its file."""
     if "sweep" in keywords:
         return "sweep"
-    folders = nodeid.split("::", maxsplit=1)[0].split("/")[:-1]
+    *folders, file = nodeid.split("::", maxsplit=1)[0].split("/")
+    if file.startswith(_OF_MODELS):
+        return "agents and models"
     return next((_FOLDERS[folder] for folder in folders if folder in _FOLDERS), UNIT)
 
 

@@ -13,6 +13,8 @@ from tests.budget import BUDGET_SECONDS, CHECKS, Cost, part_of, table
         ("tests/test_errors.py::test_a", [], "unit and docs"),
         ("tests/docs/test_examples.py::test_a", [], "unit and docs"),
         ("tests/contract/test_log.py::test_property", ["property"], "unit and docs"),
+        ("tests/agents/test_loop.py::test_a", [], "agents and models"),
+        ("tests/test_llm_openai.py::test_a", [], "agents and models"),
         ("tests/property/test_e.py::test_a", [], "properties"),
         ("tests/crash/test_kill.py::test_a[controls/1]", [], "crash"),
         ("tests/controls/test_engines.py::test_a", [], "controls"),

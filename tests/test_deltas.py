@@ -177,7 +177,7 @@ async def test_a_number_resumes_in_another_process(tmp_path: Path):
 async def test_a_reader_of_previews_that_never_became_durable_misses_nothing(tmp_path: Path):
     """Deltas that were shown and died with the process: the next attempt's have their numbers, and are shown."""
     _go_on["dies"] = asyncio.Event()
-    async with Polos(tmp_path / "one") as polos:
+    async with Polos(tmp_path / "one", stop_grace_seconds=0.001) as polos:
         engine: Any = polos.engine
         handle = await talks.invoke(polos, {"texts": list("ab"), "gate": "dies"})
         stream_ = events.stream_workflow(polos, talks.id, handle.id, from_sequence=0, previews=True)
