@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from polos.context import is_async
 from polos.middleware.hook import Told
 from polos.types.agents import Step
+from polos.types.as_dict import AsDict
 
 __all__ = [
     "ExecutedToolConfig",
@@ -40,7 +41,7 @@ __all__ = [
 StopCondition = Callable[..., Any]
 
 
-class StopConditionContext(BaseModel):
+class StopConditionContext(AsDict):
     """
     What a stop condition is told.
 
@@ -63,15 +64,6 @@ class StopConditionContext(BaseModel):
     steps: list[Step] = Field(default_factory=list[Step])
     agent_id: str | None = None
     agent_run_id: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the fields as JSON."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> StopConditionContext:
-        """Read what `to_dict` gave."""
-        return cls.model_validate(data)
 
 
 def stop_condition(func: Callable[..., Any]) -> Any:

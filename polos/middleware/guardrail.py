@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from polos.middleware.hook import HookResult, two_parameters
 from polos.types.agents import AgentConfig, Step
+from polos.types.as_dict import AsDict
 from polos.types.llm import ToolCall
 
 __all__ = [
@@ -31,7 +32,7 @@ Guardrail = Callable[..., Any] | str
 _Func = TypeVar("_Func", bound=Callable[..., Any])
 
 
-class GuardrailContext(BaseModel):
+class GuardrailContext(AsDict):
     """
     What a guardrail is told.
 
@@ -66,15 +67,6 @@ class GuardrailContext(BaseModel):
     user_id: str | None = None
     llm_config: AgentConfig | None = None
     steps: list[Step] = Field(default_factory=list[Step])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the fields as JSON."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> GuardrailContext:
-        """Read what `to_dict` gave."""
-        return cls.model_validate(data)
 
 
 class GuardrailResult(HookResult):

@@ -21,6 +21,7 @@ from polos.definition_checks import Hook
 from polos.engine.json import Json
 from polos.errors import StepExecutionError
 from polos.types.agents import AgentConfig, Step
+from polos.types.as_dict import AsDict
 from polos.values import encode
 
 __all__ = [
@@ -54,7 +55,7 @@ class HookAction(StrEnum):
     FAIL = "fail"
 
 
-class HookContext(BaseModel):
+class HookContext(AsDict):
     """
     What a hook is told.
 
@@ -90,17 +91,8 @@ class HookContext(BaseModel):
     current_payload: Any = None
     current_output: Any = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the fields as JSON."""
-        return self.model_dump(mode="json")
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> HookContext:
-        """Read what `to_dict` gave."""
-        return cls.model_validate(data)
-
-
-class HookResult(BaseModel):
+class HookResult(AsDict):
     """
     What a hook answers.
 
@@ -134,15 +126,6 @@ class HookResult(BaseModel):
     def fail(cls, error_message: str) -> Self:
         """Have what was about to happen fail, with this message."""
         return cls(action=HookAction.FAIL, error_message=error_message)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the fields as JSON."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Read what `to_dict` gave."""
-        return cls.model_validate(data)
 
 
 @overload
