@@ -367,8 +367,25 @@ def test_an_owner_that_can_not_sync_at_the_end_leaves_the_check_to_the_next(
     assert None is owner_info(path)
 
 
-def test_an_owner_that_is_damaged_is_still_an_owner(path: Path):
+def test_who_is_refused_learns_who_won_although_the_winner_has_not_yet_said_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Between the lock and the text about it there is a moment: whoever is refused in it looks again."""
+    with Child(OWNER, path) as owner:
+        assert "owner 1" == owner.hear()
+        said = (path / LOCK_FILE).read_bytes()
+        (path / LOCK_FILE).write_bytes(b"")
+        monkeypatch.setattr("polos.store.ownership.pause", lambda _: (path / LOCK_FILE).write_bytes(said))
+
+        with opened(path) as store, pytest.raises(StoreInUse, match=f"process {owner.pid} on .*, since 20") as refused:
+            store.acquire_ownership()
+
+    assert "unknown host" not in str(refused.value)
+
+
+def test_an_owner_that_is_damaged_is_still_an_owner(path: Path, monkeypatch: pytest.MonkeyPatch):
     """The kernel says that it is held; that the text about it can't be read changes nothing."""
+    monkeypatch.setattr("polos.store.ownership.pause", lambda _: None)
     with Child(OWNER, path) as owner:
         assert "owner 1" == owner.hear()
         for text in (b"", b"[1]", b'{"pid": "x"}', b'{"pid": 1, "host": "earlier", "started_us": 1}'):

@@ -22,6 +22,7 @@ import json
 import os
 import platform
 import struct
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, final
@@ -43,6 +44,10 @@ _FLOCK: Final = "hhqqi4x" if _IS_LINUX else "qqihh"
 _FLOCK_QUESTION: Final = (fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0) if _IS_LINUX else (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
 _FLOCK_TYPE: Final = 0 if _IS_LINUX else 3
 _FLOCK_PID: Final = 4 if _IS_LINUX else 2
+# How often, and how many seconds apart, the file is looked at again if its lock is held by somebody it doesn't tell of.
+LOOKS: Final = 200
+LOOK_SECONDS: Final = 0.005
+pause = threading.Event().wait  # nobody sets it; tests say what happens meanwhile
 UNKNOWN: Final = OwnerInfo(pid=0, host="unknown host", started_us=0)
 
 
@@ -154,19 +159,24 @@ def _holder(descriptor: int) -> OwnerInfo | None:
     Ask who has the lock: the kernel for the process, the file for the rest.
 
     A new owner has the lock a moment before it has written who it is. The kernel knows at once, so what
-    the file says counts only if it is about the same process.
+    the file says counts only if it is about the same process; until then it is looked at again, for a second
+    at most: an owner may have been stopped in that moment.
     """
-    answer: tuple[int, ...] = struct.unpack(
-        _FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK, *_FLOCK_QUESTION))
-    )
-    if answer[_FLOCK_TYPE] == fcntl.F_UNLCK:
-        return None
-    pid = answer[_FLOCK_PID]
-    fields = json_fields(os.pread(descriptor, INFO_BYTES_MAX, 0))
-    written, host, started = fields.get("pid"), fields.get("host"), fields.get("started_us")
-    # A lock held on another machine, or outside this container, shows no process of ours.
-    if isinstance(written, int) and isinstance(host, str) and isinstance(started, int) and pid in (written, 0, -1):
-        return OwnerInfo(pid=written, host=host, started_us=started if 0 <= started < TIME_US_MAX else 0)
+    pid = 0
+    for look in range(LOOKS):
+        if look:
+            pause(LOOK_SECONDS)
+        answer: tuple[int, ...] = struct.unpack(
+            _FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK, *_FLOCK_QUESTION))
+        )
+        if answer[_FLOCK_TYPE] == fcntl.F_UNLCK:
+            return None
+        pid = answer[_FLOCK_PID]
+        fields = json_fields(os.pread(descriptor, INFO_BYTES_MAX, 0))
+        written, host, started = fields.get("pid"), fields.get("host"), fields.get("started_us")
+        # A lock held on another machine, or outside this container, shows no process of ours.
+        if isinstance(written, int) and isinstance(host, str) and isinstance(started, int) and pid in (written, 0, -1):
+            return OwnerInfo(pid=written, host=host, started_us=started if 0 <= started < TIME_US_MAX else 0)
     return OwnerInfo(pid=max(pid, 0), host=UNKNOWN.host, started_us=0)
 
 
