@@ -56,7 +56,7 @@ def check(python: str) -> None:
     url = f"http://127.0.0.1:{port}/v1"
     serve = [python, "-m", "llama_cpp.server", "--model", model, "--host", "127.0.0.1", "--port", str(port)]
     quiet = subprocess.DEVNULL
-    with tempfile.TemporaryDirectory() as place, subprocess.Popen(serve, stderr=quiet) as server:  # noqa: S603  # likewise
+    with tempfile.TemporaryDirectory() as place, subprocess.Popen(serve, stdout=quiet, stderr=quiet) as server:  # noqa: S603  # likewise
         try:
             wait_until_served(url, server)
             said = subprocess.check_output(  # noqa: S603  # a program of ours
