@@ -292,6 +292,10 @@ class Workflow(Generic[ResultT_co]):
         """Give a payload as hooks are told of it."""
         return payload
 
+    def hook_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Give what hooks changed of a payload as changes of what is recorded of it."""
+        return changes
+
     async def call(self, context: WorkflowContext, arguments: tuple[Any, ...], record: Json) -> Any:  # noqa: ARG002  # tools look at both
         """
         Call the function.

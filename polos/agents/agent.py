@@ -17,8 +17,10 @@ from pydantic import BaseModel
 from polos.agents.budget import Budget
 from polos.agents.context import AgentContext
 from polos.agents.models import MODEL_RETRIES
+from polos.agents.settings import a_dict, members, not_less, number, part
+from polos.agents.stop_conditions import settled
 from polos.agents.structured import json_schema
-from polos.calls import positive, text
+from polos.calls import positive, text, writable
 from polos.context import WorkflowContext, current_context
 from polos.definition import Workflow
 from polos.definition_checks import Hook, read_hooks
@@ -239,7 +241,7 @@ class Agent(Workflow[AgentResult]):
         self.on_tool_end: list[Hook] = read_hooks("on_tool_end", on_tool_end)
         self.guardrails: list[Guardrail] = read_guardrails(guardrails)
         self.guardrail_max_retries = guardrail_max_retries
-        self.compaction: CompactionConfig = compaction or CompactionConfig()
+        self.compaction: CompactionConfig = part("compaction", compaction, CompactionConfig) or CompactionConfig()
         self.stream_to_workflow = stream_to_workflow
         self._take(ours)
         register(self)
@@ -252,22 +254,28 @@ class Agent(Workflow[AgentResult]):
         unknown = sorted(set(ours) - set(AgentOptions.__annotations__))
         if unknown:
             raise TypeError(f"Agent has no argument {unknown[0]!r}")
-        budget = ours.get("budget")
         self.top_p: float | None = ours.get("top_p")
-        self.handoffs: tuple[Agent, ...] = tuple(ours.get("handoffs", ()))
-        self.budget: Budget | None = Budget.model_validate(budget) if isinstance(budget, dict) else budget
+        self.handoffs: tuple[Agent, ...] = tuple(members("handoffs", ours.get("handoffs")))
+        self.budget: Budget | None = part("budget", ours.get("budget"), Budget)
         self.max_parallel_tools: int | None = ours.get("max_parallel_tools")
-        self.model_retries: RetryPolicy = ours.get("model_retries") or MODEL_RETRIES
+        retries = part("model_retries", ours.get("model_retries"), RetryPolicy)
+        self.model_retries: RetryPolicy = retries or MODEL_RETRIES
         self.model_timeout_seconds: float | None = ours.get("model_timeout_seconds")
-        self.provider_settings: dict[str, Any] = dict(ours.get("provider_settings") or {})
+        self.provider_settings: dict[str, Any] = a_dict("provider_settings", ours.get("provider_settings"))
         self._check_settings()
 
     def _check_settings(self) -> None:
         positive("model_timeout_seconds", self.model_timeout_seconds)
-        if self.guardrail_max_retries < 0:
-            raise ValueError(f"guardrail_max_retries must not be negative, it is {self.guardrail_max_retries!r}")
-        if self.max_parallel_tools is not None and self.max_parallel_tools < 1:
-            raise ValueError(f"max_parallel_tools must be at least 1, it is {self.max_parallel_tools!r}")
+        for name in ("description", "system_prompt", "provider_base_url", "provider_llm_api"):
+            writable(name, getattr(self, name))
+        number("temperature", self.temperature)
+        number("top_p", self.top_p)
+        not_less("max_output_tokens", self.max_output_tokens, 1)
+        not_less("max_parallel_tools", self.max_parallel_tools, 1)
+        not_less("guardrail_max_retries", self.guardrail_max_retries, 0)
+        apis = (None, "responses", "chat_completions")
+        if self.provider == "openai" and self.provider_llm_api not in apis:
+            raise ValueError(f"provider_llm_api must be one of {apis[1:]}, it is {self.provider_llm_api!r}")
         for one in self.handoffs:
             if not isinstance(cast("object", one), Agent):
                 raise TypeError(f"handoffs must be agents, they hold {one!r}")
@@ -336,6 +344,12 @@ class Agent(Workflow[AgentResult]):
             told = cast("dict[str, Any]", payload)
             return {**told, "prompt": told["input"]}
         return cast("Any", payload)
+
+    def hook_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Give what hooks changed: what is asked has two names to them, and may be changed by either."""
+        told = dict(changes)
+        prompt = told.pop("prompt", None)
+        return told if prompt is None else {"input": prompt, **told}
 
     async def call(self, context: WorkflowContext, arguments: tuple[Any, ...], record: Json) -> AgentResult:  # noqa: ARG002  # the payload is read as JSON
         """Run the loop."""
@@ -486,8 +500,8 @@ class Agent(Workflow[AgentResult]):
         """Give a result with its answer as an object of the agent's own class."""
         model = self.result_output_schema
         told = an_object(found.result)
-        if model is None or told is None:
-            return found
+        if model is None or told is None or found.stop_reason == "handoff":
+            return found  # the answer of another agent is of that agent's class
         return found.model_copy(update={"result": model.model_validate(told)})
 
 
@@ -512,9 +526,9 @@ def _answer(schema: type[BaseModel] | None) -> tuple[dict[str, Any] | None, str 
 
 
 def _tools(tools: Sequence[Tool | dict[str, Any]] | None) -> list[Tool | dict[str, Any]]:
-    found = list(tools or ())
+    found = members("tools", tools)
     for one in found:
-        if not isinstance(cast("object", one), Tool | dict):
+        if not isinstance(one, Tool | dict):
             raise TypeError(f"tools must be Tool objects or dicts, they hold {one!r}")
     return found
 
@@ -522,8 +536,8 @@ def _tools(tools: Sequence[Tool | dict[str, Any]] | None) -> list[Tool | dict[st
 def _conditions(value: Sequence[Callable[..., Any]] | Callable[..., Any] | None) -> list[Callable[..., Any]]:
     if value is None:
         return []
-    found = [value] if callable(value) else list(value)
+    found = [value] if callable(value) else members("stop_conditions", value)
     for one in found:
-        if not callable(cast("object", one)):
+        if not callable(one):
             raise TypeError(f"Invalid stop_condition {one!r}: it must be callable")
-    return found
+    return [settled(one) for one in found]

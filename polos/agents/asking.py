@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from polos.agents.agent import Agent
-from polos.agents.budget import Amount, Ledger, add_usage
+from polos.agents.budget import Amount, BudgetExceeded, Ledger, add_usage
 from polos.agents.conversation import Conversation
 from polos.agents.models import FINAL, ModelCall, call_model
 from polos.context import WorkflowContext
@@ -64,15 +64,19 @@ class Asking:
 
     # ------------------------------------------------------------------------------------- budgets
 
-    async def may_ask(self, turn: int) -> bool:
+    async def may_ask(self, turn: int, aside: list[Item] | None = None) -> bool:
         """
         Reserve what the next call may use.
+
+        Args:
+            turn: the agent's turn.
+            aside: what is asked, if it isn't the conversation.
 
         Returns:
             False if the budget doesn't allow for it and the loop has to end.
         """
         while True:
-            wanted = self._wanted()
+            wanted = self._wanted(aside)
             refused = self.ledger.refuses(wanted)
             if refused is None:
                 self.ledger.reserve("call", wanted)
@@ -84,14 +88,14 @@ class Asking:
             if budget.on_breach == "switch" and self.config.model != budget.switch_to:
                 self.config = self.config.model_copy(update={"model": budget.switch_to})
                 # What is left is for the cheaper model: its own reservation may fit where the other's didn't.
-                if self.ledger.refuses(self._wanted()) is None:
+                if self.ledger.refuses(self._wanted(aside)) is None:
                     continue
             return False
 
-    def _wanted(self) -> Amount:
+    def _wanted(self, aside: list[Item] | None) -> Amount:
         budget = self.ledger.budget
         answer = self.config.max_output_tokens or (budget.answer_tokens if budget is not None else 0)
-        size = self._size()
+        size = self._size() if aside is None else sum(tokens_of(item) for item in aside)
         cost = _price(self.config.model, size, answer)
         return Amount(tokens=size + answer, microdollars=cost, calls=1)
 
@@ -143,17 +147,25 @@ class Asking:
         return reply
 
     async def aside(
-        self, name: str, items: list[Item], *, schema: dict[str, Any] | None = None, schema_name: str | None = None
-    ) -> LLMResponse:
+        self, name: str, turn: int, items: list[Item], *,
+        schema: dict[str, Any] | None = None, schema_name: str | None = None,
+    ) -> LLMResponse:  # fmt: skip
         """
         Ask the model something beside the conversation: for a summary, or whether a rule is kept.
 
         Args:
             name: of the step.
+            turn: the agent's turn.
             items: what it is asked.
             schema: what the answer has to fit.
             schema_name: name of that.
+
+        Raises:
+            BudgetExceeded: the budget doesn't allow for it.
+            StepExecutionError: every attempt failed.
         """
+        if not await self.may_ask(turn, items):
+            raise BudgetExceeded(f"the budget of agent {self.agent.id!r} doesn't allow for {name}")
         request = self._request(items, tools=False, stream=False)
         request = request.model_copy(
             update={"system": None, "output_schema": schema, "output_schema_name": schema_name}

@@ -35,9 +35,13 @@ async def batch_agent_invoke(client: Any, agents: Sequence[AgentRunConfig]) -> l
 
     Raises:
         RuntimeError: called inside a run; there it is `ctx.step.batch_agent_invoke`.
+        TypeError: one of `agents` is something else; nothing is started then.
     """
     if current_context() is not None:
         raise RuntimeError("batch_agent_invoke() starts root runs; inside a workflow use ctx.step.batch_agent_invoke()")
+    for one in agents:
+        if not hasattr(one, "agent"):
+            raise TypeError(f"an agent is started with what agent.with_input gives, not with {one!r}")
     groups: dict[tuple[str | None, str | None], list[int]] = {}
     for number, config in enumerate(agents):
         groups.setdefault((config.session_id, config.user_id), []).append(number)

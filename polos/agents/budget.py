@@ -173,6 +173,11 @@ class Ledger:
         return Budget(tokens=tokens, calls=calls, dollars=dollars, answer_tokens=budget.answer_tokens)
 
 
+def plain_usage(one: Usage) -> Usage:
+    """Give the usage of a call as hooks get it and may give it back: what providers count besides isn't in it."""
+    return Usage.model_validate({name: getattr(one, name) for name in Usage.model_fields})
+
+
 def add_usage(total: Usage, one: Usage) -> Usage:
     """Give the usage of both together."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from polos.agents.asking import Asking
+from polos.agents.budget import BudgetExceeded
 from polos.agents.structured import json_schema, read_answer
 from polos.errors import StepExecutionError
 from polos.llm.messages import Item, LLMResponse, assistant_item, call_item, user_item
@@ -33,6 +34,7 @@ async def guarded(asking: Asking, turn: int, steps: list[Step]) -> LLMResponse:
         The reply, as the guardrails leave it.
 
     Raises:
+        BudgetExceeded: the budget allows for no other reply, or for nobody to judge it.
         StepExecutionError: none passed, or the model failed.
     """
     agent = asking.agent
@@ -41,7 +43,7 @@ async def guarded(asking: Asking, turn: int, steps: list[Step]) -> LLMResponse:
     why = ""
     for attempt in range(agent.guardrail_max_retries + 1):
         if attempt and not await asking.may_ask(turn):
-            break
+            raise BudgetExceeded(f"the budget of agent {agent.id!r} doesn't allow for another answer")
         reply = await asking.ask(turn, guarded=True)
         passed, why = await _judge(asking, turn, reply, steps)
         if passed is not None:
@@ -58,7 +60,7 @@ async def _judge(asking: Asking, turn: int, reply: LLMResponse, steps: list[Step
     """Give the reply as the guardrails leave it; or None, and why."""
     for number, one in enumerate(asking.agent.guardrails):
         if isinstance(one, str):
-            answer = await _judged_by_model(asking, f"{turn}.guardrail:{number}.{one[:50]}.{number}", one, reply)
+            answer = await _judged_by_model(asking, turn, number, one, reply)
         else:
             answer = await _judged_by_function(asking, f"{turn}.guardrail", number, one, reply, steps)
         if answer.action == HookAction.FAIL:
@@ -85,12 +87,13 @@ async def _judged_by_function(
     return GuardrailResult.from_dict(record)
 
 
-async def _judged_by_model(asking: Asking, name: str, rule: str, reply: LLMResponse) -> GuardrailResult:
+async def _judged_by_model(asking: Asking, turn: int, number: int, rule: str, reply: LLMResponse) -> GuardrailResult:
     if not reply.content:
         return GuardrailResult()
     schema, schema_name = json_schema(GuardrailEvaluationResult)
     asked = [user_item(_RULE.format(rule=rule, answer=reply.content))]
-    answer = await asking.aside(name, asked, schema=schema, schema_name=schema_name)
+    name = f"{turn}.guardrail:{number}.{rule[:50]}.{number}"
+    answer = await asking.aside(name, turn, asked, schema=schema, schema_name=schema_name)
     try:
         verdict = cast("GuardrailEvaluationResult", read_answer(GuardrailEvaluationResult, answer.content))
     except ValueError as misfit:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from polos.agents.agent import Agent, handoff_name
 from polos.agents.asking import Asking
-from polos.agents.budget import Amount, Budget, Ledger
+from polos.agents.budget import Amount, Budget, BudgetExceeded, Ledger, add_usage, plain_usage
 from polos.agents.conversation import Conversation
 from polos.agents.guarding import guarded
 from polos.agents.stop_conditions import StopConditionContext, asked_condition, condition_name, is_computed
@@ -24,7 +24,7 @@ from polos.agents.structured import read_answer, repair_message
 from polos.agents.tooling import call_tools
 from polos.context import WorkflowContext
 from polos.errors import StepExecutionError
-from polos.llm.jsonish import a_list
+from polos.llm.jsonish import a_list, an_object
 from polos.llm.messages import Item, items_of, output_item, user_item
 from polos.memory.compaction import compact_if_needed
 from polos.memory.sessions import load_session_memory, store_session_memory, summary_pair
@@ -37,6 +37,7 @@ from polos.values import encode
 __all__ = ["run_agent"]
 
 MAX_STEPS: Final = 10
+_CUT: Final = ("length", "content_filter", "refusal")  # how a model ends that didn't say all it would have
 
 
 class OutputInvalid(Exception):
@@ -59,8 +60,9 @@ async def run_agent(agent: Agent, ctx: WorkflowContext, payload: dict[str, Any])
         ValueError: there is no input.
         StepExecutionError: a model, a hook or a guardrail failed for good.
     """
-    if payload.get("input") is None:
-        raise ValueError(f"agent {agent.id!r} needs an input: text, or a list of messages")
+    asked = (an_object(payload) or {}).get("input")
+    if not isinstance(asked, str) and (a_list(asked) is None or None in map(an_object, a_list(asked) or ())):
+        raise ValueError(f"agent {agent.id!r} needs an input: text, or a list of messages; it was given {asked!r:.200}")
     return await _Loop(agent, ctx, payload).run()
 
 
@@ -139,7 +141,8 @@ class _Loop:
             self.asking.forget_size()
 
     async def _summarise(self, suffix: str, told: str) -> str | None:
-        reply = await self.asking.aside(f"llm_generate:compaction:{self.turn}{suffix}", [user_item(told)])
+        name = f"llm_generate:compaction:{self.turn}{suffix}"
+        reply = await self.asking.aside(name, self.turn, [user_item(told)])
         return reply.content
 
     # ------------------------------------------------------------------------------------ the turns
@@ -150,7 +153,10 @@ class _Loop:
         limit = None if own else await self._limit()
         while limit is None or self.turn < limit:
             self.turn += 1
-            reason = await self._one_turn()
+            try:
+                reason = await self._one_turn()
+            except BudgetExceeded:  # by what is asked beside the conversation: for a summary, or about a rule
+                return "budget"
             if reason is not None:
                 return reason
         return "max_steps"
@@ -175,7 +181,7 @@ class _Loop:
             step=self.turn,
             content=reply.content,
             tool_calls=reply.tool_calls,
-            usage=reply.usage,
+            usage=plain_usage(reply.usage),
             raw_output=reply.items,
         )
         handed = self._handoff(reply.tool_calls)
@@ -188,7 +194,9 @@ class _Loop:
         step = await self._after_turn(step)
         self.steps.append(step)
         if not reply.tool_calls:
-            return "completed" if reply.stop_reason != "length" else "length"
+            if reply.stop_reason == "pause":
+                return None  # the provider's own tools take long: asked again, the model goes on
+            return reply.stop_reason if reply.stop_reason in _CUT else "completed"
         return await self._stopped()
 
     async def _before_turn(self) -> None:
@@ -266,6 +274,7 @@ class _Loop:
                 "agent_run_id": own.agent_run_id,
                 "tool_results": [*own.tool_results, *handed.tool_results],
                 "total_steps": own.total_steps + handed.total_steps,
+                "usage": add_usage(own.usage, handed.usage),
                 "stop_reason": "handoff",
                 "cost_microdollars": own.cost_microdollars,
                 "spent_tokens": own.spent_tokens,
@@ -285,7 +294,7 @@ class _Loop:
         model = self.agent.result_output_schema
         if model is None:
             return text, None
-        if reason not in ("completed", "length"):
+        if reason not in ("completed", *_CUT):
             try:  # the model wasn't asked for its answer: what it said may be one
                 return _typed(read_answer(model, text))
             except ValueError:
@@ -306,7 +315,8 @@ class _Loop:
             raise OutputInvalid(f"agent {self.agent.id!r} gave no usable answer ({why}), and its budget is used up")
         reply = await self.asking.ask(self.turn, tools=False)
         self.conversation.append_reply(reply.items)
-        self.steps.append(Step(step=self.turn, content=reply.content, usage=reply.usage, raw_output=reply.items))
+        usage = plain_usage(reply.usage)
+        self.steps.append(Step(step=self.turn, content=reply.content, usage=usage, raw_output=reply.items))
         try:
             return read_answer(model, reply.content)
         except ValueError as misfit:

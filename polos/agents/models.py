@@ -10,6 +10,7 @@ record and none is made in the SDK behind its back.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Final, final
 
 from polos.context import StepAttempt, current_attempt
@@ -78,13 +79,21 @@ async def call_model(digest: str, call: ModelCall) -> LLMResponse:  # noqa: ARG0
     request = call.own_request()
     attempt = current_attempt.get()
     if attempt is None:
-        provider = get_provider(request.provider, **call.settings)
+        provider = _provider(get_provider, call)
         try:
             return await _answer(provider, request, call.turn, None)
         finally:
             await provider.aclose()
-    provider = attempt.resources.get(Providers).get(request.provider, **call.settings)
+    provider = _provider(attempt.resources.get(Providers).get, call)
     return await _answer(provider, request, call.turn, attempt)
+
+
+def _provider(find: Callable[..., ModelProvider], call: ModelCall) -> ModelProvider:
+    """Give the provider of a call; settings that it doesn't have are a mistake, which no second attempt mends."""
+    try:
+        return find(call.request.provider, **call.settings)
+    except (ValueError, TypeError, ImportError) as wrong:
+        raise PolosUsageError(str(wrong)) from wrong
 
 
 async def _answer(provider: ModelProvider, request: LLMRequest, turn: int, attempt: StepAttempt | None) -> LLMResponse:

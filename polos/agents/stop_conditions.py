@@ -35,10 +35,12 @@ __all__ = [
     "is_computed",
     "max_steps",
     "max_tokens",
+    "settled",
     "stop_condition",
 ]
 
 StopCondition = Callable[..., Any]
+_NEEDS_SETTINGS = "__stop_condition_needs_settings__"
 
 
 class StopConditionContext(AsDict):
@@ -108,7 +110,18 @@ def stop_condition(func: Callable[..., Any]) -> Any:
         given = settings if isinstance(settings, config) else config.model_validate({**(settings or {}), **named})
         return _bound(func, given)
 
+    vars(configured)[_NEEDS_SETTINGS] = True
     return configured
+
+
+def settled(condition: StopCondition) -> StopCondition:
+    """
+    Give a condition with its settings: one that was given none has what they are by default.
+
+    Raises:
+        ValueError: it needs settings.
+    """
+    return condition() if getattr(condition, _NEEDS_SETTINGS, False) else condition
 
 
 def mark(made: Any, func: Callable[..., Any], config: BaseModel | None) -> None:

@@ -24,6 +24,7 @@ from polos.tools.delegation import AgentTool, Delegated
 from polos.tools.tool import Tool
 from polos.types.agents import Step, TypedToolResult
 from polos.types.llm import ToolCall
+from polos.value_checks import is_plain
 from polos.value_types import resolve_path
 from polos.values import encode
 
@@ -93,10 +94,12 @@ class _Calls:
             reason = failed.reason if isinstance(failed, StepExecutionError) else str(failed)
             return TypedToolResult(status="failed", error=reason, **base), f"Error: {reason}"
         output = await self._after(number, name, payload, output)
-        encoded = encode(output, what=f"result of tool {name!r}")[0]
-        path = encoded.type if encoded.type is None or resolve_path(encoded.type) is not None else None
+        # What JSON doesn't bring back (a date, a list of models) is known by the tool's return annotation.
+        hint = None if is_plain(output) else tool.result_hint
+        encoded = encode(output, hint=hint, what=f"result of tool {name!r}")[0]
         told = json.dumps(encoded.value, ensure_ascii=False)
-        return TypedToolResult(status="completed", result=output, result_schema=path, **base), told
+        path = encoded.type if encoded.type is not None and resolve_path(encoded.type) is not None else None
+        return TypedToolResult(status="completed", result=encoded.value, result_schema=path, **base), told
 
     async def _payload(self, number: int, tool: Tool, call: ToolCall) -> Json:
         """Read the arguments and let hooks look at them."""

@@ -38,6 +38,7 @@ async def with_hooks(definition: Workflow[Any], context: WorkflowContext, record
     )
     changes = (await call_hooks(context, "on_start", definition.on_start, told)).modified_payload
     if changes is not None:
+        changes = definition.hook_changes(changes)
         record = cast("Json", {**record, **changes} if isinstance(record, dict) else changes)
         payload = (*definition.arguments(context, record)[1:], None)[0]
     result = await definition.call(context, definition.arguments(context, record), record)

@@ -8,13 +8,16 @@ no result holds it. What can't get better by asking again (no key, a refused req
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from polos.context import WorkflowContext
+from polos.context import WorkflowContext, is_async
 from polos.llm.jsonish import a_list, a_text, an_object
 from polos.tools.tool import Tool, ToolApproval
 
@@ -153,7 +156,7 @@ class WebSearchToolConfig:
         include_answer: whether to ask for an answer beside the pages.
         include_raw_content: whether to ask for the whole pages.
         base_url: where Tavily's API is.
-        search: a function that searches instead of Tavily.
+        search: a function that searches instead of Tavily; async or not.
         max_results: how many pages there are if the model doesn't say.
         topic: "general" or "news", if the model doesn't say.
         tool_id: what models call the tool.
@@ -166,7 +169,7 @@ class WebSearchToolConfig:
     include_answer: bool = True
     include_raw_content: bool = False
     base_url: str = "https://api.tavily.com"
-    search: WebSearchFunction | None = None
+    search: WebSearchFunction | Callable[[str, WebSearchOptions], WebSearchResult] | None = None
     max_results: int = 5
     topic: str = "general"
     tool_id: str = "web_search"
@@ -228,7 +231,7 @@ def create_web_search_tool(config: WebSearchToolConfig | None = None) -> Tool:
         options = WebSearchOptions(input.max_results or settings.max_results, input.topic or settings.topic)
 
         async def web_search(query: str, max_results: int, topic: str) -> dict[str, Any]:
-            found = await (settings.search or _Tavily(settings))(query, WebSearchOptions(max_results, topic))
+            found = await _found(settings.search or _Tavily(settings), query, WebSearchOptions(max_results, topic))
             return _shown(found, raw=settings.include_raw_content)
 
         return await ctx.step.run(
@@ -238,6 +241,12 @@ def create_web_search_tool(config: WebSearchToolConfig | None = None) -> Tool:
 
     names = {"WebSearchInput": WebSearchInput}
     return Tool(settings.tool_id, description=_TOLD, func=search, approval=settings.approval, names=names)
+
+
+async def _found(search: Callable[..., Any], query: str, options: WebSearchOptions) -> Any:
+    """Search; a function that isn't async has a thread, so that nobody else waits for it."""
+    found = search(query, options) if is_async(search) else await asyncio.to_thread(search, query, options)
+    return await found if inspect.isawaitable(found) else found
 
 
 def _shown(found: object, *, raw: bool) -> dict[str, Any]:

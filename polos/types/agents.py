@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from polos.errors import ValueRefused
-from polos.llm.jsonish import a_list, an_object
 from polos.types.llm import ToolCall, ToolResult, Usage
+from polos.value_checks import is_plain
 from polos.values import decode, encode
 
 __all__ = ["AgentConfig", "AgentResult", "Step", "TypedToolResult", "typed"]
@@ -34,14 +34,13 @@ def typed(value: Any, path: str | None) -> Any:
     Returns:
         An object of that type; the value as it is if the type isn't found or doesn't fit any more.
     """
-    told: Any = an_object(value) or a_list(value)
-    if path is None or not told:
+    if path is None or value is None or not is_plain(value):
         return value
     try:
-        return decode(told, type=path)
+        return decode(value, type=path)
     except ValueRefused as refused:
         _log.warning("a value of type %s is given as plain JSON: %s", path, refused)
-        return told
+        return value
 
 
 class TypedToolResult(ToolResult):
@@ -97,8 +96,10 @@ class AgentResult(BaseModel):
         result_schema: path of that object's type; None for text.
         tool_results: what came of every tool call, in order.
         total_steps: how many turns it took.
-        usage: tokens of all its calls of models; agents that it asked are counted in theirs.
-        stop_reason: why it ended: `completed`, `max_steps`, `budget`, the name of a stop condition, or `handoff`.
+        usage: tokens of all its calls of models, and of those of an agent that it handed over to; agents that it asked
+            are counted in theirs.
+        stop_reason: why it ended: `completed`, `max_steps`, `budget`, the name of a stop condition, or `handoff`; or
+            `length`, `content_filter` or `refusal`, where the model didn't say all that it would have.
         cost_microdollars: what its calls cost, in millionths of a dollar, those of agents that it asked included; None
             if a price isn't known.
         spent_tokens: tokens of all those calls.

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from polos import Agent, Budget, WorkflowContext, tool
+from polos import Agent, Budget, GuardrailResult, WorkflowContext, tool
 from polos.engine import events as e
 from polos.errors import ModelUnavailable
 from polos.llm import Attempts, LLMRequest, Reply, set_prices
+from polos.memory.types import CompactionConfig
 from polos.testing.simulation import Simulation
 
 from tests.agents.stage import answer, call, make_agent, open_questions
@@ -267,3 +268,37 @@ def test_prices_may_change_while_the_program_runs():
     after = spend(spender(budget))
 
     assert (0, 10) == (before["calls"], after["calls"])
+
+
+def test_who_judges_a_reply_spends_it_too():
+    """No rule is asked about that the budget doesn't allow for, and no answer is given that nobody judged."""
+    agent = spender(
+        Budget(calls=3), lambda _: Reply(text='{"passed": true, "reason": "short"}', usage=USED),
+        tools=[], guardrails=["Be brief.", "Be kind.", "Be right."],
+    )  # fmt: skip
+    found = spend(agent)
+
+    assert (3, "budget", None) == (found["calls"], found["stop_reason"], found["result"])
+
+
+def test_a_refused_reply_is_not_asked_for_anew_beyond_it():
+    """A reply that a guardrail refused is asked for again as long as the budget allows; then the run ends by it."""
+    agent = spender(
+        Budget(calls=2), lambda _: Reply(text="No.", usage=USED), tools=[],
+        guardrails=lambda ctx, told: GuardrailResult.fail("too rude"), guardrail_max_retries=5,
+    )  # fmt: skip
+    found = spend(agent)
+
+    assert (2, "budget", None) == (found["calls"], found["stop_reason"], found["result"])
+
+
+def test_a_summary_is_reserved_for_as_well():
+    """A summary that costs more than is left isn't asked for."""
+    agent = spender(
+        Budget(tokens=1_150), lambda _: Reply(text="Yes.", usage=USED), tools=[],
+        compaction=CompactionConfig(max_conversation_tokens=10, min_recent_messages=1),
+    )  # fmt: skip
+    items = [{"role": "user", "content": "x" * 800}, {"role": "user", "content": "Go."}]
+    found = spend(agent, input=items)
+
+    assert (0, "budget") == (found["calls"], found["stop_reason"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -204,3 +205,17 @@ def test_settings_show_no_key():
     ] == [field.name for field in fields(config)][:10]  # fmt: skip
     schema = create_web_search_tool().parameters
     assert (["query", "maxResults", "topic"], ["query"]) == (list(schema["properties"]), schema["required"])
+
+
+async def test_a_function_that_is_not_async_searches(tmp_path: Path):
+    """A function of the program may be a plain one; it has a thread, and nobody waits for it."""
+    threads: list[str] = []
+
+    def look(query: str, options: WebSearchOptions) -> WebSearchResult:
+        threads.append(threading.current_thread().name)
+        return WebSearchResult(query=query)
+
+    found, _, _ = await search(tmp_path, WebSearchToolConfig(search=look), query="hell")
+
+    assert {"query": "hell", "answer": None, "results": []} == found
+    assert [True] == [name != threading.main_thread().name for name in threads]

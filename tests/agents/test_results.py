@@ -1,0 +1,163 @@
+"""What agents and tools give: values of every type that an annotation can say, turns as hooks get them, other ends."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from polos import Agent, HookResult, Tool, WorkflowContext
+from polos.agents.agent import handoff_name
+from polos.engine import events as e
+from polos.llm import LLMRequest, Reply
+from polos.testing.simulation import Simulation
+from polos.types.agents import AgentResult
+from pydantic import BaseModel
+
+from tests.agents.stage import call, make_agent
+
+
+class Found(BaseModel):
+    """What tools give here."""
+
+    name: str
+
+
+class Colour(enum.Enum):
+    """What may be chosen."""
+
+    RED = "red"
+
+
+@dataclass
+class Place:
+    """A place."""
+
+    x: int
+
+
+class Other(BaseModel):
+    """What another agent gives."""
+
+    count: int
+
+
+def giving(value: Any, hint: Any) -> Tool:
+    """Make a tool that gives a value, with an annotation."""
+
+    async def give(ctx: WorkflowContext) -> Any:
+        return value
+
+    give.__annotations__["return"] = hint
+    return Tool("results_give", description="Give it.", func=give)
+
+
+def ended(sim: Simulation, agent: Agent, **payload: Any) -> Any:
+    """Run an agent to its end; gives the result, or why it failed."""
+    run = sim.create(agent, {"input": "Go.", **payload}).run
+    sim.settle()
+    end = sim.audit.end_of(run)
+    return end.error.message if isinstance(end, e.RunFailed) else AgentResult.model_validate(sim.result(run))
+
+
+HERE = "tests.agents.test_results"
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "kept", "path", "told"),
+    [
+        (Found, Found(name="a"), Found(name="a"), f"{HERE}.Found", '{"name": "a"}'),
+        (list[Found], [Found(name="a")], [Found(name="a")], f"list[{HERE}.Found]", '[{"name": "a"}]'),
+        (dict[str, Found], {"k": Found(name="a")}, {"k": Found(name="a")}, f"dict[str, {HERE}.Found]",
+         '{"k": {"name": "a"}}'),
+        (list[Found] | None, None, None, None, "null"),
+        (Colour, Colour.RED, Colour.RED, f"{HERE}.Colour", '"red"'),
+        (Place, Place(3), Place(3), f"{HERE}.Place", '{"x": 3}'),
+        (dt.date, dt.date(2026, 1, 2), "2026-01-02", None, '"2026-01-02"'),
+        (Decimal, Decimal("1.50"), "1.50", None, '"1.50"'),
+        (dict[str, dt.date], {"k": dt.date(2026, 1, 2)}, {"k": "2026-01-02"}, None, '{"k": "2026-01-02"}'),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_whatever_an_annotation_says_can_be_given(hint: Any, value: Any, kept: Any, path: str | None, told: str):
+    """A tool's result is kept as its type if that can be found again, else as JSON; the model is told the JSON."""
+    heard: list[Any] = []
+
+    def replies(request: LLMRequest) -> Reply:
+        heard.append(request.items[-1].get("output"))
+        return Reply(text="Done.") if heard[1:] else call("results_give")
+
+    gives = giving(value, hint)
+    agent = make_agent("results_agent", replies, tools=[gives])
+    with Simulation([agent, gives]) as sim:
+        (result,) = ended(sim, agent).tool_results
+
+    assert ("completed", kept, path, None) == (result.status, result.result, result.result_schema, result.error)
+    assert type(kept) is type(result.result)
+    assert [None, told] == heard
+
+
+def test_a_hook_gives_a_turn_back():
+    """What a hook behind a turn is told of it can be changed and given back."""
+
+    def shorten(ctx: Any, told: Any) -> HookResult:
+        return HookResult.continue_with(modified_output=told.current_output.model_copy(update={"content": "Short."}))
+
+    agent = make_agent("results_hooked", ["A long answer."], on_agent_step_end=shorten)
+    with Simulation([agent]) as sim:
+        assert "Short." == ended(sim, agent).result
+
+
+@pytest.mark.parametrize("name", ["input", "prompt"])
+def test_a_hook_changes_what_is_asked(name: str):
+    """What is asked has two names to hooks, and may be changed by either."""
+
+    def change(ctx: Any, told: Any) -> HookResult:
+        return HookResult.continue_with(modified_payload={name: told.current_payload[name] + " Be brief."})
+
+    agent = make_agent("results_asked", lambda request: request.items[-1]["content"], on_start=change)
+    with Simulation([agent]) as sim:
+        assert "Go. Be brief." == ended(sim, agent).result
+
+
+def test_a_model_that_pauses_is_asked_to_go_on():
+    """A pause is no answer: with its reply in the conversation the model is asked again."""
+    agent = make_agent("results_pausing", [Reply(text="Searching.", stop_reason="pause"), "Found it."])
+    with Simulation([agent]) as sim:
+        found = ended(sim, agent)
+
+    assert ("Found it.", "completed", 2) == (found.result, found.stop_reason, found.total_steps)
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter", "refusal"])
+def test_how_a_model_was_cut_short_is_told(reason: str):
+    """A reply that isn't all that the model would have said is the answer, and the result says why."""
+    agent = make_agent("results_cut", [Reply(text="I", stop_reason=reason)])
+    with Simulation([agent]) as sim:
+        found = ended(sim, agent)
+
+    assert ("I", reason) == (found.result, found.stop_reason)
+
+
+def test_what_came_of_a_handoff():
+    """The answer is of the heir's class, not of the agent's own; what both used is counted, as their turns are."""
+    heir = make_agent(
+        "results_heir", [Reply(text='{"count": 3}', usage={"input_tokens": 100, "output_tokens": 10})],
+        output_schema=Other,
+    )  # fmt: skip
+    used = {"input_tokens": 50, "output_tokens": 5}
+    agent = make_agent(
+        "results_giver", [Reply(tool_calls=[(handoff_name(heir), {})], usage=used)], handoffs=[heir],
+        output_schema=Found,
+    )  # fmt: skip
+    with Simulation([agent, heir]) as sim:
+        found = ended(sim, agent)
+
+    assert (Other(count=3), 2, 150, 15) == (
+        found.result, found.total_steps, found.usage.input_tokens, found.usage.output_tokens
+    )  # fmt: skip
+    as_json = found.model_copy(update={"result": {"count": 3}})
+    assert {"count": 3} == agent.typed(as_json).result
