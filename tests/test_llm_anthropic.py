@@ -440,3 +440,23 @@ def test_who_said_what():
     assert [("user", 2), ("assistant", 2), ("user", 1)] == [
         (turn["role"], len(turn["content"])) for turn in sent(ASKED.model_copy(update={"items": items}))["messages"]
     ]
+
+
+def test_calls_of_a_conversation_need_tools():
+    """A conversation with calls is refused where no tools are; who is to call none gets them, and may not."""
+    server = Server(REPLY)
+    items = [
+        user_item("Hi"), call_item("toolu_1", "weather", "{}"), output_item("toolu_1", "warm"),
+        call_item("toolu_2", "weather", "{}"), output_item("toolu_2", "warm"), user_item("As JSON, please."),
+    ]  # fmt: skip
+    generate(server.provider("anthropic"), ASKED.model_copy(update={"items": items}))
+    generate(server.provider("anthropic"), ASKED)
+    with_tools = ASKED.model_copy(update={"items": items, "tools": [ToolSpec(name="clock")]})
+    generate(server.provider("anthropic"), with_tools)
+    told, plain, own = server.bodies
+
+    assert ([{"name": "weather", "input_schema": {"type": "object"}}], {"type": "none"}) == (
+        told["tools"], told["tool_choice"]
+    )  # fmt: skip
+    assert [] == [name for name in ("tools", "tool_choice") if name in plain]
+    assert (["clock"], None) == ([one["name"] for one in own["tools"]], own.get("tool_choice"))

@@ -27,7 +27,7 @@ from polos.definition_checks import Hook, read_hooks
 from polos.engine.json import Json
 from polos.engine.retry import RetryPolicy
 from polos.llm.jsonish import an_object
-from polos.llm.messages import Item, ToolSpec
+from polos.llm.messages import Item, ToolSpec, fit_name
 from polos.memory.types import CompactionConfig
 from polos.middleware.guardrail import Guardrail, read_guardrails
 from polos.queueing import read_queue
@@ -71,6 +71,7 @@ class AgentRunConfig:
         streaming: whether its model streams.
         run_timeout_seconds: after which the run is cancelled.
         budget: what the run may spend, instead of the agent's own.
+        handed_over: how often the conversation was handed over to get here; None if it is nobody else's.
         kwargs: what else the provider gets with each request.
     """
 
@@ -96,12 +97,14 @@ class AgentRunConfig:
         self.streaming = streaming
         self.run_timeout_seconds = run_timeout_seconds
         self.budget = budget
+        self.handed_over: int | None = None
         self.kwargs: dict[str, Any] = kwargs
 
     @property
     def payload(self) -> dict[str, Any]:
         """The run's payload."""
-        return payload_of(self.input, streaming=self.streaming, budget=self.budget, kwargs=self.kwargs)
+        payload = payload_of(self.input, streaming=self.streaming, budget=self.budget, kwargs=self.kwargs)
+        return payload if self.handed_over is None else {**payload, "handed_over": self.handed_over}
 
 
 def payload_of(
@@ -279,17 +282,25 @@ class Agent(Workflow[AgentResult]):
         for one in self.handoffs:
             if not isinstance(cast("object", one), Agent):
                 raise TypeError(f"handoffs must be agents, they hold {one!r}")
-        names = [tool.id for tool in self.tools if isinstance(tool, Tool)]
+        names = [tool.id for tool in self.tools if isinstance(tool, Tool)] + [
+            handoff_name(one) for one in self.handoffs
+        ]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"tools of agent {self.id!r} must have names of their own; {twice[0]!r} is there twice")
 
     # ------------------------------------------------------------------------------- what it is told
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Settings of the provider, for `get_provider`."""
-        told = {"base_url": self.provider_base_url, "llm_api": self.provider_llm_api, **self.provider_settings}
+    def settings_of(self, config: AgentConfig) -> dict[str, Any]:
+        """
+        Give settings of a provider, for `get_provider`.
+
+        Args:
+            config: the agent's settings, or what a guardrail made of them; another provider gets nothing of what was
+                said of the agent's own, such as its key.
+        """
+        own = self.provider_settings if config.provider == self.provider else {}
+        told = {"base_url": config.provider_base_url, "llm_api": config.provider_llm_api, **own}
         return {name: value for name, value in told.items() if value is not None}
 
     @property
@@ -311,10 +322,8 @@ class Agent(Workflow[AgentResult]):
             guardrail_max_retries=self.guardrail_max_retries,
         )
 
-    @property
-    def tool_specs(self) -> list[ToolSpec]:
-        """The tools, as the model is told of them."""
-        told = [tool.to_llm_tool_definition() if isinstance(tool, Tool) else tool for tool in self.tools]
+    def specs_of(self, config: AgentConfig) -> list[ToolSpec]:
+        """Give the tools of its settings, and those that hand the conversation over, as the model is told of them."""
         handed: list[dict[str, Any]] = [
             {
                 "type": "function",
@@ -324,7 +333,7 @@ class Agent(Workflow[AgentResult]):
             }
             for agent in self.handoffs
         ]
-        return [ToolSpec.of(one) for one in (*told, *handed)]
+        return [ToolSpec.of(one) for one in (*config.tools, *handed)]
 
     def context_of(self, context: WorkflowContext) -> WorkflowContext:
         """Give the context that the agent's hooks and guardrails get."""
@@ -507,7 +516,7 @@ class Agent(Workflow[AgentResult]):
 
 def handoff_name(agent: Agent) -> str:
     """Give the name under which a model hands the conversation over to an agent."""
-    return f"transfer_to_{agent.id}"
+    return fit_name("transfer_to_", agent.id)
 
 
 def _body_of(id: str, module: str) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ depend on how many steps there were before, so that hooks and guardrails may com
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any, Final, cast, final
 
@@ -25,7 +26,7 @@ from polos.agents.tooling import call_tools
 from polos.context import WorkflowContext
 from polos.errors import StepExecutionError
 from polos.llm.jsonish import a_list, an_object
-from polos.llm.messages import Item, items_of, output_item, user_item
+from polos.llm.messages import Item, assistant_item, items_of, output_item, user_item
 from polos.memory.compaction import compact_if_needed
 from polos.memory.sessions import load_session_memory, store_session_memory, summary_pair
 from polos.middleware.hook import HookContext, Told, call_hooks
@@ -37,6 +38,11 @@ from polos.values import encode
 __all__ = ["run_agent"]
 
 MAX_STEPS: Final = 10
+HANDOFFS_MAX: Final = 10
+_NO_HANDOFF: Final = {
+    "budget": "the budget is used up",
+    "max_steps": f"the conversation was handed over {HANDOFFS_MAX} times",
+}
 _CUT: Final = ("length", "content_filter", "refusal")  # how a model ends that didn't say all it would have
 
 
@@ -78,10 +84,11 @@ class _Loop:
         budget = agent.budget if told is None else Budget.model_validate(told)
         self.ledger = Ledger(budget=budget)
         self.conversation = Conversation([])
+        kwargs = dict(payload.get("provider_kwargs") or {})
         self.asking = Asking(
-            agent=agent, ctx=ctx, ledger=self.ledger, conversation=self.conversation, config=agent.config,
+            agent=agent, ctx=ctx, ledger=self.ledger, conversation=self.conversation,
+            config=agent.config.model_copy(update={"provider_kwargs": kwargs}),
             streaming=agent.stream_to_workflow or payload.get("streaming") is True,
-            provider_kwargs=dict(payload.get("provider_kwargs") or {}),
         )  # fmt: skip
         self.steps: list[Step] = []
         self.results: list[TypedToolResult] = []
@@ -90,6 +97,9 @@ class _Loop:
         self.old = 0  # messages at the beginning that the session remembers already
         self.turn = 0
         self.handed: AgentResult | None = None
+        # A conversation that was handed over stays that of the agent whose session it is: it has all of it, and
+        # remembers the answer. The heir would hear its own memory of it a second time, and more often each time.
+        self.handed_over: int | None = payload.get("handed_over")
 
     async def run(self) -> AgentResult:
         await self._begin()
@@ -113,6 +123,9 @@ class _Loop:
     # ---------------------------------------------------------------------------------- the session
 
     async def _begin(self) -> None:
+        if self.handed_over is not None:
+            self.conversation.replace(self.input)
+            return
         memory = await load_session_memory(self.ctx, self.agent.id)
         self.summary = memory.summary
         before = [*summary_pair(memory.summary), *memory.messages]
@@ -120,6 +133,8 @@ class _Loop:
         self.old = len(before)
 
     async def _remember(self) -> None:
+        if self.handed_over is not None:
+            return
         items = self.conversation.items
         if self.shortened:
             rest = items[len(summary_pair(self.summary)) :]
@@ -252,20 +267,28 @@ class _Loop:
         """
         Let another agent go on with the conversation; what it answers is the answer. Gives what ended the loop.
 
-        No call of this turn is made. The heir isn't told of them, as it may have no such tools; in the session of this
-        agent each has an answer, as providers refuse a conversation in which a call has none.
+        No call of this turn is made. The heir isn't told of them, nor of handovers before, as it may have no such
+        tools; in the session of this agent each has an answer, as providers refuse a conversation in which a call has
+        none.
         """
         made = {call.call_id or call.id for call in calls}
-        items = [item for item in self.conversation.items if not _is_call(item, made)]
-        used_up = self.ledger.used_up
-        said = f"Not handed over to {agent.id}: the budget is used up." if used_up else f"Handed over to {agent.id}."
+        names = set(map(handoff_name, self.agent.handoffs))
+        own = made | {item["call_id"] for item in self.conversation.items if item.get("name") in names}
+        items = [item for item in self.conversation.items if not _is_of_call(item, own)]
+        before = self.handed_over or 0
+        ends = "budget" if self.ledger.used_up else "max_steps" if before >= HANDOFFS_MAX else None
+        said = f"Handed over to {agent.id}." if ends is None else f"Not handed over to {agent.id}: {_NO_HANDOFF[ends]}."
         self.conversation.append(*(output_item(one, said) for one in sorted(made)))
-        if used_up:
-            return "budget"
+        if ends is not None:
+            return ends
         asked = agent.with_input(items, streaming=self.asking.streaming, budget=self.ledger.left())
+        asked.handed_over = before + 1
         found = self.handed = await self.ctx.step.agent_invoke_and_wait(f"handoff:{agent.id}", asked)
         used = Amount(tokens=found.spent_tokens, microdollars=found.cost_microdollars, calls=found.calls)
         self.ledger.settle("handoff", used)
+        answer = encode(found.result, what="answer of the agent")[0].value
+        if answer is not None:
+            self.conversation.append(assistant_item(answer if isinstance(answer, str) else json.dumps(answer)))
         return "handoff"
 
     def _with_handed(self, own: AgentResult, handed: AgentResult) -> AgentResult:
@@ -323,8 +346,8 @@ class _Loop:
             raise StepExecutionError(f"agent {self.agent.id!r} gave no usable answer, twice: {misfit}") from misfit
 
 
-def _is_call(item: Item, calls: set[str]) -> bool:
-    return item.get("type") == "function_call" and item.get("call_id") in calls
+def _is_of_call(item: Item, calls: set[str]) -> bool:
+    return item.get("type") in ("function_call", "function_call_output") and item.get("call_id") in calls
 
 
 def _typed(answer: BaseModel) -> tuple[Any, str | None]:

@@ -25,9 +25,10 @@ definition; what was cut short is an error (`polos.errors.ModelReplyTruncated`) 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -49,6 +50,7 @@ __all__ = [
     "ToolSpec",
     "assistant_item",
     "call_item",
+    "fit_name",
     "is_model_made",
     "item_text",
     "items_of",
@@ -62,6 +64,9 @@ Item: TypeAlias = dict[str, Any]
 
 # Why a model stopped; providers' own words are translated, unknown ones are kept as they are.
 StopReason: TypeAlias = Literal["stop", "tool_calls", "length", "content_filter", "refusal", "pause"]
+
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]+")
+_NAME_CHARACTERS_MAX: Final = 64
 
 # Types of the items that a model makes; text has no type but a role.
 MODEL_MADE = frozenset({"function_call", "provider_item"})
@@ -237,6 +242,11 @@ LLMDelta: TypeAlias = TextDelta | ThinkingDelta | ToolCallDelta | Finished
 
 
 # --------------------------------------------------------------------------------------------------------- items
+
+
+def fit_name(*parts: str) -> str:
+    """Make a name that models take for a tool: they know letters, digits, `_` and `-`, and not many of them."""
+    return _NOT_IN_NAMES.sub("_", "".join(parts))[:_NAME_CHARACTERS_MAX]
 
 
 def user_item(content: str | list[dict[str, Any]]) -> Item:

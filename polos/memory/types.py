@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
+
+from polos.llm.jsonish import an_object
 
 __all__ = ["CompactionConfig", "CompactionResult", "SessionMemory"]
 
@@ -24,12 +26,21 @@ class CompactionConfig(BaseModel):
         max_summary_tokens: a longer summary is summarised once more.
         min_recent_messages: the last ones, which stay as they are.
         enabled: whether it is done at all.
+
+    None stands for what is so by default.
     """
 
     max_conversation_tokens: int = Field(default=80_000, gt=0)
     max_summary_tokens: int = Field(default=20_000, gt=0)
     min_recent_messages: int = Field(default=2, ge=0)
     enabled: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _said(cls, told: Any) -> Any:
+        """Take None for what wasn't said, as programs do."""
+        fields = an_object(told)
+        return told if fields is None else {name: value for name, value in fields.items() if value is not None}
 
 
 class CompactionResult(BaseModel):

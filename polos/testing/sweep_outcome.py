@@ -1,8 +1,7 @@
 """
 How a scenario ended, and whether that is how the undisturbed run ended.
 
-Runs are compared by where they stand in the tree (the name of the step that started them), because ids say nothing; a
-child's id in a result stands there as its place.
+Runs are compared by where they stand in the tree (the name of the step that started them), because ids say nothing.
 What a run recorded of time and chance stands in its result under its name, so that a result made of it can be compared
 although a crash let time pass. What differs between two runs that nothing disturbed (a function that gives something
 else at each call) can't tell anybody that a crash did harm: it is left out, and the report says so.
@@ -121,11 +120,8 @@ def outcome_of(life: Life) -> CrashOutcome:
     executions: list[Execution] = []
     replayed: list[str] = []
     paths = _paths(audit.states, root)
-    children: dict[tuple[type, Any], str] = {
-        (str, run): f"<id of {_called(path)}>" for run, path in paths.items() if run != root
-    }
     for run, state in audit.states.items():
-        executions.append(_execution(state, paths[run], audit.histories[run], children))
+        executions.append(_execution(state, paths[run], audit.histories[run]))
         replayed += [f"{_called(paths[run])}: {text}" for text in _replayed(life.engine, run, audit.histories[run])]
     unknown = any(state.unknown for state in audit.states.values())
     if life.endless:
@@ -177,12 +173,9 @@ def _called(path: str) -> str:
     return f"child {path!r}" if path else "the run"
 
 
-def _execution(
-    state: RunState, path: str, history: list[Stored], children: Mapping[tuple[type, Any], str]
-) -> Execution:
+def _execution(state: RunState, path: str, history: list[Stored]) -> Execution:
     found = Execution(path=path, id=state.run, workflow=state.workflow, status=_status(state), state=state.state_value)
-    recorded: dict[tuple[type, Any], str] = dict(children)
-    recorded |= {
+    recorded: dict[tuple[type, Any], str] = {
         (type(event.value), event.value): f"<recorded {event.name!r}>"
         for event, _, _ in history
         if isinstance(event, e.ValueRecorded) and isinstance(event.value, str | int | float)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from polos.context import WorkflowContext
 from polos.tools.tool import Tool
@@ -22,6 +22,14 @@ _TOLD: Final = (
     "Ask the user a question and wait for the answer. Use it when you need a decision or a fact that only the user can "
     "give. Name fields if the answer has parts; without them the answer is text."
 )
+
+
+def _without_description(schema: dict[str, Any]) -> None:
+    """Leave out of a schema what a class's docstring says to programmers: models pay for each word."""
+    schema.pop("description", None)
+
+
+_FOR_MODELS: Final = ConfigDict(json_schema_extra=_without_description)
 
 
 class AskUserFieldOption(BaseModel):
@@ -38,6 +46,8 @@ class AskUserFieldOption(BaseModel):
         label: what the person reads.
         value: what the model is told.
     """
+
+    model_config = _FOR_MODELS
 
     label: str = Field(description="What the user reads.")
     value: str = Field(description="What you are told if the user chooses it.")
@@ -61,6 +71,8 @@ class AskUserField(BaseModel):
         required: whether there has to be something.
         options: what a "select" has to choose from.
     """
+
+    model_config = _FOR_MODELS
 
     key: str = Field(description="Name of the field in the answer.")
     type: Literal["text", "textarea", "number", "boolean", "select"] = Field(description="What it holds.")
@@ -86,6 +98,8 @@ class AskUserInput(BaseModel):
         title: what stands above it.
         fields: the parts of the answer; without any, one text called `response`.
     """
+
+    model_config = _FOR_MODELS
 
     question: str = Field(description="The question.")
     title: str | None = Field(default=None, description="A short title of the question.")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from polos.agents.budget import Budget
 from polos.context import WorkflowContext
+from polos.llm.messages import fit_name
 from polos.tools.tool import Tool
 from polos.values import encode
 
@@ -56,11 +57,11 @@ class AgentTool(Tool):
 
         Args:
             agent: the agent.
-            name: what models call it; `ask_` and the agent's id by default.
+            name: what models call it; `ask_` and the agent's id by default, as far as models take that.
             description: what models are told of it; the agent's own by default.
             **options: what else `Tool` takes.
         """
-        known_as = name or f"ask_{agent.id}"
+        known_as = name or fit_name("ask_", agent.id)
 
         async def ask(ctx: WorkflowContext, input: Question) -> Delegated:
             told: dict[str, Any] = {} if input.budget is None else {"budget": input.budget}

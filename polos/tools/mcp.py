@@ -14,7 +14,6 @@ task that opened it, and calls come from many; so one task of ours holds it (`_L
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack, cast, final
@@ -24,6 +23,7 @@ from polos.engine.json import Json
 from polos.engine.retry import RetryPolicy
 from polos.errors import PolosUsageError
 from polos.llm.jsonish import texts_mended
+from polos.llm.messages import fit_name
 from polos.tools.tool import Tool, ToolApproval
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ __all__ = ["McpOptions", "McpRefused", "McpToolFailed", "McpUnavailable", "load_
 _T = TypeVar("_T")
 _TIMEOUT_SECONDS: Final = 60.0
 _RETRIES: Final = RetryPolicy(max_retries=2, base_delay_seconds=1.0, max_delay_seconds=10.0)
-_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]+")
-_NAME_CHARACTERS_MAX: Final = 64
 _TOOLS_MAX: Final = 1_000
 
 
@@ -155,7 +153,7 @@ def _tools(line: _Line, offered: list[Offered], options: McpOptions) -> list[Too
     if missing:
         raise ValueError(f"the MCP server has no tool {missing[0]!r}; it has {', '.join(one.name for one in offered)}")
     wanted = [one for one in offered if only is None or one.name in only]
-    names = [_name(options.get("prefix", ""), one.name) for one in wanted]
+    names = [fit_name(options.get("prefix", ""), one.name) for one in wanted]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"two tools of the MCP server would be called {twice[0]!r}: take one of them with only=")
@@ -164,11 +162,6 @@ def _tools(line: _Line, offered: list[Offered], options: McpOptions) -> list[Too
     return [
         _tool(line, one, name, again, approval=approval, effect=effect) for name, one in zip(names, wanted, strict=True)
     ]
-
-
-def _name(prefix: str, name: str) -> str:
-    """Give a name that models take: they know letters, digits, `_` and `-`, and not many of them."""
-    return _NOT_IN_NAMES.sub("_", prefix + name)[:_NAME_CHARACTERS_MAX]
 
 
 def _tool(line: _Line, offered: Offered, name: str, retries: RetryPolicy, **options: Any) -> Tool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -85,3 +86,13 @@ def test_the_model_is_told_what_it_may_ask_for():
         schema["$defs"]["AskUserField"]["properties"]["type"]["enum"]
     )
     assert [] == AskUserInput(question="?", fields=[]).fields
+
+
+def test_the_model_is_not_told_what_programmers_are():
+    """What models pay for is what they need: no class tells them how programs use it."""
+    told = json.dumps(ask_user.parameters)
+
+    assert [] == [word for word in ("```", "Attributes:", "import") if word in told]
+    assert ["The question.", "Name of the field in the answer."] == [
+        words for words in ("The question.", "Name of the field in the answer.") if words in told
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from polos import GuardrailContext, GuardrailResult, Polos, WorkflowContext, guardrail, tool
 from polos.engine import events as e
-from polos.llm import LLMRequest, Reply
+from polos.llm import LLMProvider, LLMRequest, LLMResponse, Reply, register_provider
 from polos.testing.simulation import Simulation
 from polos.types.llm import ToolCall, ToolCallFunction
 from pydantic import BaseModel
@@ -228,3 +228,45 @@ async def test_readers_see_what_passed_in_one_piece(tmp_path: Path):
         chunks = [chunk async for chunk in answer.text_chunks]
 
     assert ["the code is a **** secret"] == chunks
+
+
+def test_settings_that_a_guardrail_changed_count_from_then_on():
+    """Settings that a guardrail changed count for the turns that follow; no key goes to a new provider."""
+    made: list[dict[str, Any]] = []
+    asked: list[LLMRequest] = []
+
+    @register_provider("guarded-elsewhere")
+    class Elsewhere(LLMProvider):
+        """Keeps what it was made with and asked."""
+
+        def __init__(self, **settings: Any) -> None:
+            made.append(settings)
+
+        async def generate(self, request: LLMRequest) -> LLMResponse:
+            asked.append(request)
+            return LLMResponse(content="Done.")
+
+    def move(ctx: Any, told: GuardrailContext) -> GuardrailResult:
+        assert told.llm_config is not None
+        assert {"seed": 7} == told.llm_config.provider_kwargs or asked
+        changes = {
+            "provider": "guarded-elsewhere", "model": "other", "tools": [], "system_prompt": "New.",
+            "provider_base_url": "http://elsewhere", "provider_kwargs": {"seed": 8},
+        }  # fmt: skip
+        return GuardrailResult(modified_llm_config=told.llm_config.model_copy(update=changes))
+
+    agent = make_agent(
+        "guarded_mover", [call("guarded_look", name="Oslo")], tools=[look], guardrails=move
+    )  # fmt: skip
+    with Simulation([agent, look]) as sim:
+        sim.create(agent, {"input": "Go.", "provider_kwargs": {"seed": 7}})
+        sim.settle()
+
+    (request,) = asked
+    assert ("guarded-elsewhere", "other", [], "New.", {"seed": 8}) == (
+        request.provider, request.model, request.tools, request.system, request.provider_kwargs
+    )  # fmt: skip
+    assert [{"base_url": "http://elsewhere"}] == made
+    agent.provider_settings = {"api_key": "secret"}
+    assert {"api_key": "secret"} == agent.settings_of(agent.config)
+    assert {} == agent.settings_of(agent.config.model_copy(update={"provider": "guarded-elsewhere"}))

@@ -156,3 +156,12 @@ def test_a_condition_that_raises_fails_the_run():
 
     assert "no idea" in found
     assert 1 == len(told)
+
+
+def test_what_is_not_said_of_shortening_is_as_by_default():
+    """None stands for a setting that was left out."""
+    given = CompactionConfig.model_validate(
+        {"max_conversation_tokens": None, "enabled": None, "min_recent_messages": 4}
+    )
+
+    assert CompactionConfig(min_recent_messages=4) == given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import re
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from polos import Agent, HookResult, Tool, WorkflowContext
 from polos.agents.agent import handoff_name
 from polos.engine import events as e
-from polos.llm import LLMRequest, Reply
+from polos.llm import LLMRequest, Reply, script
+from polos.llm.messages import item_text
 from polos.testing.simulation import Simulation
 from polos.types.agents import AgentResult
 from pydantic import BaseModel
@@ -161,3 +163,54 @@ def test_what_came_of_a_handoff():
     )  # fmt: skip
     as_json = found.model_copy(update={"result": {"count": 3}})
     assert {"count": 3} == agent.typed(as_json).result
+
+
+def test_a_conversation_that_was_handed_over_is_told_once():
+    """The heir hears each message of the session once, however often it is handed over; the giver knows the answers."""
+    heard: dict[str, list[list[str]]] = {"giver": [], "heir": []}
+
+    def gives(request: LLMRequest) -> Reply:
+        heard["giver"].append([item_text(item) for item in request.items if "role" in item])
+        return call("transfer_to_results_heir_of_talks")
+
+    def inherits(request: LLMRequest) -> str:
+        assert [] == [item for item in request.items if "role" not in item]
+        heard["heir"].append([item_text(item) for item in request.items])
+        return f"answer {len(heard['heir'])}"
+
+    heir = make_agent("results_heir_of_talks", inherits)
+    giver = make_agent("results_giver_of_talks", gives, handoffs=[heir])
+    with Simulation([giver, heir]) as sim:
+        for number in range(3):
+            sim.create(giver, {"input": f"question {number}"}, session="s")
+            sim.settle()
+        sim.create(heir, {"input": "And you?"}, session="s")
+        sim.settle()
+
+    whole = ["question 0", "answer 1", "question 1", "answer 2", "question 2"]
+    assert [whole[:1], whole[:3], whole] == heard["giver"]
+    assert [whole[:1], whole[:3], whole, ["And you?"]] == heard["heir"]
+
+
+def test_agents_that_hand_over_to_each_other_come_to_an_end():
+    """A conversation isn't handed over for ever."""
+    one, other = (make_agent(f"results_{name}", lambda _: call("never")) for name in ("one", "other"))
+    one.handoffs, other.handoffs = (other,), (one,)
+    script("results_one", lambda _: call(handoff_name(other)))
+    script("results_other", lambda _: call(handoff_name(one)))
+    with Simulation([one, other]) as sim:
+        found = ended(sim, one)
+
+    assert ("handoff", 11) == (found.stop_reason, found.calls)
+
+
+def test_names_of_agents_become_names_of_tools():
+    """What is no name of a tool to models is made one, and no two are the same."""
+    agent = make_agent("results: an agent, with a name that is much longer than any name that a model takes", [])
+    asker = make_agent("results_asker", [], tools=[agent.as_tool()], handoffs=[agent])
+
+    names = [one.name for one in asker.specs_of(asker.config)]
+    assert ["ask_results_an_agent_with_a_name_that_is_much_longer_than_any_na"[:64]] == names[:1]
+    assert [True, True] == [re.fullmatch("[A-Za-z0-9_-]{1,64}", name) is not None for name in names]
+    with pytest.raises(ValueError, match="must have names of their own"):
+        make_agent("results_asker", [], handoffs=[agent, agent])

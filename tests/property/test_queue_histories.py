@@ -213,8 +213,12 @@ def play(number: int, mode: str) -> tuple[Simulation, QueueWalk]:
             if chance.random() < 0.5:
                 disturbed.disturb(mode)
         disturbed.finish()
-        idempotency_us = round(IDEMPOTENCY_SECONDS * 1e6)
-        made = QueueWalk(slots=SLOTS, idempotency_us=idempotency_us, turns=mode == "calm")
+        made = QueueWalk(
+            slots=SLOTS,
+            idempotency_us=round(IDEMPOTENCY_SECONDS * 1e6),
+            turns=mode == "calm",
+            moments=mode == "refused",
+        )
         return sim, walk(sim.store.log, made, cuts=disturbed.cuts)
 
 

@@ -101,6 +101,10 @@ def messages_body(request: LLMRequest, *, streamed: bool) -> dict[str, Any]:
     if request.tools:
         tools = [_tool(tool) for tool in request.tools]
         body["tools"] = [*tools[:-1], {"cache_control": _CACHED, **tools[-1]}]
+    elif used := _called(body["messages"]):
+        # Calls in a conversation are refused where no tools are, also by a model that is to call none any more.
+        body["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in used]
+        body["tool_choice"] = {"type": "none"}
     for name in ("temperature", "top_p"):
         if getattr(request, name) is not None:
             body[name] = getattr(request, name)
@@ -109,6 +113,12 @@ def messages_body(request: LLMRequest, *, streamed: bool) -> dict[str, Any]:
 
 def _is_instruction(item: Item) -> bool:
     return item.get("role") in ("system", "developer")
+
+
+def _called(turns: list[dict[str, Any]]) -> list[str]:
+    """Give the names of the tools that were called in a conversation."""
+    blocks = [block for turn in turns for block in turn["content"]]
+    return sorted({block["name"] for block in blocks if block.get("type") == "tool_use"})
 
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:
