@@ -15,6 +15,7 @@ import contextvars
 import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
+from types import FunctionType
 from typing import Any, Final, cast
 
 from polos.checking import SECONDS_MAX, optional_text, positive, text, writable
@@ -136,6 +137,8 @@ def _own_policy(max_retries: int, base_delay: float, max_delay: float, options: 
 
 def function_name(func: Callable[..., Any]) -> tuple[str, str]:
     """Give a function's bare name and its full one, for people and for reports."""
+    if type(func) is FunctionType and type(func.__module__) is str:  # nearly all are that
+        return func.__name__, f"{func.__module__}.{func.__qualname__}"
     while isinstance(func, partial):
         func = func.func
     named: Any = func if hasattr(func, "__qualname__") else type(func)

@@ -418,19 +418,18 @@ class Workflow(Generic[ResultT_co]):
             client, payload, queue, concurrency_key, session_id, user_id, initial_state,
             run_timeout_seconds=timeout, **once,
         )  # fmt: skip
-        ended = await client._wait_ended(handle.id, timeout)  # noqa: SLF001  # ours, and offered for this
-        match ended["status"]:
+        end = await client._wait_end(handle.id, timeout)  # noqa: SLF001  # ours, and offered for this
+        match end.status:
             case "completed":
-                result = decode(ended["result"], hint=self.result_hint, type=ended.get("output_schema_name"))
+                result = decode(end.result, hint=self.result_hint, type=end.type)
                 return cast("ResultT_co", result)  # what the function is annotated with
             case "failed":
-                raise RuntimeError(f"Workflow execution failed: {ended['error']}")
+                raise RuntimeError(f"Workflow execution failed: {end.error}")
             case status:
                 assert status == "cancelled", "waiting ends with the run"
-                by = ended.get("cancelled_by")
-                if by == "timeout":
+                if end.by == "timeout":
                     raise WorkflowTimeoutError(handle.id, timeout)
-                raise ExecutionCancelledError(f"run {handle.id} of workflow {self.id!r} was cancelled by {by}")
+                raise ExecutionCancelledError(f"run {handle.id} of workflow {self.id!r} was cancelled by {end.by}")
 
 
 class _Decorator(Protocol):

@@ -10,7 +10,7 @@ and an engine that answers as the test says.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import orjson
 from polos.clock import uuid7
 from polos.engine import events as e
 from polos.engine.codec import encode
+from polos.engine.decide import created_to_json
+from polos.engine.json import Json
 from polos.engine.projections import INBOX_STREAM, Changes, advance, run_stream, system_rows, topic_stream
 from polos.engine.state import RunState
 from polos.runtime.connection import Answer, Command, LocalEngine
@@ -161,6 +163,15 @@ class FakeEngine(LocalEngine):
         """Note a command and answer it."""
         self.commands.append((command_id, command))
         return self._answer(command_id, command)
+
+    async def create(self, runs: Sequence[e.RunCreated]) -> Answer:
+        """Note the command that the runs are, and answer it."""
+        wanted: list[Json] = [{"run": created.root, "created": created_to_json(created)} for created in runs]
+        return await self.execute("", {"kind": "create", "runs": wanted})
+
+    def is_under_way(self, run: str) -> bool:
+        """Know nothing: whoever waits has to look."""
+        return False
 
 
 @dataclass

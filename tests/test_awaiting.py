@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from polos import Polos, workflow
+from polos import Polos, WorkflowContext, workflow
 from polos.engine import events as e
 from polos.errors import StoreClosed, WorkflowTimeoutError
 from polos.runtime import reads
 from polos.runtime.client import PolosClient
 from polos.runtime.connection import Answer, Command
+from polos.values import decode
 
 from tests.histories import FakeEngine, FakeStore, History, Owner, created, run_id
 
@@ -218,13 +219,38 @@ async def test_an_end_is_told_when_it_is_durable(tmp_path):
             if held and outcomes[0][0].records[-1].type == "StepCompleted":
                 hand_over(held.pop())
 
-        def tell(run: str) -> None:
+        def tell(run: str, end: Any) -> None:
             with engine.store.log.reader() as reader:
                 row = reads.run_row(reader, run)
             told.append(row is not None and row.ended)
-            ended(run)
+            ended(run, end)
 
         engine._hand_over, engine._committed, engine.watchers.ended = hold, let_go, tell
         assert [0, 1] == await pair.run(polos)
 
     assert [True] == told
+
+
+@workflow(id="awaiting_shared")
+async def _shared(ctx: WorkflowContext) -> dict[str, list[int]]:
+    return {"numbers": [1]}
+
+
+@workflow(id="awaiting_parent_of_shared")
+async def _parent(ctx: WorkflowContext) -> Any:
+    return await ctx.step.invoke_and_wait("child", _shared)
+
+
+async def test_a_result_belongs_to_who_waited(tmp_path):
+    """What one of those who wait for a run does with the result, no other sees; nor does the log."""
+    async with Polos(tmp_path) as polos:
+        handle = await _shared.invoke(polos)
+        ends = await asyncio.gather(*(polos._wait_end(handle.id) for _ in range(2)))
+        first, second = (cast("Any", decode(end.result)) for end in ends)
+        first["numbers"].append(2)
+        of_parent: Any = await _parent.run(polos)
+        of_parent["numbers"].append(3)
+
+        assert {"numbers": [1]} == second
+        assert {"numbers": [1]} == (await polos.get_execution(handle.id))["result"]
+        assert {"numbers": [1]} == await _shared.run(polos)

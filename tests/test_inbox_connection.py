@@ -256,6 +256,13 @@ def test_an_engine_whose_loop_stands_still_is_not_waited_for_for_ever(
             given.append(held())
             return given[-1]
 
+        def create(self, runs: Any) -> Any:
+            """Not be asked for it."""
+
+        def is_under_way(self, run: str) -> bool:
+            """Not be asked for it."""
+            return False
+
     async def held() -> dict[str, Any]:
         return {"outcome": "accepted"}
 

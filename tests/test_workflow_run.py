@@ -21,6 +21,7 @@ from polos.errors import (
     ValueRefused,
     WorkflowTimeoutError,
 )
+from polos.runtime.watch import End
 from polos.types.events import BatchEventPayload
 from pydantic import BaseModel
 
@@ -162,9 +163,9 @@ class FakeClient:
         self.asked.append((args, named))
         return FakeHandle()
 
-    async def _wait_ended(self, run_id: str, timeout_seconds: float | None) -> dict[str, Any]:
+    async def _wait_end(self, run_id: str, timeout_seconds: float | None) -> End:
         self.waited.append((run_id, timeout_seconds))
-        return self.ended
+        return End(**self.ended)
 
 
 def take_order(**settings: Any) -> Workflow:
@@ -270,7 +271,7 @@ def test_runs_dont_start_others_behind_the_log():
 
 def test_run_gives_the_typed_result():
     """The result is read by the function's annotation; the timeout is the run's as well."""
-    client = FakeClient(status="completed", result={"number": 7}, output_schema_name=None)
+    client = FakeClient(status="completed", result={"number": 7})
 
     assert asyncio.run(take_order().run(client, {"number": 7})) == Order(number=7)
     assert client.waited == [("run-9", 600.0)]
@@ -293,8 +294,8 @@ def test_run_without_a_timeout_waits_for_ever():
     ("ended", "error", "message"),
     [
         ({"status": "failed", "error": "boom"}, RuntimeError, "^Workflow execution failed: boom$"),
-        ({"status": "cancelled", "cancelled_by": "timeout"}, WorkflowTimeoutError, "run-9 didn't end within 5 s"),
-        ({"status": "cancelled", "cancelled_by": "ann"}, ExecutionCancelledError, "'take' was cancelled by ann"),
+        ({"status": "cancelled", "by": "timeout"}, WorkflowTimeoutError, "run-9 didn't end within 5 s"),
+        ({"status": "cancelled", "by": "ann"}, ExecutionCancelledError, "'take' was cancelled by ann"),
     ],
 )
 def test_run_raises_how_a_run_ended(ended: dict[str, Any], error: type[Exception], message: str):

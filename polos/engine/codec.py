@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
+from operator import attrgetter
 from typing import Any, cast
 
 import orjson
@@ -39,11 +40,23 @@ def _defaults(cls: type[Any]) -> dict[str, Any]:
     return found
 
 
-_Plan = tuple[tuple[str, bool, Any], ...]
-_NAMES: dict[type[Any], _Plan] = {
-    cls: tuple((spec.name, spec.name in (known := _defaults(cls)), known.get(spec.name)) for spec in fields(cls))
-    for cls in [*EVENTS.values(), Failure]
-}
+def _reader(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """Give what reads these attributes, all at once: that is done for every event."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda event: tuple(getattr(event, name) for name in names)
+
+
+# Names of the fields, what reads them, and their defaults (`MISSING` where there is none).
+_Plan = tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tuple[Any, ...]]
+
+
+def _plan(cls: type[Any]) -> _Plan:
+    names, known = tuple(spec.name for spec in fields(cls)), _defaults(cls)
+    return names, _reader(names), tuple(known.get(name, MISSING) for name in names)
+
+
+_PLANS: dict[type[Any], _Plan] = {cls: _plan(cls) for cls in [*EVENTS.values(), Failure]}
 _TUPLES: dict[type[Any], tuple[str, ...]] = {
     cls: tuple(spec.name for spec in fields(cls) if str(spec.type).startswith("tuple[")) for cls in EVENTS.values()
 }
@@ -54,11 +67,11 @@ _FAILURES: dict[type[Any], bool] = {
 
 def _as_fields(event: Any) -> Fields:
     """Give the fields whose value isn't the default."""
+    names, read, defaults = _PLANS[type(event)]
     found: Fields = {}
-    for name, has_default, default in _NAMES[type(event)]:
-        value = getattr(event, name)
+    for name, value, default in zip(names, read(event), defaults, strict=True):
         # `False == 0 == 0.0`: without the type a default would swallow another value that equals it.
-        if has_default and type(value) is type(default) and value == default:
+        if value is default or (type(value) is type(default) and value == default):
             continue
         found[name] = _as_fields(value) if type(value) is Failure else value
     return found

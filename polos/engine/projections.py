@@ -55,7 +55,7 @@ from polos.engine import events as e
 from polos.engine.evolve import evolve
 from polos.engine.json import Json
 from polos.engine.schedule_state import ScheduleEvent, ScheduleState, evolve_schedule, schedule_rows
-from polos.engine.state import ENDED, DebtKind, OpKind, Phase, RunState, next_due_us, status, waiting_reason
+from polos.engine.state import ENDED, DebtKind, OpKind, Phase, RunState, is_running, next_due_us, status, waiting_reason
 from polos.engine.usage import USAGE
 
 __all__ = [
@@ -183,6 +183,10 @@ def summary(state: RunState) -> dict[str, Json]:
         "successor": state.successor,
         "result_type": state.result_type,
     }
+
+
+# What `_shown` gives for a run that is running, as nearly all are at nearly every event.
+_RUNNING: Shown = ("running", None, None, False)
 
 
 def _shown(state: RunState) -> Shown:
@@ -362,14 +366,17 @@ def advance(state: RunState, event: e.Event, *, time_us: int, rows: Changes) -> 
     """
     kind = type(event)
     if kind in _ROW_EVENTS:
-        before = run_rows(state)
+        before = run_rows(state) if state.rows is None else state.rows
         waits = _all_wait_rows(state) if state.ops else {}
         evolve(state, event, time_us=time_us)
-        _change(rows, before, run_rows(state))
+        after = run_rows(state)
+        _change(rows, before, after)
+        # Kept while the run is busy: one that waits may wait long, and takes as little memory as can be.
+        state.rows = after if is_running(state) or state.phase is Phase.QUEUED else None
         if waits:
             _change(rows, waits, _all_wait_rows(state))
     elif kind in _OP_EVENTS:
-        shown = _shown(state)
+        shown = _RUNNING if is_running(state) else _shown(state)
         if kind in _WAIT_EVENTS:
             name = str(getattr(event, "name", ""))
             waits = wait_rows(state, name)
@@ -377,12 +384,14 @@ def advance(state: RunState, event: e.Event, *, time_us: int, rows: Changes) -> 
             _change(rows, waits, wait_rows(state, name))
         else:
             evolve(state, event, time_us=time_us)
-        now_shown = _shown(state)
+        now_shown = _RUNNING if is_running(state) else _shown(state)
         if now_shown != shown:
             # Of a run's rows its requests change only these.
+            state.rows = None
             _change(rows, _shown_rows(state, shown), _shown_rows(state, now_shown))
             rows["run", state.run] = orjson.dumps(summary(state))
         if isinstance(event, e.ValueRecorded) and event.kind == USAGE:
+            state.rows = None
             rows["usage", state.run] = orjson.dumps(state.usage)
     else:
         evolve(state, event, time_us=time_us)

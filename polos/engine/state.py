@@ -39,6 +39,7 @@ __all__ = [
     "Past",
     "Phase",
     "RunState",
+    "is_running",
     "next_due_us",
     "status",
     "waiting_reason",
@@ -348,6 +349,7 @@ class RunState:
     dues: list[tuple[int, int, DebtKind, str]] = field(
         default_factory=list[tuple[int, int, DebtKind, str]]
     )  # heap (due, version, debt), maybe stale
+    rows: dict[tuple[str | int, ...], bytes] | None = field(default=None, compare=False, repr=False)  # see `advance`
 
 
 def status(state: RunState) -> str:
@@ -361,11 +363,16 @@ def status(state: RunState) -> str:
         case Phase.QUEUED | Phase.BACKOFF:
             return "waiting" if state.aside else "queued"
         case Phase.ACTIVE:
-            return "waiting" if state.aside or (state.busy == 0 and state.ops) else "running"
+            return "running" if is_running(state) else "waiting"
         case Phase.CANCELLING:
             return "pending_cancel"
         case _:
             return state.phase.value
+
+
+def is_running(state: RunState) -> bool:
+    """Tell whether `status` is `running`."""
+    return state.phase is Phase.ACTIVE and not state.aside and (state.busy > 0 or not state.ops)
 
 
 def next_due_us(state: RunState) -> int | None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +26,7 @@ from polos.engine.commands import Request
 from polos.engine.json import Json
 from polos.errors import ExecutionCancelledError, RunEvicted
 from polos.replay.divergence import Difference, Divergence, caller_line
-from polos.replay.facts import Counters, Earlier, Fact, Outcome, Pending, StepCall, Values
+from polos.replay.facts import Counters, Earlier, Fact, Outcome, Pending, StepCall, UpdateHandler, Values
 from polos.replay.loop import LoopTimer, WorkflowLoop
 from polos.replay.requests import CLOSINGS, ENDS, closing_of, key_of, name_of, refused_answer, shown, state_change
 from polos.replay.stdlib import unawaited_is_fine
@@ -45,12 +44,6 @@ class _Asked:
 
     request: Request
     line: str | None
-
-
-@dataclass(slots=True)
-class _UpdateHandler:
-    func: Callable[..., Any]
-    validator: Callable[..., Any] | None
 
 
 class Driver:
@@ -111,7 +104,7 @@ class Driver:
         self._last_state: dict[str, Json] = {}
         self._patches: dict[str, bool] = {}
         self._queries: dict[str, Callable[..., Any]] = {}
-        self._updates: dict[str, _UpdateHandler] = {}
+        self._updates: dict[str, UpdateHandler] = {}
         self._update_tasks: set[asyncio.Task[None]] = set()
         self._encode: Callable[[Any], tuple[Json, str | None]] = lambda value: (value, None)
         self._report = report
@@ -168,8 +161,10 @@ class Driver:
         if isinstance(fact.event, e.TimerFired) and (timer := self._timers.get(fact.event.name)) is not None:
             # Seconds as a float are coarser than microseconds: a timer never fires before it is due.
             now = max(now, timer.due)
-        forced = self.forced or isinstance(fact.event, e.CancelForced)
-        with unawaited_is_fine() if forced else nullcontext():
+        if self.forced or isinstance(fact.event, e.CancelForced):
+            with unawaited_is_fine():
+                self._loop.activate(lambda: self._deliver(fact), now)
+        else:
             self._loop.activate(lambda: self._deliver(fact), now)
         if self._main is not None and self._main.done() and self.outcome is None:
             self._conclude(self._main)
@@ -329,7 +324,7 @@ class Driver:
 
     def on_update(self, name: str, func: Callable[..., Any], validator: Callable[..., Any] | None) -> None:
         """Register the handler of an update."""
-        self._updates[name] = _UpdateHandler(func, validator)
+        self._updates[name] = UpdateHandler(func, validator)
 
     # ---------------------------------------------------------------------- for the loop (host)
 
@@ -356,6 +351,9 @@ class Driver:
 
     def _deliver(self, fact: Fact) -> None:
         event = fact.event
+        if type(event) is e.StepCompleted:  # nearly all are that
+            self._answer(event.name, fact)
+            return
         match event:
             case e.RunStarted():
                 assert self._body is not None, "bind comes first"

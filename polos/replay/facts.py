@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from polos.engine import events as e
 from polos.engine.retry import RetryPolicy
 
-__all__ = ["Counters", "Earlier", "Fact", "Outcome", "Pending", "StepCall", "Values"]
+__all__ = ["Counters", "Earlier", "Fact", "Outcome", "Pending", "StepCall", "UpdateHandler", "Values"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +81,14 @@ class Outcome:
 
     result: Any = None
     error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class UpdateHandler:
+    """What `ctx.on_update` registered."""
+
+    func: Callable[..., Any]
+    validator: Callable[..., Any] | None
 
 
 class Values(Protocol):

@@ -156,8 +156,10 @@ class WorkflowLoop(PureLoop):
         assert self._main is not None
         assert self._main.done(), "the main task goes first"
         left = self.tasks()
-        self._enter(lambda: [task.cancel() for task in left])
-        self._enter(lambda: left.extend(self._close_generators()))
+        if left:  # most runs leave nothing behind
+            self._enter(lambda: [task.cancel() for task in left])
+        if self._generators.unfinished():
+            self._enter(lambda: left.extend(self._close_generators()))
         for task in left:
             error = None if not task.done() or task.cancelled() else task.exception()
             if error is not None:
@@ -181,7 +183,8 @@ class WorkflowLoop(PureLoop):
         self._ready.clear()
         stubborn: list[str] = []
         with unawaited_is_fine():
-            self._enter(lambda: self._end_code(stubborn))
+            if self._tasks or self._generators.unfinished():
+                self._enter(lambda: self._end_code(stubborn))
             # The host holds the loop, and tasks do; what the loop holds of them would make cycles.
             self._main = self._scope = self._context = None
         del self._host

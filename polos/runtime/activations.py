@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from polos.engine import commands as c
 from polos.engine import events as e
-from polos.engine.state import DebtKind, Phase, status
+from polos.engine.state import DebtKind, Phase, is_running, status
 from polos.errors import PolosUsageError
 from polos.replay.driver import Driver
 from polos.replay.facts import Fact
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from polos.runtime.engine import Engine
 
 __all__ = ["Activations"]
+
+_PLACED = frozenset({e.WaitSatisfied, e.ResultReused})  # facts that carry their place in the log
 
 
 class Activations:
@@ -49,6 +51,8 @@ class Activations:
 
     def _begin_ready(self, unit: Unit) -> None:
         """Start runs that were created in this unit and find a slot."""
+        if unit.plain:
+            return
         while unit.created:
             resident = unit.created.popleft()
             debt = resident.state.owed.get((DebtKind.START, ""))
@@ -108,11 +112,9 @@ class Activations:
                 code.actions.clear()
             if requests:
                 self._engine.decide_on(unit, resident, c.Activate(cause=fact.version, requests=tuple(requests)))
-                unit.pure.extend(
-                    (resident.run, request.event.name)
-                    for request in requests
-                    if isinstance(request.event, e.StepScheduled) and request.event.effect == "pure"
-                )
+                for request in requests:
+                    if isinstance(request.event, e.StepScheduled) and request.event.effect == "pure":
+                        unit.pure.append((resident.run, request.event.name))
             if isinstance(fact.event, e.CancelForced) and not resident.ended:
                 self._engine.decide_on(unit, resident, c.ForceCancel(by="engine", close=True))
             if resident.ended or resident.state.phase is Phase.BACKOFF:
@@ -137,7 +139,7 @@ class Activations:
         if code is None or self._engine.stopping or resident.state.aside is not None:
             return False
         fact = resident.facts[0]
-        needs_position = isinstance(fact.event, e.WaitSatisfied | e.ResultReused)
+        needs_position = type(fact.event) in _PLACED
         if (code.direct or needs_position) and fact.version > resident.durable:
             return False
         return self._engine.lines.take(resident)
@@ -152,7 +154,9 @@ class Activations:
     def _settle_slot(self, resident: Resident) -> None:
         """Give the slot back when nothing of the run is being run."""
         state = resident.state
+        if resident.facts or not resident.has_slot or is_running(state):
+            return
         shown = status(state)
         cleaning_up = shown == "pending_cancel" and (state.busy > 0 or not state.ops)
-        if resident.has_slot and not resident.facts and shown != "running" and not cleaning_up:
+        if not cleaning_up:
             self._engine.lines.give_back(resident)

@@ -15,21 +15,25 @@ from polos.errors import ClientTimeout, PolosInternalError, WorkflowTimeoutError
 from polos.runtime import reads
 from polos.runtime.archived import row_or_archived
 from polos.runtime.connection import LocalEngine, StoreConnection
+from polos.runtime.watch import End
 from polos.store.log import Reader
 
 __all__ = ["wait_ended", "wait_update"]
 
 
-async def wait_ended(connection: StoreConnection, run: str, timeout_seconds: float | None) -> None:
+async def wait_ended(connection: StoreConnection, run: str, timeout_seconds: float | None) -> End | None:
     """
     Wait for the end of a run, its successors included.
+
+    Returns:
+        How it ended, if the engine has just said so; None if the log has to be asked.
 
     Raises:
         WorkflowTimeoutError: it didn't end in time; the error names what the run waits for.
     """
     try:
         async with asyncio.timeout(timeout_seconds):
-            await _ended(connection, run)
+            return await _ended(connection, run)
     except TimeoutError:
         with connection.store.log.reader() as reader:
             row = reads.last_row(reader, run)
@@ -73,25 +77,30 @@ def _received(reader: Reader, run: str, update_id: str) -> int:
     raise PolosInternalError(f"run {run} is said to have received the update {update_id}, which isn't in its stream")
 
 
-async def _ended(connection: StoreConnection, run: str) -> None:
+async def _ended(connection: StoreConnection, run: str) -> End | None:
     while True:
         engine = connection.engine
         if engine is not None and engine.loop is asyncio.get_running_loop():
             following = await _ended_here(connection, engine, run)
         else:
             following = await _ended_elsewhere(connection, run)
-        if following is None:
-            return
+        if not isinstance(following, str):
+            return following
         run = following
 
 
-async def _ended_here(connection: StoreConnection, engine: LocalEngine, run: str) -> str | None:
-    """Wait by the engine's word; gives the run to wait for next, None after the end."""
+async def _ended_here(connection: StoreConnection, engine: LocalEngine, run: str) -> End | str | None:
+    """Wait by the engine's word; gives the end, or the run to wait for next, or None if the log knows the end."""
     watched = engine.watchers.watch(run, engine.loop)
+    row: reads.RunRow | None = None
     try:
-        row = _row(connection, run)
+        # Of a run that is in memory and hasn't ended the engine will tell; any other may have ended already.
+        if not engine.is_under_way(run):
+            row = _row(connection, run)
         if row is None or not row.ended:
-            await watched
+            end: End | None = await watched
+            if end is not None:
+                return end
             row = _row(connection, run)
     finally:
         watched.cancel()

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast
 from polos.calls import text, writable
 from polos.clock import Clock, SystemClock
 from polos.engine import events as e
-from polos.engine.decide import created_to_json
 from polos.engine.json import Json
 from polos.errors import PolosUsageError, RunArchived, StepExecutionError, UnknownRun
 from polos.once import Once
@@ -43,6 +42,7 @@ from polos.runtime.handle import ExecutionHandle, handles_of
 from polos.runtime.listing import ExecutionPage, Wanted
 from polos.runtime.looking import LooksAtRuns
 from polos.runtime.starting import recorded, root_run
+from polos.runtime.watch import End
 from polos.store.log import Log
 from polos.values import decode
 
@@ -274,11 +274,7 @@ class PolosClient(LooksAtRuns):
         return root_run(workflow_id, payload, clock=self._clock, deployment=self.deployment_id, **given)
 
     async def _create(self, runs: list[e.RunCreated], session_id: str | None) -> list[ExecutionHandle]:
-        command: Command = {
-            "kind": "create",
-            "runs": [{"run": created.root, "created": created_to_json(created)} for created in runs],
-        }
-        answer = await self._connection().execute(command)
+        answer = await self._connection().create(runs)
         created_at = reads.rfc3339(self._clock.now_us())
         return handles_of(answer, runs, client=self, session=session_id, created_at=created_at)
 
@@ -560,10 +556,27 @@ class PolosClient(LooksAtRuns):
             UnknownRun: there is no such run.
             WorkflowTimeoutError: it didn't end in time; the error names what the run waits for.
         """
-        with suppress(RunArchived):  # it has ended long ago
-            address(self._connection().store, run_id)  # nobody would ever end a run that doesn't exist
-        await wait_ended(self._connection(), run_id, timeout_seconds)
+        await self._wait(run_id, timeout_seconds)
         return await self.get_execution(run_id)
+
+    async def _wait_end(self, run_id: str, timeout_seconds: float | None = None) -> End:
+        """Wait as `_wait_ended` does, and give how it ended; without a look into the log if the engine is here."""
+        told = await self._wait(run_id, timeout_seconds)
+        if told is not None:
+            return told
+        found = await self.get_execution(run_id)
+        return End(
+            status=found["status"], result=found["result"], type=found["output_schema_name"],
+            error=found["error"], by=found["cancelled_by"],
+        )  # fmt: skip
+
+    async def _wait(self, run_id: str, timeout_seconds: float | None) -> End | None:
+        connection = self._connection()
+        engine = connection.engine
+        if engine is None or not engine.is_under_way(run_id):
+            with suppress(RunArchived):  # it has ended long ago
+                address(connection.store, run_id)  # nobody would ever end a run that doesn't exist
+        return await wait_ended(connection, run_id, timeout_seconds)
 
 
 def _say(by: str, reason: str | None) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, cast, final
 from urllib.parse import urlsplit
@@ -27,6 +27,8 @@ import orjson
 
 import polos.errors
 from polos.clock import Clock, SystemClock, uuid7
+from polos.engine import events as e
+from polos.engine.decide import created_to_json
 from polos.engine.json import Json
 from polos.errors import ClientTimeout, CommandRefused, EngineNotRunning, NotAPolosStore, PolosUsageError
 from polos.runtime.archived import Segments
@@ -110,6 +112,14 @@ class LocalEngine(Protocol):
 
     async def execute(self, command_id: str, command: Command) -> Answer:
         """Decide a command; returns when its outcome is durable."""
+        ...
+
+    async def create(self, runs: Sequence[e.RunCreated]) -> Answer:
+        """Create root runs that this process described; returns when they are durable."""
+        ...
+
+    def is_under_way(self, run: str) -> bool:
+        """Tell whether a run is in memory, and its end will still be told to who watches it."""
         ...
 
 
@@ -324,6 +334,14 @@ class StoreConnection:
     async def execute(self, command: Command, *, command_id: str | None = None) -> Answer:
         """Have a command decided, by the engine of this process if there is one."""
         return await self._way().execute(command, command_id=command_id)
+
+    async def create(self, runs: Sequence[e.RunCreated]) -> Answer:
+        """Have root runs created, all or none. The engine of this loop takes them as they are, any other as JSON."""
+        engine = self.engine
+        if engine is not None and engine.loop is asyncio.get_running_loop():
+            return await engine.create(runs)
+        wanted: list[Json] = [{"run": created.root, "created": created_to_json(created)} for created in runs]
+        return await self.execute({"kind": "create", "runs": wanted})
 
     async def take_back(self, command_id: str) -> bool:
         """Take a command back that no engine has decided."""

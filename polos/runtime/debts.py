@@ -78,7 +78,7 @@ class Debts:
         if op.status is OpStatus.STARTED and key not in self.begun:
             reason = "the process that called it ended before its outcome was recorded"
             command = c.MarkUnknown(name=debt.name, attempt=debt.attempt, reason=reason)
-            engine.outcome(resident.run, command, lambda: None)
+            engine.outcome(resident.run, command, lambda _told: None)
             return
         held = resident.code.pending.get(debt.name) if resident.code is not None else None
         if held is None or held.call is None:

@@ -85,7 +85,8 @@ class Dedup:
                 waits_us = created.debounce_us
                 after_us = created.start_after_us if waits_us is None else unit.now_us + waits_us
                 plan.names.append(run)
-                plan.fresh[run] = replace(created, start_after_us=after_us)
+                same = after_us == created.start_after_us
+                plan.fresh[run] = created if same else replace(created, start_after_us=after_us)
                 here.update(dict.fromkeys(_keys(created), run))
         return plan
 

@@ -175,7 +175,7 @@ class Deltas:
             command = c.AppendDeltas(name=self._step, attempt=self._attempt, deltas=chunk)
             self._engine.outcome(self._run, command, self._recorded)
 
-    def _recorded(self) -> None:
+    def _recorded(self, _told: object) -> None:
         self._under_way = False
         if self._gathered:
             self._arm()

@@ -15,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from polos.clock import Clock, new_run_id
 from polos.engine import commands as c
+from polos.engine import events as e
 from polos.engine.decide import decide
 from polos.engine.json import Json
 from polos.engine.messages import Message
@@ -38,35 +38,20 @@ from polos.runtime.intake import Intake
 from polos.runtime.lines import Lines
 from polos.runtime.loading import Loader
 from polos.runtime.performer import Performer
-from polos.runtime.ports import Appender, MakesAppender, MakesPerformer, OwnedStore
+from polos.runtime.ports import Appender, MakesAppender, MakesPerformer, Mark, OwnedStore
 from polos.runtime.recovery import Recovery
+from polos.runtime.replying import refuse, reply, reply_when_durable
 from polos.runtime.schedules import Schedules
 from polos.runtime.settings import Settings
 from polos.runtime.steady import SteadyClock
 from polos.runtime.timers import Timers
 from polos.runtime.unit import Reply, Resident, Unit, Work, settle
-from polos.runtime.watch import Watchers
+from polos.runtime.watch import Watchers, end_of
 from polos.store.writer import Committed, Outcome, Writer, WriterFailed, WriterFull
 
 __all__ = ["Engine"]
 
 _log = logging.getLogger("polos")
-
-
-class Mark(Protocol):
-    """Is told whose code is on the loop: the poison marker and the watchdog."""
-
-    def enter(self, run: str, at: int) -> None:
-        """This run's code is on the loop from now on, on the fact of that version."""
-        ...
-
-    def leave(self) -> None:
-        """It isn't any more."""
-        ...
-
-    def close(self) -> None:
-        """The engine stopped."""
-        ...
 
 
 class Engine:
@@ -234,7 +219,7 @@ class Engine:
         """Refuse what waits: nobody will decide it any more."""
         lost = StoreFailed(f"{why} while the log refused this", maybe_happened=True)
         error = EngineNotRunning(f"{why} before this could be recorded")
-        under_way = [work for unit in self.in_flight.values() for work, _ in (*unit.work, *unit.refused)]
+        under_way = [work for unit in self.in_flight.values() for work in unit.waiting()]
         for waiting, refusal in ((under_way, lost), (self.work, error)):
             for work in waiting:
                 if work.fail is not None:
@@ -289,11 +274,11 @@ class Engine:
     def _decide(self, work: Work) -> None:
         unit = Unit(now_us=self.now_us())
         try:
-            reply = work.apply(unit) or {}
+            told = work.apply(unit) or {}
             self.activations.run_code(unit)
         except Exception as error:  # noqa: BLE001  # either a refusal, or a bug of ours that must not go on
             if isinstance(error, PolosUsageError) and not unit.records:
-                self._refuse(unit, work, error)
+                refuse(unit, work, error)
             else:
                 self.recovery.undo(unit, work, error)
             return
@@ -305,19 +290,8 @@ class Engine:
             if work.fail is not None:
                 work.fail(EngineNotRunning("the program was interrupted before this could be recorded"))
             raise
-        unit.work.append((work, reply))
+        unit.work.append((work, told))
         self._submit(unit)
-
-    def _refuse(self, unit: Unit, work: Work, error: Exception) -> None:
-        """Refuse work; not before what the refusal rests on is durable."""
-        for resident in unit.residents.values():
-            if resident.in_flight and resident.last_unit is not None:
-                resident.last_unit.refused.append((work, error))
-                return
-        if work.fail is not None:
-            work.fail(error)
-        else:
-            _log.info("something was refused that nobody waits for: %s", error)
 
     def now_us(self) -> int:
         """Give the time for records: it never goes back, whatever the clock does."""
@@ -325,15 +299,17 @@ class Engine:
 
     def _submit(self, unit: Unit) -> None:
         if not unit.records:
-            self._reply_when_durable(unit)
+            reply_when_durable(unit)
             return
         for resident in unit.residents.values():
             resident.in_flight += 1
             resident.last_unit = unit
         self.in_flight[id(unit)] = unit
-        self.intake.note(unit)
-        for run, name in unit.pure:
-            self.debts.start_pure(run, name)
+        if unit.rows:
+            self.intake.note(unit)
+        if not unit.plain:
+            for run, name in unit.pure:
+                self.debts.start_pure(run, name)
         if self.backlog:
             self.backlog.append(unit)
             return
@@ -350,43 +326,6 @@ class Engine:
             # A group failed while we decided; its outcome brings us to `_recover`, which takes up this one too.
             unit.failed = True
         return True
-
-    def _reply_when_durable(self, unit: Unit) -> None:
-        """Answer work that changed nothing: not before what it was decided on is durable."""
-        for run, resident in list(unit.residents.items()):
-            if resident.in_flight and resident.last_unit is not None:
-                del unit.residents[run]
-                resident.last_unit.work.extend((self._looking_on(unit, work), reply) for work, reply in unit.work)
-                return
-        self._done(unit)
-
-    def _looking_on(self, unit: Unit, work: Work) -> Work:
-        """Make work that goes on to the other runs a unit rests on; if what it waits for fails, it is decided anew."""
-        anew = False
-
-        def apply(following: Unit) -> Reply | None:
-            nonlocal anew
-            anew = True
-            return work.apply(following)
-
-        def done(reply: Reply) -> None:
-            if not anew:
-                self._reply_when_durable(unit)
-            elif work.done is not None:
-                work.done(reply)
-
-        return replace(work, apply=apply, done=done)
-
-    @staticmethod
-    def _done(unit: Unit) -> None:
-        for action in unit.actions:
-            action()
-        for work, reply in unit.work:
-            if work.done is not None:
-                work.done(reply)
-        for work, error in unit.refused:
-            if work.fail is not None:
-                work.fail(error)
 
     # ---------------------------------------------------------------------------------- deciding
 
@@ -407,14 +346,13 @@ class Engine:
         self.intake.take(unit, resident, decision)
         return bool(decision.events)
 
-    def outcome(self, run: str, command: c.Command, done: Callable[[], None]) -> None:
-        """Take what became of a step: kept until it is durable, whatever the disk does."""
+    def outcome(self, run: str, command: c.Command, settled: Callable[[object], None]) -> None:
+        """Take what became of a step: kept until it is durable, whatever the disk does; `settled` is called then."""
 
         def apply(unit: Unit) -> None:
-            resident = self.loader.get(run)
-            self.decide_on(unit, resident, command)
+            self.decide_on(unit, self.loader.get(run), command)
 
-        self.post(Work(apply, done=lambda _reply: done(), fail=lambda _error: done(), run=run))
+        self.post(Work(apply, done=settled, fail=settled, run=run))
 
     def wake(self, run: str, *, slot: bool = False) -> None:
         """Look at a run soon: start it, deliver its facts; with `slot` it was given one, and may need it no more."""
@@ -472,8 +410,9 @@ class Engine:
         for unit, outcome in outcomes:
             if isinstance(outcome, Committed):
                 self.in_flight.pop(id(unit), None)
-                for fact, index in unit.placed:
-                    fact.position = outcome.receipt.first + index
+                if not unit.plain:
+                    for fact, index in unit.placed:
+                        fact.position = outcome.receipt.first + index
                 for run, resident in unit.residents.items():
                     resident.in_flight -= 1
                     resident.durable = max(resident.durable, unit.versions.get(run, 0))
@@ -484,15 +423,9 @@ class Engine:
                 unit.failed = True
                 self.broken = self.broken or outcome.error
         for unit in done:
-            self.debts.begun.update(unit.begun)
-            for run, name in unit.timers_gone:
-                self.timers.drop((run, DebtKind.FIRE, name))
-            for run, name in unit.abandoned:
-                self.performer.abandon(run, name)
-            for run, wait in unit.look_back:
-                assert wait.since is not None
-                self.intake.topics.look_back(run, wait.name, wait.key, wait.since)
-            self._done(unit)
+            if not unit.plain:
+                self._follow_up(unit)
+            reply(unit)
         reach("committed_before_effect")
         for run, resident in touched.items():
             if self.residents.get(run) is resident:
@@ -501,6 +434,17 @@ class Engine:
             self.recovery.start()
         self.loader.make_room()
         self._maybe_flushed()
+
+    def _follow_up(self, unit: Unit) -> None:
+        """What a unit, which is durable now, began and ended outside of the log."""
+        self.debts.begun.update(unit.begun)
+        for run, name in unit.timers_gone:
+            self.timers.drop((run, DebtKind.FIRE, name))
+        for run, name in unit.abandoned:
+            self.performer.abandon(run, name)
+        for run, wait in unit.look_back:
+            assert wait.since is not None
+            self.intake.topics.look_back(run, wait.name, wait.key, wait.since)
 
     def _after(self, resident: Resident) -> None:
         """What follows when a run's events are durable."""
@@ -512,7 +456,7 @@ class Engine:
             resident.facts.clear()  # of one that was cancelled before it began: no code will ever see that
             if resident.idle:
                 self.discard(resident)
-            self.watchers.ended(resident.run)
+            self.watchers.ended(resident.run, end_of(resident.end))
             self.archiving.ended(resident.state)
             return
         if self.broken is None:
@@ -594,6 +538,21 @@ class Engine:
             EngineNotRunning: the engine is stopping.
         """
         return await self.intake.execute(command_id, command)
+
+    async def create(self, runs: Sequence[e.RunCreated]) -> Reply:
+        """
+        Create root runs that this process has described, all or none; returns when they are durable.
+
+        Raises:
+            QueueFull: as many runs wait in a queue as may.
+            EngineNotRunning: the engine is stopping.
+        """
+        return await self.intake.create(runs)
+
+    def is_under_way(self, run: str) -> bool:
+        """Tell whether a run is in memory, and its end will still be told to who watches it."""
+        resident = self.residents.get(run)
+        return resident is not None and (not resident.ended or resident.in_flight > 0)
 
     def new_run_id(self) -> str:
         """Make an id for a run."""

@@ -40,6 +40,13 @@ _LIMITS: Final[dict[str, str]] = {
     spec.name: str(spec.type) for spec in fields(e.QueueConfigured) if spec.name not in ("queue", "by", "declared")
 }
 _FORMS: Final[dict[str, str]] = {spec.name: str(spec.type) for spec in fields(e.RunCreated)}
+# Those fields that may be None, and those whose value needs no look but at its type.
+_OPTIONAL: Final = frozenset(name for name, form in _FORMS.items() if form.endswith("| None"))
+_EXACT: Final[dict[str, type]] = {
+    name: {"str": str, "bool": bool}[plain]
+    for name, form in _FORMS.items()
+    if (plain := form.removesuffix(" | None")) in ("str", "bool")
+}
 
 
 def parse_command(payload: bytes) -> dict[str, Json]:
@@ -173,6 +180,8 @@ def created_from_json(body: dict[str, Json]) -> e.RunCreated:
     for name in ("tags", "adopts"):
         values[name] = values.get(name) or []
     for name, value in values.items():
+        if (value is None and name in _OPTIONAL) or type(value) is _EXACT.get(name):
+            continue  # nearly all are that
         if not _fits(value, _FORMS[name]) or (name != "priority" and isinstance(value, int) and value < 0):
             raise CommandRefused(f"a run can't be created with {name}={value!r}: it must be {_FORMS[name]}")
     policy, singleton = values.get("singleton_policy"), values.get("singleton")

@@ -32,9 +32,9 @@ from polos.errors import (
     QueueFull,
     StoreReadOnly,
     UnknownRun,
-    UpdateRejected,
 )
 from polos.points import reach
+from polos.runtime.asking_code import query_run, update_run
 from polos.runtime.dedup import Dedup
 from polos.runtime.draining import asked_to_drain
 from polos.runtime.foreign import (
@@ -87,8 +87,8 @@ class Intake:
             "signal": self._signal,
             "cancel": self._cancel,
             "publish": self._publish,
-            "update": self._update,
-            "query": self._query,
+            "update": lambda unit, command_id, command: update_run(engine, unit, command_id, command),
+            "query": lambda unit, _command_id, command: query_run(engine, unit, command),
             "resolve": self._resolve,
             "readmit": self._readmit,
             "retry": lambda unit, _command_id, command: retry_run(engine, unit, command),
@@ -147,7 +147,8 @@ class Intake:
     def _start_child(self, unit: Unit, message: Message, priority: int) -> None:
         """Start a child; what it needs to begin soon its parent needs, too, so it has its priority."""
         created = created_from_json(message.body)
-        created = replace(created, priority=created.priority or priority)
+        if priority and not created.priority:
+            created = replace(created, priority=priority)
         full: QueueFull | None = None
         try:
             self._engine.lines.room(created.queue or created.workflow, 1)
@@ -233,6 +234,22 @@ class Intake:
 
     async def execute(self, command_id: str, command: dict[str, Json]) -> Reply:
         """Decide a command of a client of this process; returns when it is durable."""
+        tried = False
+
+        def apply(unit: Unit) -> Reply:
+            nonlocal tried
+            again, tried = tried, True
+            return self._again(unit, command_id, command) if again else self._apply(unit, command_id, command)
+
+        return await self._answered(apply)
+
+    async def create(self, runs: Sequence[e.RunCreated]) -> Reply:
+        """Create root runs that a client of this process has described; returns when they are durable."""
+        wanted = [(created.root, created) for created in runs]
+        return await self._answered(lambda unit: self._create_runs(unit, wanted))
+
+    async def _answered(self, apply: Callable[[Unit], Reply]) -> Reply:
+        """Have work from outside decided, and give its answer once that is durable."""
         answer: asyncio.Future[Reply] = self._engine.loop.create_future()
 
         def done(reply: Reply) -> None:
@@ -242,13 +259,6 @@ class Intake:
         def fail(error: BaseException) -> None:
             if not answer.done():
                 answer.set_exception(error)
-
-        tried = False
-
-        def apply(unit: Unit) -> Reply:
-            nonlocal tried
-            again, tried = tried, True
-            return self._again(unit, command_id, command) if again else self._apply(unit, command_id, command)
 
         self._engine.post(Work(apply, done=done, fail=fail, outside=True))
         return await answer
@@ -285,7 +295,9 @@ class Intake:
         return apply(unit, command_id, command)
 
     def _create(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
-        wanted = runs_to_create(command)
+        return self._create_runs(unit, runs_to_create(command))
+
+    def _create_runs(self, unit: Unit, wanted: list[tuple[str, e.RunCreated]]) -> Reply:
         plan = self.dedup.plan(unit, wanted)
         for queue, count in Counter(created.queue or created.workflow for created in plan.fresh.values()).items():
             self._engine.lines.room(queue, count)
@@ -378,48 +390,6 @@ class Intake:
         ids: list[Json] = []
         unit.on_durable.append(lambda first: ids.extend((first + index) * 4096 for index in indexes))
         return {"outcome": "published", "detail": {"sequence_ids": ids}}
-
-    def _update(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
-        run, name = text_of(command, "run"), text_of(command, "name")
-        update_id = str(command.get("update_id") or command_id)
-        resident = self._engine.loader.get(run)
-        data = command.get("data")
-        code = resident.code
-        if code is None or resident.state.phase not in (Phase.ACTIVE, Phase.CANCELLING):
-            message = f"run {run} can't take updates: {resident.state.aside or resident.state.phase}"
-            raise CommandRefused(message)
-        if not code.has_update(name):
-            message = f"run {run} has no handler for the update {name!r} (ctx.on_update registers one)"
-            raise CommandRefused(message)
-        try:
-            code.validate_update(name, data)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # whatever it raises, it says no
-            raise UpdateRejected(str(error) or type(error).__name__) from error
-        self._engine.decide_on(unit, resident, c.ReceiveUpdate(update_id=update_id, name=name, data=data))
-        return {"outcome": "accepted", "detail": {"update_id": update_id}}
-
-    def _query(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
-        run, name = text_of(command, "run"), text_of(command, "name")
-        resident = self._engine.loader.get(run)
-        unit.residents[run] = resident  # the answer waits until what it rests on is durable
-        if resident.code is None:
-            why = resident.state.aside or resident.state.phase
-            message = f"run {run} can't answer queries: its code isn't running ({why})"
-            raise CommandRefused(message)
-        if not resident.code.has_query(name):
-            message = f"run {run} has no query {name!r} (ctx.on_query registers one)"
-            raise CommandRefused(message)
-        args = command.get("args")
-        try:
-            value = resident.code.query(name, tuple(args) if isinstance(args, list) else ())
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # whatever it raises, who asked gets an answer
-            message = f"the query {name!r} of run {run} failed: {type(error).__name__}: {error}"
-            raise CommandRefused(message) from error
-        return {"outcome": "answered", "detail": {"value": self._engine.bodies.plain(value)}}
 
     def _resolve(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
         outcome = text_of(command, "outcome")
@@ -545,11 +515,13 @@ class Intake:
 
     def durable(self, unit: Unit, first: int) -> None:
         """A unit is on disk, its first record at this position."""
-        self.topics.durable(unit)
+        if unit.rows:
+            self.topics.durable(unit)
+            self.dedup.overlay.durable(unit)
         self._engine.schedules.durable(unit)
-        self.dedup.overlay.durable(unit)
-        for callback in unit.on_durable:
-            callback(first)
+        if not unit.plain:
+            for callback in unit.on_durable:
+                callback(first)
 
     def forget_undurable(self) -> None:
         """Units on their way were lost."""

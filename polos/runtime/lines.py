@@ -99,7 +99,7 @@ class Lines:
 
     def take(self, resident: Resident) -> bool:
         """Take a slot for a run; a run that gets none stands in line."""
-        if not self._engine.intake.dedup.may_stand_in_line(resident.state):
+        if resident.state.singleton is not None and not self._engine.intake.dedup.may_stand_in_line(resident.state):
             self.give_back(resident)  # one that it got before a failed commit made another one the first
             return False
         if not resident.has_slot:

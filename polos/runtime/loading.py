@@ -102,6 +102,8 @@ class Loader:
     def __init__(self, engine: Engine) -> None:
         """Take the engine whose runs they become."""
         self._engine = engine
+        # No run has an id behind this one. Ids follow the time, so that hardly any new run has to be looked for.
+        self._last_id: str | None = None
 
     # --------------------------------------------------------------------------------- looking up
 
@@ -130,6 +132,8 @@ class Loader:
         """Tell whether there is a run with that id."""
         if run in self._engine.residents:
             return True
+        if self._last_id is not None and run > self._last_id:
+            return False
         with self._engine.store.log.reader() as reader:
             return reader.version(run_stream(run)) > 0
 
@@ -155,6 +159,8 @@ class Loader:
         """Give the place for a run that is about to be created."""
         resident = Resident(RunState(run=run))
         self._engine.residents[run] = resident
+        if self._last_id is not None and run > self._last_id:
+            self._last_id = run
         return resident
 
     def event_at(self, run: str, version: int) -> tuple[e.Event, int]:
@@ -324,6 +330,9 @@ class Loader:
         engine = self._engine
         runs: dict[str, None] = {}
         with engine.store.log.reader() as reader:
+            # Keys sort as their texts do.
+            known = (key for kind in ("run", "archived") for key, _ in reader.rows((kind,), limit=1, reverse=True))
+            self._last_id = max((str(key[1]) for key in known), default="")
             engine.lines.recover(reader)
             engine.schedules.recover(reader)
             for wanted in ("pending_cancel", "no_code", "pinned", "diverged", "poisoned", "internal_error"):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from polos.runtime.performer import Performer
     from polos.runtime.unit import Unit
 
-__all__ = ["Appender", "MakesAppender", "MakesPerformer", "OwnedStore", "RunCode"]
+__all__ = ["Appender", "MakesAppender", "MakesPerformer", "Mark", "OwnedStore", "RunCode"]
 
 
 class OwnedStore(Protocol):
@@ -115,6 +115,22 @@ class MakesAppender(Protocol):
         on_room: Callable[[], None],
     ) -> Appender:
         """Begin to append under an epoch."""
+        ...
+
+
+class Mark(Protocol):
+    """Is told whose code is on the loop: the poison marker and the watchdog."""
+
+    def enter(self, run: str, at: int) -> None:
+        """This run's code is on the loop from now on, on the fact of that version."""
+        ...
+
+    def leave(self) -> None:
+        """It isn't any more."""
+        ...
+
+    def close(self) -> None:
+        """The engine stopped."""
         ...
 
 

@@ -155,4 +155,4 @@ class Reconciling:
             command = c.ResolveStep(name=name, attempt=number, outcome="not_done", by="reconcile")
         else:
             return
-        self._engine.outcome(run, command, lambda: None)
+        self._engine.outcome(run, command, lambda _told: None)

@@ -127,7 +127,7 @@ class Recovery:
                         resident.code = None
                     # Its steps may be under way: nobody else may have its slot before it was read again.
                     engine.discard(resident, keeps_slot=resident.has_slot)
-        again = [work for unit in units for work, _ in [*unit.work, *unit.refused]]
+        again = [work for unit in units for work in unit.waiting()]
         engine.in_flight.clear()
         engine.backlog.clear()
         engine.intake.forget_undurable()

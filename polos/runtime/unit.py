@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from polos.engine import events as e
 from polos.engine.codec import encode
@@ -27,6 +27,25 @@ from polos.store.log import AppendUnit, NewRecord, Version
 __all__ = ["Reply", "Resident", "Unit", "Work", "settle"]
 
 Reply = dict[str, Json]
+
+
+# Containers that few units need, and with what they begin.
+_RARE: Final[dict[str, Callable[[], Any]]] = {
+    "abandoned": list, "actions": list, "begun": list, "created": deque, "look_back": list, "on_durable": list,
+    "placed": list, "pure": list, "refused": list, "timers_gone": list,
+}  # fmt: skip
+
+
+_NOTED: Final = frozenset({e.StepAbandoned, e.TimerCancelled, e.WaitStarted, e.StepAttemptStarted})
+_WITH_BLOBS: Final = frozenset({e.CodeRegistered, e.RangeSealed})
+
+
+def _blobs_of(event: e.Event) -> tuple[str, ...]:
+    if isinstance(event, e.RangeSealed):
+        return event.segments
+    if isinstance(event, e.CodeRegistered) and isinstance(event.blobs, dict):
+        return tuple(str(digest) for digest in event.blobs.values())
+    return ()
 
 
 def settle(future: asyncio.Future[None]) -> None:
@@ -113,66 +132,86 @@ class Unit:
         refused: what was refused on the strength of it, with the refusals.
         on_durable: called with its first record's position.
         failed: its outcome is known, and it isn't in the log.
+        plain: it has none of the containers that few units need; they are made when they are first asked for.
     """
 
     # Made for every step, so that what it costs to make counts.
     __slots__ = (
-        "abandoned", "actions", "begun", "created", "expected", "failed", "look_back", "now_us", "on_durable",
-        "placed", "pure", "ready", "records", "refused", "residents", "rows", "timers_gone", "versions", "work",
+        *_RARE, "expected", "failed", "now_us", "plain", "ready", "records", "residents", "rows", "versions", "work",
     )  # fmt: skip
+
+    if TYPE_CHECKING:
+        placed: list[tuple[Fact, int]]
+        created: deque[Resident]
+        begun: list[tuple[str, str, int]]
+        abandoned: list[tuple[str, str]]
+        timers_gone: list[tuple[str, str]]
+        pure: list[tuple[str, str]]
+        look_back: list[tuple[str, e.WaitStarted]]
+        refused: list[tuple[Work, Exception]]
+        actions: list[Callable[[], None]]
+        on_durable: list[Callable[[int], None]]
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            """Make a container that few units need."""
+            if name not in _RARE:
+                raise AttributeError(name)
+            self.plain = False
+            setattr(self, name, _RARE[name]())
+            return getattr(self, name)
 
     def __init__(self, now_us: int) -> None:
         """Start empty."""
         self.now_us: int = now_us
         self.failed: bool = False
+        self.plain: bool = True
         self.records: list[NewRecord] = []
         self.rows: Changes = {}
         self.expected: dict[str, Version] = {}
         self.residents: dict[str, Resident] = {}
         self.versions: dict[str, int] = {}
-        self.placed: list[tuple[Fact, int]] = []
         self.ready: deque[Resident] = deque()
-        self.created: deque[Resident] = deque()
-        self.begun: list[tuple[str, str, int]] = []
-        self.abandoned: list[tuple[str, str]] = []
-        self.timers_gone: list[tuple[str, str]] = []
-        self.pure: list[tuple[str, str]] = []
-        self.look_back: list[tuple[str, e.WaitStarted]] = []
         self.work: list[tuple[Work, Reply]] = []
-        self.refused: list[tuple[Work, Exception]] = []
-        self.actions: list[Callable[[], None]] = []
-        self.on_durable: list[Callable[[int], None]] = []
 
     def append(self, resident: Resident, event: e.Event) -> None:
         """Add an event of a run: record, state and rows."""
-        state = resident.state
-        stream = run_stream(state.run)
+        state, kind = resident.state, type(event)
+        run = state.run
+        stream = run_stream(run)
         if stream not in self.expected:
             self.expected[stream] = Version(state.version)
         # The last record of a log need not be its newest (one that waits for its blob is overtaken), so an engine that
         # starts under a clock that was set back can be behind some runs.
         self.now_us = max(self.now_us, state.last_time_us)
         self._record(stream, event)
+        had_ended = state.phase in ENDED
         advance(state, event, time_us=self.now_us, rows=self.rows)
-        self.residents[state.run] = resident
-        self.versions[state.run] = state.version
-        if state.phase in ENDED and resident.end is None:
+        self.residents[run] = resident
+        self.versions[run] = state.version
+        if not had_ended and state.phase in ENDED:
             resident.end = event
-        if type(event) in e.FACTS:
+        if kind in e.FACTS:
             fact = Fact(version=state.version, event=event, time_us=self.now_us)
             resident.facts.append(fact)
-            if isinstance(event, e.WaitSatisfied):
+            if kind is e.WaitSatisfied:
                 self.placed.append((fact, len(self.records) - 1))
             self.ready.append(resident)
-        elif isinstance(event, e.StepAbandoned):
-            self.abandoned.append((state.run, event.name))
-        elif isinstance(event, e.TimerCancelled):
-            self.timers_gone.append((state.run, event.name))
-        elif isinstance(event, e.WaitStarted):
-            if event.since is not None:
-                self.look_back.append((state.run, event))
-        elif isinstance(event, e.StepAttemptStarted):
-            self.begun.append((state.run, event.name, event.attempt))
+        elif kind in _NOTED:
+            self._note(run, event)
+
+    def _note(self, run: str, event: e.Event) -> None:
+        match event:
+            case e.StepAbandoned():
+                self.abandoned.append((run, event.name))
+            case e.TimerCancelled():
+                self.timers_gone.append((run, event.name))
+            case e.WaitStarted() if event.since is not None:
+                self.look_back.append((run, event))
+            case e.StepAttemptStarted():
+                self.begun.append((run, event.name, event.attempt))
+            case _:
+                pass
 
     def rests_on(self, resident: Resident | None) -> None:
         """Note a run that is only looked at: an answer waits until what was seen there is durable."""
@@ -188,10 +227,8 @@ class Unit:
     def _record(self, stream: str, event: e.Event) -> None:
         name, schema_version, payload = encode(event)
         blobs: tuple[str, ...] = ()
-        if isinstance(event, e.CodeRegistered) and isinstance(event.blobs, dict):
-            blobs = tuple(str(digest) for digest in event.blobs.values())
-        elif isinstance(event, e.RangeSealed):
-            blobs = event.segments
+        if type(event) in _WITH_BLOBS:
+            blobs = _blobs_of(event)
         self.records.append(
             NewRecord(
                 stream=stream,
@@ -202,6 +239,10 @@ class Unit:
                 blobs=blobs,
             )
         )
+
+    def waiting(self) -> list[Work]:
+        """Give the work that waits for the outcome: what was decided into it, and what was refused on its strength."""
+        return [work for work, _ in self.work] + ([] if self.plain else [work for work, _ in self.refused])
 
     def sealed(self) -> AppendUnit:
         """Give what the log takes."""

@@ -4,8 +4,45 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
-__all__ = ["Watchers"]
+from polos.engine import events as e
+from polos.engine.json import Json
+
+__all__ = ["End", "Watchers", "end_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """
+    How a run ended.
+
+    Attributes:
+        status: `completed`, `failed` or `cancelled`.
+        result: what its body returned, as JSON; the engine's own, so not to be changed.
+        type: path of the result's type, if one was recorded.
+        error: the message of what it failed with.
+        by: who cancelled it.
+    """
+
+    status: str
+    result: Json = None
+    type: str | None = None
+    error: str | None = None
+    by: str | None = None
+
+
+def end_of(event: e.Event | None) -> End | None:
+    """Give the end that an event is; None if it is none, or if a successor goes on."""
+    match event:
+        case e.RunCompleted():
+            return End(status="completed", result=event.result, type=event.result_type)
+        case e.RunFailed():
+            return End(status="failed", error=event.error.message)
+        case e.RunCancelled():
+            return End(status="cancelled", by=event.by)
+        case _:
+            return None
 
 
 class Watchers:
@@ -14,11 +51,15 @@ class Watchers:
     def __init__(self, on_end: Callable[[str], None] = lambda _run: None) -> None:
         """Start with none; `on_end` is told of each end, too, whoever else waits for it."""
         self._on_end = on_end
-        self._futures: dict[str, list[asyncio.Future[bool]]] = {}
+        self._futures: dict[str, list[asyncio.Future[End | None]]] = {}
 
-    def watch(self, run: str, loop: asyncio.AbstractEventLoop) -> asyncio.Future[bool]:
-        """Give a future that gets True when the run's end is durable, False when the engine stops before."""
-        future: asyncio.Future[bool] = loop.create_future()
+    def watch(self, run: str, loop: asyncio.AbstractEventLoop) -> asyncio.Future[End | None]:
+        """
+        Give a future that gets the run's end when that is durable.
+
+        It gets None when the log has to be asked: a successor goes on, or the engine stops before.
+        """
+        future: asyncio.Future[End | None] = loop.create_future()
         held = self._futures.setdefault(run, [])
         held.append(future)
 
@@ -31,16 +72,16 @@ class Watchers:
         future.add_done_callback(drop)
         return future
 
-    def ended(self, run: str) -> None:
-        """Tell everybody who waits for this run."""
+    def ended(self, run: str, end: End | None = None) -> None:
+        """Tell everybody who waits for this run, and how it ended, if the engine knows."""
         self._on_end(run)
-        for future in self._futures.pop(run, []):
+        for future in self._futures.pop(run, ()):
             if not future.done():
-                future.set_result(True)
+                future.set_result(end)
 
     def close(self) -> None:
         """Tell everybody that nobody will know any more."""
         for run in list(self._futures):
             for future in self._futures.pop(run):
                 if not future.done():
-                    future.set_result(False)
+                    future.set_result(None)

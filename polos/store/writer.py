@@ -130,14 +130,23 @@ class WriterStatistics:
 class _Item(Generic[Token]):
     """A unit in the queue."""
 
-    __slots__ = ("gone", "pins", "ready", "size", "token", "unit")
+    __slots__ = ("gone", "largest", "pins", "ready", "size", "token", "unit")
 
     def __init__(self, unit: AppendUnit, token: Token) -> None:
         self.unit = unit
         self.token = token
-        self.size = sum(len(record.payload) + ROW_BYTES for record in unit.records)
-        self.size += sum(len(value or b"") + ROW_BYTES for _, value in unit.rows)
-        self.pins = [digest for record in unit.records for digest in record.blobs]
+        size, largest = ROW_BYTES * (len(unit.records) + len(unit.rows)), 0
+        self.pins: list[str] = []
+        for record in unit.records:
+            length = len(record.payload)
+            size += length
+            largest = max(largest, length)
+            if record.blobs:
+                self.pins.extend(record.blobs)
+        for _, value in unit.rows:
+            size += len(value or b"")
+        self.size = size
+        self.largest = largest  # of the payloads
         self.ready = True  # its large payloads are blobs
         self.gone = False  # it left the queue as failed
 
@@ -247,8 +256,7 @@ class Writer(Generic[Token]):
         if self._pid != os.getpid():
             raise forked("the log")
         item = _Item(unit, token)
-        limit = self._inline_bytes_max
-        large = self._blobs is not None and any(len(record.payload) > limit for record in unit.records)
+        large = self._blobs is not None and item.largest > self._inline_bytes_max
         with self._changed:
             if self._closing:
                 raise StoreClosed("the writer is closing")

@@ -15,6 +15,7 @@ from typing import Any, final
 from polos.errors import PolosUsageError, StoreClosed
 from polos.runtime.app import Polos
 from polos.runtime.ports import OwnedStore
+from polos.runtime.watch import End
 from polos.store.blobs import Blobs
 from polos.store.directory import open_store
 from polos.store.faults import FaultPlan, FaultyLog
@@ -80,13 +81,13 @@ class _TestedPolos(Polos):
             await super().start()
             self._jumping.watch(self.engine)
 
-    async def _wait_ended(self, run_id: str, timeout_seconds: float | None = None) -> dict[str, Any]:
+    async def _wait(self, run_id: str, timeout_seconds: float | None) -> End | None:
         """Wait as `Polos` does, but not for an engine that isn't started: no other comes, and no time passes."""
         if self._engine is None and (await self.get_execution(run_id))["completed_at"] is None:
             raise PolosUsageError(
                 "this Polos isn't started, so the run never ends: put `async with polos:` around what waits for it"
             )
-        return await super()._wait_ended(run_id, timeout_seconds)
+        return await super()._wait(run_id, timeout_seconds)
 
 
 @final

@@ -156,8 +156,8 @@ def repeats_a_completed_step() -> None:
     whole = Performer._forget
     repeated: set[str] = set()
 
-    def forget(self: Performer, attempt: Attempt) -> None:
-        whole(self, attempt)
+    def forget(self: Performer, attempt: Attempt, _told: object = None) -> None:
+        whole(self, attempt, _told)
         if attempt.ended and attempt.run not in repeated:
             repeated.add(attempt.run)
             self.start(attempt.run, attempt.name, attempt.number, attempt.call)

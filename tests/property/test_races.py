@@ -306,11 +306,11 @@ def forgets_late_results(patch: pytest.MonkeyPatch) -> None:
     """What a step gives between two attempts of its run is nobody's."""
     whole = Engine.outcome
 
-    def outcome(self: Engine, run: str, command: Any, done: Callable[[], None]) -> None:
+    def outcome(self: Engine, run: str, command: Any, settled: Callable[[object], None]) -> None:
         if self.loader.get(run).state.phase is Phase.BACKOFF:
-            done()
+            settled(None)
         else:
-            whole(self, run, command, done)
+            whole(self, run, command, settled)
 
     patch.setattr(Engine, "outcome", outcome)
 

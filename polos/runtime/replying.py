@@ -1,0 +1,72 @@
+"""
+Answers to those who had work decided: not before what the answer rests on is durable.
+
+Work that changed something is answered when its unit is in the log. Work that changed nothing, or was refused, rests
+on what it saw of runs, and some of that may still be on its way to the disk: it waits for those units, one after
+another. If one of them fails, the work is decided anew on what is really there.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from polos.runtime.unit import Reply, Unit, Work
+
+__all__ = ["refuse", "reply", "reply_when_durable"]
+
+_log = logging.getLogger("polos")
+
+
+def reply(unit: Unit) -> None:
+    """Answer all who wait for a unit that is durable."""
+    if not unit.plain:
+        for action in unit.actions:
+            action()
+    for work, told in unit.work:
+        if work.done is not None:
+            work.done(told)
+    if not unit.plain:
+        for work, error in unit.refused:
+            if work.fail is not None:
+                work.fail(error)
+
+
+def refuse(unit: Unit, work: Work, error: Exception) -> None:
+    """Refuse work that a unit was to hold, once what the refusal rests on is durable."""
+    for resident in unit.residents.values():
+        if resident.in_flight and resident.last_unit is not None:
+            resident.last_unit.refused.append((work, error))
+            return
+    if work.fail is not None:
+        work.fail(error)
+    else:
+        _log.info("something was refused that nobody waits for: %s", error)
+
+
+def reply_when_durable(unit: Unit) -> None:
+    """Answer work that changed nothing, once what it was decided on is durable."""
+    for run, resident in list(unit.residents.items()):
+        if resident.in_flight and resident.last_unit is not None:
+            del unit.residents[run]
+            resident.last_unit.work.extend((_looking_on(unit, work), told) for work, told in unit.work)
+            return
+    reply(unit)
+
+
+def _looking_on(unit: Unit, work: Work) -> Work:
+    """Make work that goes on to the other runs a unit rests on; if what it waits for fails, it is decided anew."""
+    anew = False
+
+    def apply(following: Unit) -> Reply | None:
+        nonlocal anew
+        anew = True
+        return work.apply(following)
+
+    def done(told: Reply) -> None:
+        if not anew:
+            reply_when_durable(unit)
+        elif work.done is not None:
+            work.done(told)
+
+    return replace(work, apply=apply, done=done)
