@@ -43,6 +43,7 @@ class _Waiting:
     """A run that could begin, and how often each other key of its queue went before it."""
 
     state: RunState
+    since_us: int = 0  # when it was due, if it was put off
     passed: dict[str, int] = field(default_factory=dict[str, int])
     younger: int = 0  # runs of its own key that went before it; one may have got its slot in the same moment
 
@@ -63,7 +64,6 @@ class QueueWalk:
         slots: int | None = None,
         idempotency_us: int = 86_400_000_000,
         turns: bool = True,
-        moments: bool = False,
     ) -> None:
         """
         Begin before the first record.
@@ -72,8 +72,6 @@ class QueueWalk:
             slots: of each engine (`max_concurrent_workflows`); None for as many as there are runs.
             idempotency_us: how long an idempotency key counts.
             turns: whether keys must take turns.
-            moments: whether a run too many is let pass if it is out again in the same moment: where commits fail, a run
-                whose end was lost is decided anew while another has its slot by then.
         """
         self.wrong: list[str] = []
         self.looked: dict[str, int] = defaultdict(int)
@@ -81,8 +79,6 @@ class QueueWalk:
         self._slots = slots
         self._idempotency_us = idempotency_us
         self._turns = turns
-        self._moments = moments
-        self._excess: list[tuple[int, str, int, tuple[str | None, str | None], str]] = []
         self._limits: dict[str, Limits] = defaultdict(Limits)
         self._inside: dict[str, RunState] = {}  # by queue and by key they are counted anew when asked: there are few
         self._lingering: dict[str, int] = {}  # went out by a fact of this version, which its code may see yet
@@ -93,7 +89,7 @@ class QueueWalk:
         self._line: dict[str, _Waiting] = {}
         self._delayed: dict[str, RunState] = {}
         self._changed_us: dict[str, int] = {}  # when what holds for a queue was changed last
-        self._now_us = 0
+        self._now_us = self._before_us = 0  # of the record, and of the last one of another time
         self._position = 0
 
     # ------------------------------------------------------------------------------------ reading
@@ -112,11 +108,12 @@ class QueueWalk:
 
     def take(self, stream: str, event: e.Event, time_us: int, position: int) -> None:
         """Read the next record."""
-        if self._excess and time_us > self._excess[0][0]:
-            self._look_back()
+        if time_us != self._now_us:
+            self._before_us = self._now_us
         self._now_us, self._position = time_us, position
         for run in [run for run, state in self._delayed.items() if self._is_due(state)]:
-            self._line[run] = _Waiting(self._delayed.pop(run))
+            delayed = self._delayed.pop(run)
+            self._line[run] = _Waiting(delayed, since_us=delayed.owed[DebtKind.START, ""].due_us or 0)
         if isinstance(event, e.QueueConfigured):
             self._configure(event)
         elif isinstance(event, e.EngineStarted):
@@ -174,29 +171,14 @@ class QueueWalk:
             return  # its turn may have been decided just before
         limits = self._limits[name]
         rooms = (
-            ("slots of the engine", self._slots, (None, None), list(self._inside.values())),
-            ("limit of a queue", limits.concurrency, (name, None), others),
-            ("limit of a key", limits.key_concurrency, (name, key), of_key),
+            ("slots of the engine", self._slots, "all queues", list(self._inside.values())),
+            ("limit of a queue", limits.concurrency, repr(name), others),
+            ("limit of a key", limits.key_concurrency, f"{name!r}/{key!r}", of_key),
         )
         for what, limit, where, beside in rooms:
-            if limit is None:
-                continue
-            text = f"{state.run} goes in beside {[other.run for other in beside]}, of {limit} in {where}"
-            if self._moments and len(beside) >= limit:
-                self._excess.append((self._now_us, what, limit, where, text))
-            else:
+            if limit is not None:
+                text = f"{state.run} goes in beside {[other.run for other in beside]}, of {limit} in {where}"
                 self._expect(what, len(beside) < limit, text)
-
-    def _look_back(self) -> None:
-        """The moment is over: whoever was one too many in it has to be out again."""
-        for _, what, limit, (name, key), text in self._excess:
-            found = [
-                state
-                for state in self._inside.values()
-                if name in (None, queue_of(state)) and key in (None, state.concurrency_key or "")
-            ]
-            self._expect(what, len(found) <= limit, text)
-        self._excess.clear()
 
     def _begins(self, state: RunState, event: e.RunStarted) -> None:
         """A run begins that never did before."""
@@ -263,7 +245,11 @@ class QueueWalk:
         most, limits = self._limits[name].max_queued, self._limits[name]
         if most is None or state.parent is not None:
             return  # a child finds out by failing, one record later
-        queued = sum(queue_of(one.state) == name and one.state.singleton is None for one in self._line.values())
+        # One that was put off waits from when its alarm rang, which need not be before what else the moment brought.
+        queued = sum(
+            queue_of(one.state) == name and one.state.singleton is None and one.since_us <= self._before_us
+            for one in self._line.values()
+        )
         under_way = sum(queue_of(one) == name for one in self._inside.values())
         free = len(self.states) if limits.concurrency is None else max(limits.concurrency - under_way, 0)
         free = free if self._slots is None else min(free, self._slots)

@@ -161,18 +161,28 @@ class Unusual(BaseException):
     """An exception that `except Exception` lets through."""
 
 
-@pytest.mark.parametrize("how", ["async", "thread", "coroutine from a thread"])
-def test_an_exception_that_is_no_exception_fails_the_step(play: Any, how: str):
-    """A function may raise what it likes: it is retried and fails the step, whichever way the function is called."""
-    calls: list[str] = []
+class Mute(Exception):
+    """An exception that can't say what it says."""
 
-    async def act() -> None:
-        calls.append("called")
-        raise Unusual("odd")
+    def __str__(self) -> str:
+        raise LookupError("lost for words")
+
+
+MUTE = "its message can't be told: Mute.__str__ raised LookupError"
+
+
+@pytest.mark.parametrize(("raised", "message"), [(Unusual("odd"), "odd"), (SystemExit(3), "3"), (Mute(), MUTE)])
+@pytest.mark.parametrize("how", ["async", "thread", "coroutine from a thread"])
+def test_a_function_may_raise_what_it_likes(play: Any, how: str, raised: BaseException, message: str):
+    """Whatever a step raises, it is retried and fails the step, whichever way the function is called."""
+    calls: list[str] = []
 
     def sync() -> None:
         calls.append("called")
-        raise Unusual("odd")
+        raise raised
+
+    async def act() -> None:
+        sync()
 
     def gives() -> Awaitable[None]:
         return act()
@@ -186,7 +196,7 @@ def test_an_exception_that_is_no_exception_fails_the_step(play: Any, how: str):
         except StepExecutionError as error:
             return [str(error), error.error_type]
 
-    assert play(runs.run) == ["Step execution failed after 1 retries: odd", "Unusual"]
+    assert play(runs.run) == [f"Step execution failed after 1 retries: {message}", type(raised).__name__]
     assert calls == ["called"] * 2
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from polos import WorkflowContext, workflow
+from polos.engine.projections import run_stream
 from polos.runtime.settings import Settings
+from polos.store.faults import Fault
 from polos.testing.simulation import Simulation
 
 from tests.property.test_queue_histories import nap
@@ -28,6 +31,13 @@ async def direct(ctx: WorkflowContext, payload: dict[str, Any]) -> str:
     await ctx.step.run("before", nap, 1.0)
     await ctx.step.wait_for("pause", seconds=20)
     return "done"
+
+
+@workflow(id="slots naps")
+async def naps(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
+    """Wait without a slot, then work."""
+    await ctx.step.wait_for("pause", seconds=20)
+    await ctx.step.run("after", nap, 1.0)
 
 
 def started(sim: Simulation, run: str) -> bool:
@@ -93,3 +103,45 @@ def test_a_direct_body_that_stood_in_line_is_begun_anew() -> None:
 
         assert "done" == sim.result(waits.run)
         assert [] == sim.audit.living()
+
+
+def order(sim: Simulation, **runs: str) -> list[str]:
+    """Name what happened to some runs, in the order of the log: who, and the type of the event."""
+    names = {run_stream(run): name for name, run in runs.items()}
+    with sim.store.log.reader() as reader:
+        return [f"{names[record.stream]} {record.type}" for record in reader.records() if record.stream in names]
+
+
+@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.UNKNOWN_LOST])
+def test_whose_end_was_lost_keeps_its_slot(fault: Fault) -> None:
+    """A cancellation whose commit fails frees no slot: the step still runs, so nobody comes in beside it."""
+    with Simulation([work]) as sim:
+        sim.send("queue", queue="lane", changes=ONE)
+        first = sim.create(work, {"seconds": 60.0}, queue="lane")
+        waiting = sim.create(work, {"seconds": 40.0}, queue="lane")
+        sim.run_for(1)
+        sim.plan.next(fault)
+        sim.send("cancel", run=first.run)
+        sim.settle()
+
+        names = order(sim, first=first.run, waiting=waiting.run)
+        assert names.index("first RunCancelled") < names.index("waiting RunStarted")
+        assert 0 == sim.engine.lines.held
+
+
+def test_who_got_a_slot_that_was_never_free_waits_for_it_again() -> None:
+    """A run that would go on in the slot of another, whose end is lost with its commit, stands in line once more."""
+    with Simulation([work, naps]) as sim:
+        sim.send("queue", queue="lane", changes=ONE)
+        goes_on = sim.create(naps, {}, queue="lane")
+        sim.run_for(2)
+        first = sim.create(work, {"seconds": 60.0}, queue="lane")
+        sim.run_for(30)  # the timer of the one has fired, and the other has the slot
+        sim.plan.next(Fault.REFUSED)
+        sim.send("cancel", run=first.run)
+        sim.settle()
+
+        names = order(sim, first=first.run, goes_on=goes_on.run)
+        assert names.index("goes_on TimerFired") < names.index("first RunCancelled")
+        assert names.index("first RunCancelled") < names.index("goes_on StepScheduled")
+        assert 0 == sim.engine.lines.held

@@ -144,3 +144,42 @@ def test_an_outside_keeps_notes_in_memory_beside_a_sweep(tmp_path: Any):
     assert [] == ledger.notes(directory=tmp_path)
     with pytest.raises(PolosUsageError, match="named by letters"):
         Outside("../ledger")
+
+
+# ------------------------------------------------------------------------------- what no test can know before
+
+
+@workflow(id="swept-asks-under-new-names")
+async def asks(ctx) -> list[Any]:
+    keys = [f"ask_{await ctx.step.uuid(name)}" for name in ("one", "two")]
+    return [(await ctx.step.suspend(key, {})).data for key in (*keys, "ask_for_all", "ask_me")]
+
+
+def test_questions_whose_keys_nobody_knows_before_are_answered_by_how_they_begin():
+    """A star answers all that begin so, but for those that a longer beginning or the name itself answers."""
+    results: list[Any] = []
+    answers = {"*": "no", "ask_*": "any", "ask_for*": "long", "ask_me": "me", "ask_m": "nobody"}
+    swept(asks, points=3, pairs=0, answers=answers, check=lambda outcome: results.append(outcome.result))
+
+    assert [["any", "any", "long", "me"]] * 4 == results[:4]
+
+
+@workflow(id="swept-child-that-is-left")
+async def left(ctx) -> None:
+    pass
+
+
+@workflow(id="swept-tells-ids")
+async def tells_ids(ctx) -> dict[str, Any]:
+    handle = await ctx.step.invoke("left", left, {})
+    return {"root": ctx.execution_id, "children": [handle.id, str(handle.id)]}
+
+
+def test_the_id_of_a_child_in_a_result_is_its_place():
+    """A child that a crash had started anew has another id, which says nothing; the run's own is always the same."""
+    results: list[Any] = []
+    report = swept(tells_ids, pairs=0, check=lambda outcome: results.append(outcome.result))
+
+    assert (report.singles, len(set(map(str, results)))) == (len(report.points), 1)
+    assert ["<id of child 'left'>"] * 2 == results[0]["children"]
+    assert not results[0]["root"].startswith("<")

@@ -3,6 +3,10 @@ Asking the agent's model: the request, its record, the step, the books.
 
 The request of a turn is recorded before the step that makes it, in the same commit; what it used is recorded behind it
 with the next one. Both are values of the run, kept once, so a replay counts nothing twice.
+
+What a budget in dollars decides depends on prices, and the table of prices is a file that changes while runs live. So
+such a run records the price of each model when it first counts with it, and keeps to that: a replay under another table
+reserves, settles and decides as the run did.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ from polos.engine.usage import REQUEST, USAGE
 from polos.llm.digests import digest_of
 from polos.llm.jsonish import a_number, an_object
 from polos.llm.messages import Item, LLMRequest, LLMResponse
-from polos.llm.prices import default_prices
+from polos.llm.prices import ModelPrice, default_prices
 from polos.memory.compaction import estimate_tokens, tokens_of
 from polos.types.agents import AgentConfig
+from polos.types.llm import Usage
 
 __all__ = ["Asking"]
 
@@ -41,7 +46,7 @@ class Asking:
     _known: int | None = None  # tokens of the conversation, as the provider counted them
     _known_items: int = 0  # how many messages that was
     _grants: int = 0
-    _aside: dict[str, Conversation] = field(default_factory=dict[str, Conversation])
+    _prices: dict[str, ModelPrice | None] = field(default_factory=dict[str, "ModelPrice | None"])
 
     # -------------------------------------------------------------------------------------- sizes
 
@@ -75,7 +80,7 @@ class Asking:
             False if the budget doesn't allow for it and the loop has to end.
         """
         while True:
-            wanted = self._wanted(aside)
+            wanted = await self._wanted(aside)
             refused = self.ledger.refuses(wanted)
             if refused is None:
                 self.ledger.reserve("call", wanted)
@@ -87,16 +92,28 @@ class Asking:
             if budget.on_breach == "switch" and self.config.model != budget.switch_to:
                 self.config = self.config.model_copy(update={"model": budget.switch_to})
                 # What is left is for the cheaper model: its own reservation may fit where the other's didn't.
-                if self.ledger.refuses(self._wanted(aside)) is None:
+                if self.ledger.refuses(await self._wanted(aside)) is None:
                     continue
             return False
 
-    def _wanted(self, aside: list[Item] | None) -> Amount:
+    async def _wanted(self, aside: list[Item] | None) -> Amount:
         budget = self.ledger.budget
         answer = self.config.max_output_tokens or (budget.answer_tokens if budget is not None else 0)
         size = self._size() if aside is None else sum(tokens_of(item) for item in aside)
-        cost = _price(self.config.model, size, answer)
+        cost = await self._cost(self.config.model, Usage(input_tokens=size, output_tokens=answer))
         return Amount(tokens=size + answer, microdollars=cost, calls=1)
+
+    async def _cost(self, model: str, usage: Usage) -> int | None:
+        """Give what a call costs in micro-dollars; with a budget in dollars, by the price that the run began with."""
+        budget = self.ledger.budget
+        if budget is None or budget.dollars is None:
+            return default_prices().cost_microdollars(model, usage)
+        if model not in self._prices:
+            recorded = await self.ctx.require_port().record(f"price:{model}", "price", lambda: _price(model))
+            told = an_object(recorded)
+            self._prices[model] = None if told is None else ModelPrice.of(told)
+        price = self._prices[model]
+        return None if price is None else price.cost_microdollars(usage)
 
     async def _granted(self, turn: int, refused: str) -> bool:
         """Ask a person for more; tells whether there is more."""
@@ -208,7 +225,7 @@ class Asking:
     async def _settle(self, name: str, request: LLMRequest, reply: LLMResponse) -> None:
         """Count what a call used."""
         usage = reply.usage
-        cost = default_prices().cost_microdollars(request.model, usage)
+        cost = await self._cost(request.model, usage)
         used = Amount(tokens=usage.input_tokens + usage.output_tokens, microdollars=cost, calls=1)
         record: dict[str, Json] = {
             "provider": request.provider, "model": request.model, "microdollars": cost,
@@ -219,8 +236,6 @@ class Asking:
         self.ledger.usage = add_usage(self.ledger.usage, usage)
 
 
-def _price(model: str, tokens: int, answer: int) -> int | None:
-    from polos.types.llm import Usage
-
-    usage = Usage(input_tokens=tokens, output_tokens=answer, total_tokens=tokens + answer)
-    return default_prices().cost_microdollars(model, usage)
+def _price(model: str) -> Json:
+    price = default_prices().price_of(model)
+    return None if price is None else price.to_json()

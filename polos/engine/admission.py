@@ -363,15 +363,28 @@ class Admission:
         if not queue.waiting and queue.limits is NO_LIMITS and len(self._holders) < self._limit:
             self._take(ticket)  # the common case
             return [ticket.run]
-        key = _key(queue, ticket.key)
-        if not (key.begun or key.fresh):
-            key.turn = self._next()  # at the end of the round: newcomers don't hold up who waits
-        self._waiting[ticket.run] = ticket
-        queue.waiting += 1
-        queue.waiting_fresh += not ticket.begun
-        heappush(key.begun if ticket.begun else key.fresh, (-ticket.priority, ticket.created_us, ticket.run))
-        self._settle_key(queue, key, now_us)
-        self._settle_queue(queue, now_us)
+        self._stand(queue, ticket, now_us)
+        return self._grant(now_us)
+
+    def stand_again(self, runs: Iterable[str], tickets: Iterable[Ticket], *, now_us: int) -> list[str]:
+        """
+        Take slots away, and let some stand in line for them again, all before anybody gets one by it.
+
+        Args:
+            runs: who loses its slot, if it has one.
+            tickets: those of them that stand in line from now on.
+            now_us: the time.
+
+        Returns:
+            The runs that get a slot by it.
+        """
+        for run in runs:
+            ticket = self._free(run)
+            if ticket is not None:
+                self._settle(ticket, now_us)
+        for ticket in tickets:
+            if ticket.run not in self._holders and ticket.run not in self._waiting:
+                self._stand(self._queue(ticket.queue), ticket, now_us)
         return self._grant(now_us)
 
     def started(self, run: str, *, now_us: int) -> list[str]:
@@ -398,14 +411,8 @@ class Admission:
         Returns:
             The runs whose turn it is: they hold a slot from now on, so that nobody gets in before them.
         """
-        ticket = self._holders.pop(run, None)
-        if ticket is None:
-            return []
-        queue = self._queues[ticket.queue]
-        queue.held -= 1
-        queue.keys[ticket.key].held -= 1
-        self._settle_start(ticket, None)
-        return self._after(ticket, now_us)
+        ticket = self._free(run)
+        return [] if ticket is None else self._after(ticket, now_us)
 
     def leave(self, run: str, *, now_us: int) -> None:
         """Leave the line, for good. Who only leaves memory keeps its place: it is read again when its turn comes."""
@@ -456,6 +463,27 @@ class Admission:
             queue.starts.pending += 1
             key.starts.pending += 1
 
+    def _stand(self, queue: _Queue, ticket: Ticket, now_us: int) -> None:
+        key = _key(queue, ticket.key)
+        if not (key.begun or key.fresh):
+            key.turn = self._next()  # at the end of the round: newcomers don't hold up who waits
+        self._waiting[ticket.run] = ticket
+        queue.waiting += 1
+        queue.waiting_fresh += not ticket.begun
+        heappush(key.begun if ticket.begun else key.fresh, (-ticket.priority, ticket.created_us, ticket.run))
+        self._settle_key(queue, key, now_us)
+        self._settle_queue(queue, now_us)
+
+    def _free(self, run: str) -> Ticket | None:
+        """Take a slot away; nobody gets it yet."""
+        ticket = self._holders.pop(run, None)
+        if ticket is not None:
+            queue = self._queues[ticket.queue]
+            queue.held -= 1
+            queue.keys[ticket.key].held -= 1
+            self._settle_start(ticket, None)
+        return ticket
+
     def _settle_start(self, ticket: Ticket, now_us: int | None) -> None:
         """Let a pending start be one, or with None no start at all."""
         if ticket.run not in self._pending:
@@ -469,6 +497,11 @@ class Admission:
             _note(queue, key, now_us)
 
     def _after(self, ticket: Ticket, now_us: int) -> list[str]:
+        self._settle(ticket, now_us)
+        return self._grant(now_us)
+
+    def _settle(self, ticket: Ticket, now_us: int) -> None:
+        """Note that a slot of this queue and key is free."""
         queue = self._queues[ticket.queue]
         if queue.waiting:
             self._settle_key(queue, queue.keys[ticket.key], now_us)
@@ -476,7 +509,6 @@ class Admission:
         queue.drop_keys(now_us)
         if not (queue.held or queue.waiting) and queue.limits is NO_LIMITS:
             del self._queues[queue.name]
-        return self._grant(now_us)
 
     def _settle_key(self, queue: _Queue, key: _Key, now_us: int) -> None:
         """Put a key where it belongs by now: among those that have somebody to go, or that wait for a moment."""

@@ -21,7 +21,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal, InvalidOperation
 from importlib import resources
 from pathlib import Path
@@ -80,6 +80,16 @@ class ModelPrice:
             plain * self.input + read * self.cache_read + written * self.cache_write + usage.output_tokens * self.output
         )
         return -(-total // _MILLION)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give it as JSON, to be recorded."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> ModelPrice:
+        """Read what `to_json` gave."""
+        above = told["above"]
+        return replace(cls(**told), above=None if above is None else cls.of(above))
 
 
 class PriceTable:

@@ -128,6 +128,47 @@ class Lines:
         self._wake(self._admission.give_back(run, now_us=self._now_us()))
         self._tell_quiet()
 
+    def settle_again(self, lost: Iterable[str]) -> None:
+        """
+        Let those have slots who had them by what is on disk: commits failed, and with them what freed and took slots.
+
+        A run whose end was lost has its steps under way still, so it has its slot again, whatever the limits are by
+        now. Who got that slot, or another one, and hasn't anything under way stands in line once more: what holds for
+        its queue may be another thing now, too.
+
+        Args:
+            lost: runs that had a unit on its way.
+        """
+        lost = list(lost)
+        found = {run: self._engine.loader.find(run) for run in lost if self._engine.loader.was_begun(run)}
+        for resident in found.values():
+            if resident is not None and resident.state.busy and not resident.has_slot:
+                self._hold(resident)
+        loses: list[str] = []
+        stands: list[Ticket] = []
+        for run in dict.fromkeys([*self._admission.holders, *lost]):
+            resident = found.get(run) or self._engine.residents.get(run)
+            if resident is None and self._engine.loader.was_begun(run):
+                continue  # it was evicted, with something under way
+            resident = resident or self._engine.loader.find(run)
+            if resident is not None:
+                state = resident.state
+                if state.busy or (state.direct and state.phase is not Phase.QUEUED):
+                    continue
+                if resident.has_slot and self._engine.intake.dedup.may_stand_in_line(state):
+                    stands.append(_ticket(state))
+                resident.has_slot = False
+            loses.append(run)
+        self._wake(self._admission.stand_again(loses, stands, now_us=self._now_us()))
+        for run in loses:
+            self._engine.wake(run)
+
+    def _hold(self, resident: Resident) -> None:
+        """Give a run a slot beyond all limits: it has something under way."""
+        self._admission.leave(resident.run, now_us=self._now_us())
+        self._admission.hold(_ticket(resident.state))
+        resident.has_slot = True
+
     def holders(self) -> tuple[str, ...]:
         """Give the runs that have a slot."""
         return self._admission.holders
@@ -309,8 +350,7 @@ class Lines:
         if resident.state.busy == 0:
             resumed.append(run)
             return
-        self._admission.hold(_ticket(resident.state))
-        resident.has_slot = True
+        self._hold(resident)
         unit.residents[run] = resident
         unit.ready.append(resident)
 

@@ -31,7 +31,7 @@ from polos import values
 from polos.context import current_attempt, current_step
 from polos.engine import commands as c
 from polos.engine import events as e
-from polos.engine.json import Json
+from polos.engine.json import Json, message_of, printable
 from polos.engine.retry import next_delay_us, retryable
 from polos.errors import PolosUsageError
 from polos.points import reach
@@ -58,11 +58,7 @@ def failure_of(error: BaseException) -> e.Failure:
     text = "".join(traceback.format_exception(error))
     if len(text) > TRACEBACK_CHARACTERS_MAX:
         text = "…" + text[-TRACEBACK_CHARACTERS_MAX:]
-    # Lone surrogates can't be written as JSON; a message is for reading, so they are shown instead.
-    printable = str(error).encode("utf-8", "backslashreplace").decode()
-    return e.Failure(
-        type=type(error).__name__, message=printable, traceback=text.encode("utf-8", "backslashreplace").decode()
-    )
+    return e.Failure(type=type(error).__name__, message=message_of(error), traceback=printable(text))
 
 
 def _enter_step(key: str, attempt: Attempt) -> None:
@@ -221,7 +217,8 @@ class Performer:
         try:
             reach("inside_effect")
             value = await attempt.call.func(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001  # it is the step's outcome, whatever it is
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # it is the step's outcome, whatever it is
+            # If SystemExit left the task it would end the program, and the next one at the same step.
             self._outcome(attempt, None, error)
         else:
             self._outcome(attempt, value, None)
@@ -263,7 +260,7 @@ class Performer:
     async def _as_awaitable(self, attempt: Attempt, outcome: Awaitable[Any]) -> None:
         try:
             value = await outcome
-        except Exception as error:  # noqa: BLE001  # as above
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # as above
             self._outcome(attempt, None, error)
         else:
             self._outcome(attempt, value, None)
@@ -280,8 +277,8 @@ class Performer:
     def _task_done(self, attempt: Attempt, task: StepTask) -> None:
         if not task.cancelled():
             error = task.exception()
-            if isinstance(error, (SystemExit, KeyboardInterrupt)):
-                # They go through the program's loop: it ends, and the step stays owed.
+            if isinstance(error, KeyboardInterrupt):
+                # It goes through the program's loop, which ends, and the step stays owed.
                 self._forget(attempt)
             elif error is not None:
                 self._outcome(attempt, None, error)  # what isn't an Exception comes here, not through the task's code

@@ -133,14 +133,13 @@ class Recovery:
         engine.intake.forget_undurable()
         engine.broken = None
         self._under_way = False
-        for run in {run for unit in units for run in unit.residents}:
-            if not engine.loader.was_begun(run):
-                engine.lines.pass_on(run)  # it stands in line again: what holds for its queue may be another thing now
-        lost = {run for unit in units for run in unit.residents}
+        lost = dict.fromkeys(run for unit in units for run in unit.residents)
         for work in reversed(again):
             engine.work.appendleft(work)
         for unit in units:
             engine.debts.begun.update(unit.begun)
+        engine.lines.settle_again(lost)
+        for unit in units:
             for run, name in unit.abandoned:
                 if self._is_given_up(run, name):
                     engine.performer.abandon(run, name)

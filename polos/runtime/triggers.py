@@ -29,7 +29,7 @@ import orjson
 
 from polos.engine import events as e
 from polos.engine.codec import decode
-from polos.engine.json import Json, printable
+from polos.engine.json import Json, message_of
 from polos.engine.patterns import is_pattern, matches
 from polos.engine.projections import TRIGGER_PREFIX, topic_stream
 from polos.errors import CommandRefused, QueueFull
@@ -462,7 +462,7 @@ class Triggers:
                 position=told.position,
                 topic=told.event.topic,
                 error_type=type(error).__name__,
-                message=printable(str(error)),
+                message=message_of(error),
             )
             unit.append_system(TRIGGER_PREFIX + listener.workflow.id, failed)
             listener.failed.add(told.position)

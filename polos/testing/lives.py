@@ -94,7 +94,7 @@ class Task:
         run: id of the root run.
         command: the command that creates it.
         workflows: definitions by id; others are looked up in the registry.
-        answers: what is answered, by key.
+        answers: what is answered, by key, or by the beginning of one with a star behind it.
         seed: from which everything is drawn.
         described: the workflows' sources, read once.
     """
@@ -325,7 +325,7 @@ class Life:
                 waiting, keys = self._waiting(state, name, "step_outcome_unknown", name), (name, name)
             else:
                 continue
-            found = next((key for key in keys if key in self.task.answers), None)
+            found = _answering(keys, self.task.answers)
             if found is None:
                 self.waits.append(f"{waiting.kind} {waiting.key!r} of run {state.run} ({state.workflow})")
             else:
@@ -412,3 +412,12 @@ class Life:
         for transport in loop.transports():
             transport.close()
         loop.run_ready()
+
+
+def _answering(keys: tuple[str, ...], answers: Answers) -> str | None:
+    """Find whose answer it is: that of one of the names itself, else that of the longest beginning with a star."""
+    exact = next((key for key in keys if key in answers), None)
+    if exact is not None:
+        return exact
+    begin = (one for one in answers if one.endswith("*") and any(key.startswith(one[:-1]) for key in keys))
+    return max(begin, key=len, default=None)

@@ -85,7 +85,8 @@ async def crash_sweep(
         setup: called with the scenario's directory when a life begins, in the process of that life: opens files, makes
             fakes anew. What steps act upon belongs into that directory, or into an `Outside`.
         answers: what suspends, signals, events and steps of unknown outcome are answered, by the key of the suspend,
-            the name of the signal or step, or the topic. A callable is called with a `Waiting`.
+            the name of the signal or step, or the topic; `"approve_pay_*"` is for all that begin so and have no answer
+            of their own. A callable is called with a `Waiting`.
         workflows: others that it starts, if they aren't registered.
         real: live every scenario in child processes, on a data directory, with SIGKILL.
         processes: share of the points that are lived so otherwise, and one at least; 0 for none.

@@ -1,7 +1,8 @@
 """
 How a scenario ended, and whether that is how the undisturbed run ended.
 
-Runs are compared by where they stand in the tree (the name of the step that started them), because ids say nothing.
+Runs are compared by where they stand in the tree (the name of the step that started them), because ids say nothing; a
+child's id in a result stands there as its place.
 What a run recorded of time and chance stands in its result under its name, so that a result made of it can be compared
 although a crash let time pass. What differs between two runs that nothing disturbed (a function that gives something
 else at each call) can't tell anybody that a crash did harm: it is left out, and the report says so.
@@ -120,8 +121,11 @@ def outcome_of(life: Life) -> CrashOutcome:
     executions: list[Execution] = []
     replayed: list[str] = []
     paths = _paths(audit.states, root)
+    children: dict[tuple[type, Any], str] = {
+        (str, run): f"<id of {_called(path)}>" for run, path in paths.items() if run != root
+    }
     for run, state in audit.states.items():
-        executions.append(_execution(state, paths[run], audit.histories[run]))
+        executions.append(_execution(state, paths[run], audit.histories[run], children))
         replayed += [f"{_called(paths[run])}: {text}" for text in _replayed(life.engine, run, audit.histories[run])]
     unknown = any(state.unknown for state in audit.states.values())
     if life.endless:
@@ -173,9 +177,12 @@ def _called(path: str) -> str:
     return f"child {path!r}" if path else "the run"
 
 
-def _execution(state: RunState, path: str, history: list[Stored]) -> Execution:
+def _execution(
+    state: RunState, path: str, history: list[Stored], children: Mapping[tuple[type, Any], str]
+) -> Execution:
     found = Execution(path=path, id=state.run, workflow=state.workflow, status=_status(state), state=state.state_value)
-    recorded: dict[tuple[type, Any], str] = {
+    recorded: dict[tuple[type, Any], str] = dict(children)
+    recorded |= {
         (type(event.value), event.value): f"<recorded {event.name!r}>"
         for event, _, _ in history
         if isinstance(event, e.ValueRecorded) and isinstance(event.value, str | int | float)

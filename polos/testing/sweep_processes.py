@@ -177,10 +177,14 @@ class Children:
 
     def _ref(self, wanted: Any, what: str) -> Ref:
         """Say how another process finds something: as a name of its module."""
+        named: object = wanted
         func: Any = wanted.func if isinstance(wanted, Workflow) else wanted
         module = sys.modules.get(str(getattr(inspect.unwrap(func), "__module__", "")))
-        file = getattr(module, "__file__", None)
         names = _names(module, wanted) if module is not None else None
+        if names is None and isinstance(wanted, Workflow):
+            # An agent, or a tool that somebody makes for others: its function is at home elsewhere than its name.
+            module, names = _holder(named) or (module, None)
+        file = getattr(module, "__file__", None)
         if module is None or file is None or names is None or not Path(file).is_file():
             where = f"module {module.__name__!r}" if module is not None else "any module"
             raise PolosUsageError(
@@ -231,6 +235,15 @@ class Children:
         found.directory = directory / OUTSIDE
         found.cuts = [int((directory / f"cut-{number}").read_text()) for number in range(2, life + 1)]
         return found
+
+
+def _holder(wanted: object) -> tuple[types.ModuleType, tuple[str, ...]] | None:
+    """Find the first module that has a workflow at its top level; None if there is none."""
+    for module in list(sys.modules.values()):
+        name = next((name for name, value in list(vars(module).items()) if value is wanted), None)
+        if name is not None and getattr(module, "__file__", None):
+            return module, (name,)
+    return None
 
 
 def _names(module: types.ModuleType, wanted: Any) -> tuple[str, ...] | None:

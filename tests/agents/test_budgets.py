@@ -13,7 +13,7 @@ from polos.llm import Attempts, LLMRequest, Reply, set_prices
 from polos.memory.types import CompactionConfig
 from polos.testing.simulation import Simulation
 
-from tests.agents.stage import answer, call, make_agent, open_questions
+from tests.agents.stage import answer, call, make_agent, open_questions, values
 
 USED = {"input_tokens": 10, "output_tokens": 10}
 asked: list[str] = []
@@ -302,3 +302,29 @@ def test_a_summary_is_reserved_for_as_well():
     found = spend(agent, input=items)
 
     assert (0, "budget") == (found["calls"], found["stop_reason"])
+
+
+@pytest.mark.parametrize("dearer", [{"input": "1000", "output": "1000"}, {"input": "0.001", "output": "0.001"}])
+def test_a_run_keeps_the_prices_that_it_began_with(dearer: dict[str, str]):
+    """Another table of prices, at any moment of a run with a budget in dollars, changes no decision and no book."""
+    agent = spender(Budget(dollars=120e-6, answer_tokens=20))
+    undisturbed = spend(agent)
+    compared = 0
+    for moment in range(1, 60, 4):
+        with Simulation([agent, idle]) as sim:
+            wanted = sim.create(agent, {"input": "Go."})
+            sim.run_turns(moment)
+            begun = bool(values(sim, "request:llm_generate:1"))
+            set_prices({"budget-dear": dearer})
+            sim.recover()
+            if not wanted.answered:
+                sim.send_again(wanted)
+            sim.settle()
+            found = sim.result(wanted.run)
+        set_prices({"budget-dear": {"input": "1", "output": "1"}})
+
+        if begun:
+            books = ("calls", "spent_tokens", "cost_microdollars", "stop_reason")
+            assert [undisturbed[name] for name in books] == [found[name] for name in books]
+            compared += 1
+    assert compared > 5

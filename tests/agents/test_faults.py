@@ -6,6 +6,7 @@ The server is a mock on a real socket, reached by both official SDKs; its journa
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,13 @@ class Setting:
             elif isinstance(event, e.StepCompleted) and event.name.startswith("llm_"):
                 found.append("completed")
         return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sdks() -> None:
+    """Have both SDKs loaded, which takes longer than what is waited for here."""
+    for name in ("openai", "anthropic"):
+        import_module(name)
 
 
 @pytest.fixture(params=MODES, ids=str)
@@ -181,3 +189,54 @@ async def test_two_hundred_calls_in_a_turn(setting):
     assert (TEXT, list(range(200))) == (found.result, [one.result for one in found.tool_results])
     assert ["completed"] * 2 == setting.attempts
     assert 2 == len(setting.mock.requests)
+
+
+async def test_a_call_that_takes_too_long_is_given_up(setting):
+    """A call has a limit, whatever its connection does meanwhile; it is made again, and the late answer is no reply."""
+    setting.agent.model_timeout_seconds = 0.3
+    setting.mock.delay(0.5).reply("Too late.").reply(TEXT, times=None)
+    found = await setting.run()
+
+    assert TEXT == found.result
+    assert ("TimeoutError", "completed") == (setting.attempts[0], setting.attempts[-1])
+
+
+async def test_a_stream_that_goes_on_and_on_is_given_up(streaming):
+    """The limit of a call holds for a stream that is never silent, too."""
+    streaming.agent.model_timeout_seconds = 0.3
+    streaming.mock.pace(30).reply("word " * 60, times=3)
+    found = await streaming.run()
+
+    assert "after 2 retries" in str(found)
+    assert ["TimeoutError"] * 3 == streaming.attempts
+    assert not any(request.completed for request in streaming.mock.requests)
+
+
+async def test_a_run_that_is_cancelled_in_a_stream_ends_the_call(streaming):
+    """Whoever cancels the run in the middle of a reply pays for no more of it: the server sees the connection end."""
+    streaming.mock.pace(20).reply("word " * 500)
+    async with Polos(streaming.place) as polos:
+        reply = await streaming.agent.stream(polos, "Will it rain?")
+        async for chunk in reply.text_chunks:
+            assert chunk.startswith("word")
+            break
+        assert await reply.handle.cancel(polos)
+        with pytest.raises(RuntimeError, match="cancelled"):
+            await reply.result()
+    (asked,) = streaming.mock.requests
+
+    assert not asked.completed
+    assert asked.chunks_sent < 300
+
+
+async def test_a_reader_that_stops_reading_stops_nothing(streaming):
+    """Who leaves in the middle of a reply leaves the run to it: the reply is recorded whole."""
+    streaming.mock.pace(2).reply("word " * 30)
+    async with Polos(streaming.place) as polos:
+        reply = await streaming.agent.stream(polos, "Will it rain?")
+        async for _ in reply.text_chunks:
+            break
+        found = await reply.result()
+
+    assert "word " * 30 == found.result
+    assert [True] == [request.completed for request in streaming.mock.requests]

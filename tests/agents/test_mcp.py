@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp import MCPError
+from mcp import MCPError, StdioServerParameters
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CONNECTION_CLOSED, CallToolResult, TextContent
@@ -20,7 +21,8 @@ from polos.errors import PolosUsageError
 from polos.llm import Reply
 from polos.tools.mcp import McpUnavailable, load_mcp_tools, mcp_tools
 
-from tests.agents.stage import make_agent
+from tests.agents.mcp_server import said
+from tests.agents.stage import call, make_agent
 
 pytestmark = pytest.mark.anyio
 
@@ -215,3 +217,47 @@ async def test_without_the_sdk_it_is_said_what_to_install(monkeypatch: pytest.Mo
 
     with pytest.raises(PolosUsageError, match=r"install polos-engine\[mcp\]"):
         await load_mcp_tools("http://127.0.0.1:1/mcp")
+
+
+# ------------------------------------------------------------------------------------ a server that is a program
+
+
+def shop(folder: Path) -> StdioServerParameters:
+    """Say how the server in `mcp_server.py` is begun."""
+    root = Path(__file__).resolve().parent.parent.parent
+    return StdioServerParameters(
+        command=sys.executable, args=["-m", "tests.agents.mcp_server", str(folder)], cwd=str(root),
+        env={"PYTHONPATH": str(root)},
+    )  # fmt: skip
+
+
+async def test_a_server_that_is_a_program_is_talked_to_over_its_input_and_output(tmp_path: Path):
+    """One process serves all calls of the block, also those after it died in the middle of one; none is left behind."""
+    calls = [("price", {"of": "tea"}), ("price", {"of": "coffee"})]
+    async with mcp_tools(shop(tmp_path), retries=AT_ONCE) as tools:
+        replies = [Reply(tool_calls=calls), call("buy", what="tea"), call("price", of="milk"), "Done."]
+        agent = make_agent("mcp_shopper", replies, tools=tools)
+        async with Polos(tmp_path / "data") as polos:
+            found = await agent.run(polos, "Shop.")
+            log = await log_of(polos)
+
+    assert [{"cents": 300}, {"cents": 600}, {"result": "bought tea"}, {"cents": 400}] == [
+        one.result for one in found.tool_results
+    ]
+    assert 1 == sum(isinstance(event, e.StepAttemptFailed) for event in log)
+    notes = said(tmp_path)
+    words = [note.partition(" ")[0] for note in notes]
+    assert ["begun", "price", "price", "buy", "begun", "buy", "price"] == words
+    assert {"price tea", "price coffee"} == set(notes[1:3])
+    for note in notes:
+        if note.startswith("begun "):
+            with pytest.raises(ProcessLookupError):
+                os.kill(int(note.removeprefix("begun ")), 0)
+
+
+async def test_a_program_that_is_not_there(tmp_path: Path):
+    """It is told at once, with what was to be run."""
+    nothing = StdioServerParameters(command=str(tmp_path / "nobody"), args=[])
+
+    with pytest.raises(McpUnavailable, match="didn't list its tools: FileNotFoundError"):
+        await load_mcp_tools(nothing)

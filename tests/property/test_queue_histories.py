@@ -213,12 +213,8 @@ def play(number: int, mode: str) -> tuple[Simulation, QueueWalk]:
             if chance.random() < 0.5:
                 disturbed.disturb(mode)
         disturbed.finish()
-        made = QueueWalk(
-            slots=SLOTS,
-            idempotency_us=round(IDEMPOTENCY_SECONDS * 1e6),
-            turns=mode == "calm",
-            moments=mode == "refused",
-        )
+        idempotency_us = round(IDEMPOTENCY_SECONDS * 1e6)
+        made = QueueWalk(slots=SLOTS, idempotency_us=idempotency_us, turns=mode == "calm")
         return sim, walk(sim.store.log, made, cuts=disturbed.cuts)
 
 
