@@ -245,6 +245,11 @@ def test_commands_come_twice(tmp_path: Path) -> None:
     assert {"start explored-order#1 a second time", "signal explored-order#1 'paid' a second time"} == twice
 
 
+@workflow(id="explored-refused-once")
+async def refused_once(ctx, payload: dict) -> int:
+    return int(await ctx.step.run("charge", charge, 1))
+
+
 def test_a_step_may_fail_as_the_test_says(tmp_path: Path) -> None:
     """An error that the test names is raised by a call, and ends the run if the step isn't tried again."""
     seen: set[str | None] = set()
@@ -262,6 +267,19 @@ def test_a_step_may_fail_as_the_test_says(tmp_path: Path) -> None:
     test()
 
     assert {None, "StepExecutionError: Step execution failed after 0 retries: no money"} == seen
+
+
+def test_a_step_that_may_fail_and_is_never_called_is_a_mistake(tmp_path: Path) -> None:
+    """A slip in the name of a step would leave a test that shows less than it says."""
+
+    @explore(runs=3, folder=tmp_path)
+    def test(world: ExploredWorld) -> None:
+        world.may_fail("chrage", ValueError("no money"))
+        world.may_fail("charge", ValueError("no money"))
+        world.start(refused_once, {})
+
+    with pytest.raises(PolosUsageError, match="in none of its 4 schedules: 'chrage'; called were 'charge'"):
+        test()
 
 
 def test_suspends_are_answered_whoever_asks(tmp_path: Path) -> None:

@@ -68,25 +68,30 @@ def _enter_step(key: str, attempt: Attempt) -> None:
 
 
 class StepTask(asyncio.Task[None]):
-    """A task that knows whether it was cancelled by nobody but itself."""
+    """A task that knows whether it was cancelled by nobody but itself, and whose end is looked at where it matters."""
 
-    def __init__(self, coro: Coroutine[Any, Any, None], **kwargs: Any) -> None:
-        """Take what a task takes."""
-        self._by_itself: list[bool] = []  # for each request that stands; `uncancel` takes back the last
-        super().__init__(coro, **kwargs)
+    attempt: Attempt | None = None
+    _by_itself: tuple[bool, ...] = ()  # for each request that stands; `uncancel` takes back the last
+    _watched: bool = False
+
+    def watch(self) -> None:
+        """Have the performer look at its end. Of one that ends well, or by an `Exception`, its own code tells."""
+        if self.attempt is not None and not self._watched:
+            self._watched = True
+            self.add_done_callback(self.attempt.task_done)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Ask the task to stop, and note who asks."""
+        self.watch()  # perhaps none of its code has run, and none will
         asked = super().cancel(msg)
         if asked:
             # The loop is named: `asyncio.run` asks when it runs no more.
-            self._by_itself.append(asyncio.current_task(self.get_loop()) is self)
+            self._by_itself = (*self._by_itself, asyncio.current_task(self.get_loop()) is self)
         return asked
 
     def uncancel(self) -> int:
         """Take back a request."""
-        if self._by_itself:
-            self._by_itself.pop()
+        self._by_itself = self._by_itself[:-1]
         return super().uncancel()
 
     @property
@@ -100,9 +105,7 @@ class Attempt:
     """One call of a step's function, in flight."""
 
     performer: Performer
-    run: str
-    name: str
-    number: int
+    key: AttemptKey  # what tells attempts apart
     call: StepCall
     task: StepTask | None = None
     job: Job | None = None
@@ -113,9 +116,23 @@ class Attempt:
     ended: bool = False
 
     @property
-    def key(self) -> AttemptKey:
-        """What tells attempts apart."""
-        return self.run, self.name, self.number
+    def run(self) -> str:
+        """The run."""
+        return self.key[0]
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.key[1]
+
+    @property
+    def number(self) -> int:
+        """Which attempt of the step it is, from 1."""
+        return self.key[2]
+
+    def task_done(self, task: asyncio.Task[None]) -> None:
+        """Look at the end of the task."""
+        self.performer.task_done(self, task)
 
     @property
     def resources(self) -> Resources:
@@ -157,11 +174,11 @@ class Performer:
 
     def start(self, run: str, name: str, number: int, call: StepCall) -> None:
         """Call a step's function; does nothing if that attempt is in flight already."""
-        attempt = Attempt(self, run, name, number, call)
-        if attempt.key in self.in_flight:
+        key = (run, name, number)
+        if key in self.in_flight:
             return
-        self.in_flight[attempt.key] = attempt
-        self._by_run.setdefault(run, {})[attempt.key] = attempt
+        attempt = self.in_flight[key] = Attempt(self, key, call)
+        self._by_run.setdefault(run, {})[key] = attempt
         try:
             args, kwargs = values.copy_arguments(call.args, dict(call.kwargs))
         except PolosUsageError as error:
@@ -171,7 +188,8 @@ class Performer:
         context.run(_enter_step, f"{run}/{name}", attempt)
         if is_async(call.func):
             self._spawn(attempt, self._as_task(attempt, args, kwargs), context)
-            self._arm(attempt)
+            if call.timeout_seconds is not None:
+                self._arm(attempt)
         else:
             self._submit(attempt, lambda: self._in_thread(attempt, context, args, kwargs))
 
@@ -209,8 +227,8 @@ class Performer:
             )  # fmt: skip
 
     def _spawn(self, attempt: Attempt, coro: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
-        task = attempt.task = StepTask(coro, loop=self._loop, context=context)
-        task.add_done_callback(lambda _: self._task_done(attempt, task))
+        attempt.task = StepTask(coro, loop=self._loop, context=context)
+        attempt.task.attempt = attempt
 
     async def _as_task(self, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Call an asynchronous function and report its outcome at once, not when the loop comes round to it."""
@@ -220,6 +238,10 @@ class Performer:
         except (Exception, SystemExit) as error:  # noqa: BLE001  # it is the step's outcome, whatever it is
             # If SystemExit left the task it would end the program, and the next one at the same step.
             self._outcome(attempt, None, error)
+        except BaseException:
+            assert attempt.task is not None, "this is its code"
+            attempt.task.watch()
+            raise
         else:
             self._outcome(attempt, value, None)
 
@@ -262,6 +284,10 @@ class Performer:
             value = await outcome
         except (Exception, SystemExit) as error:  # noqa: BLE001  # as above
             self._outcome(attempt, None, error)
+        except BaseException:
+            assert attempt.task is not None, "this is its code"
+            attempt.task.watch()
+            raise
         else:
             self._outcome(attempt, value, None)
 
@@ -274,7 +300,9 @@ class Performer:
             return
         self._outcome(attempt, outcome, error)
 
-    def _task_done(self, attempt: Attempt, task: StepTask) -> None:
+    def task_done(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+        """Take the end of a task that was cancelled, or ended by what isn't an `Exception`."""
+        assert isinstance(task, StepTask), "no other is made here"
         if not task.cancelled():
             error = task.exception()
             if isinstance(error, KeyboardInterrupt):
@@ -313,12 +341,13 @@ class Performer:
         if attempt.ended or attempt.ignored:
             return
         reach("after_effect_before_outcome")
-        self._disarm(attempt)
+        if attempt.alarm is not None:
+            self._disarm(attempt)
         attempt.ended = True
         if attempt.deltas is not None:
             attempt.deltas.finish()
         command = self._completed(attempt, value) if error is None else self._failed(attempt, error)
-        self._engine.outcome(attempt.run, command, lambda: self._forget(attempt))
+        self._engine.outcome(attempt.run, command, partial(self._forget, attempt))
 
     def _completed(self, attempt: Attempt, value: Any) -> c.Command:
         what = f"result of step {attempt.name!r}"
@@ -370,7 +399,7 @@ class Performer:
             attempt.ended = True
         else:
             self._give_up(attempt, "took too long")
-        self._engine.outcome(attempt.run, command, lambda: self._forget(attempt))
+        self._engine.outcome(attempt.run, command, partial(self._forget, attempt))
 
     def _arm(self, attempt: Attempt) -> None:
         """Let the time of an attempt begin."""
@@ -384,7 +413,7 @@ class Performer:
             attempt.alarm.cancel()
             attempt.alarm = None
 
-    def _forget(self, attempt: Attempt) -> None:
+    def _forget(self, attempt: Attempt, _told: object = None) -> None:
         self._disarm(attempt)
         if self.in_flight.pop(attempt.key, None) is None:
             return

@@ -116,6 +116,7 @@ class Course:
             fault=disturbances.faults,
         )
         self._failing: list[_MayFail] = []
+        self.called: set[str] = set()  # names and keys of the steps that were
         self._answers: dict[str, Json] = {}
         self._answered: set[tuple[str, str, int]] = set()
         self._names: dict[str, str] = {}
@@ -149,6 +150,11 @@ class Course:
     def may_fail(self, step: str, error: Exception, times: int) -> None:
         """Let calls of a step fail."""
         self._failing.append(_MayFail(step, error, times))
+
+    @property
+    def may_fail_steps(self) -> set[str]:
+        """Names or keys of the steps of which somebody said that they may fail."""
+        return {rule.step for rule in self._failing}
 
     def _do(self, action: Callable[[], object]) -> None:
         """Do something on the engine's loop, and let the engine come to rest."""
@@ -310,6 +316,7 @@ class Course:
     def _failures(self) -> list[Option]:
         options: list[Option] = []
         for held in self.gates.calls:
+            self.called |= {held.name, held.call.key}
             if held.error is not None:
                 continue
             options += [

@@ -18,12 +18,13 @@ import os
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from random import Random
 from typing import Any, Final, Unpack, cast, overload
 
 from polos.definition import Workflow
+from polos.errors import PolosUsageError
 from polos.runtime.settings import Settings
 from polos.testing.courses import Disturbances, HowMany
 from polos.testing.explored import Happened
@@ -215,6 +216,8 @@ class _Exploration:
     plan: _Plan
     body: Callable[[ExploredWorld], None]
     length: int = FIRST_LENGTH
+    called: set[str] = field(default_factory=set[str])
+    may_fail: set[str] = field(default_factory=set[str])
 
     def run(self) -> None:
         """Play what was saved, the natural course, and what is drawn."""
@@ -225,6 +228,13 @@ class _Exploration:
             self.length = max(self.length, len(played.chooser.taken))
             if played.error is not None:
                 self._report(number, played)
+        never = self.may_fail - self.called
+        if never:
+            # Most likely a slip of the pen, and the test would show less than it says.
+            raise PolosUsageError(
+                f"{self._id} lets steps fail that were called in none of its {self.plan.runs + 1} schedules: "
+                f"{', '.join(map(repr, sorted(never)))}; called were {', '.join(map(repr, sorted(self.called)))}"
+            )
 
     @property
     def _id(self) -> str:
@@ -259,6 +269,9 @@ class _Exploration:
                 raise
             played.error = error  # the outcome of this schedule, and told
         finally:
+            called, may_fail = world.steps
+            self.called |= called
+            self.may_fail |= may_fail
             world.close()
             _log.setLevel(level)
         return played

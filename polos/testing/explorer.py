@@ -127,6 +127,11 @@ class ExploredWorld:
         return self._course.sim
 
     @property
+    def steps(self) -> tuple[set[str], set[str]]:
+        """Names of the steps that were called, and of those of which was said that they may fail."""
+        return self._course.called, self._course.may_fail_steps
+
+    @property
     def gates(self) -> Gates:
         """What is held back in it."""
         return self._course.gates
@@ -213,7 +218,7 @@ class ExploredWorld:
         Let calls of a step fail: instead of the call, or after its effect.
 
         Args:
-            step: its name or key.
+            step: its name or key. If no step of that name is called in any of the schedules, `explore` says so.
             error: what is raised.
             times: how often at most.
         """
