@@ -22,6 +22,7 @@ from polos.engine.evolve import evolve
 from polos.engine.projections import RUN_PREFIX, queue_of
 from polos.engine.state import RunState, status
 from polos.errors import QueueFull, StepExecutionError
+from polos.testing.clock import VirtualClock
 from polos.testing.simulation import Simulation
 from polos.types import BatchWorkflowInput
 
@@ -167,6 +168,55 @@ def test_priority_then_age() -> None:
         sim.settle()
 
         assert ["first", "higher", "high", "high too", "low"] == order_of(sim)
+
+
+def test_runs_of_one_moment_begin_in_their_order() -> None:
+    """What one command asked for, and several of one moment, begins in the order in which it was asked for."""
+    with Simulation([single]) as sim:
+        asked = [sim.draft_run(single, {"name": number}, queue="single") for number in range(12)]
+        created: list[Any] = [call.command["runs"] for call in asked[:6]]
+        sim.send("create", run=asked[0].run, runs=[one for runs in created for one in runs])
+        for call in asked[6:]:
+            sim.send_again(call)
+        sim.settle()
+
+        assert list(range(12)) == order_of(sim)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_children_of_one_moment_begin_in_their_order(*, deterministic: bool) -> None:
+    """Items of a batch begin in the order in which they were given, within a priority; so do children one by one."""
+
+    @workflow(id="batching", deterministic=deterministic)
+    async def batching(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
+        def item(name: int, **more: Any) -> BatchWorkflowInput:
+            return BatchWorkflowInput(id="single", payload={"name": name}, **more)
+
+        await ctx.step.batch_invoke("batch", [item(number) for number in range(1, 7)])
+        await asyncio.gather(*(ctx.step.invoke(f"{number}", single, {"name": number}) for number in range(7, 13)))
+        await ctx.step.batch_invoke_and_wait("all", [item(number) for number in range(13, 19)])
+
+    with Simulation([single, batching]) as sim:
+        sim.create(single, {"name": 0}, queue="single")
+        sim.run_for(0.1)
+        sim.create(batching, {})
+        sim.settle()
+
+        assert list(range(19)) == [name for name in order_of(sim) if name is not None]
+
+
+@pytest.mark.anyio
+async def test_the_items_of_a_batch_are_in_their_order(tmp_path: Path) -> None:
+    """A client's ids of one moment, and after its clock went back, sort by the order of the items."""
+    clock = VirtualClock(seed=1)
+    client = PolosClient(data_dir=tmp_path, clock=clock)
+    async with Polos(data_dir=tmp_path):
+        first = await client.batch_invoke([BatchWorkflowInput(id="single", payload={})] * 20)
+        clock.jump(-5_000_000)
+        second = await client.batch_invoke([BatchWorkflowInput(id="single", payload={})] * 20)
+
+    ids = [handle.id for handle in (*first, *second)]
+    assert sorted(ids) == ids
 
 
 def test_keys_take_turns() -> None:

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast
 
 from polos.calls import text, writable
-from polos.clock import Clock, SystemClock
+from polos.clock import Clock, RunIds, SystemClock
 from polos.engine import events as e
 from polos.engine.json import Json
 from polos.errors import PolosUsageError, RunArchived, StepExecutionError, UnknownRun
@@ -128,6 +128,7 @@ class PolosClient(LooksAtRuns):
         self.client_timeout_seconds = client_timeout_seconds
         self._named = data_dir is not None or not api_url
         self._clock: Clock = clock or SystemClock()
+        self._run_ids = RunIds(self._clock)
         self._opened: StoreConnection | None = None
         self._opening = threading.Lock()
 
@@ -271,7 +272,9 @@ class PolosClient(LooksAtRuns):
         return await self._create(runs, session_id) if runs else []
 
     def _root_run(self, workflow_id: str, payload: Any, **given: Any) -> e.RunCreated:
-        return root_run(workflow_id, payload, clock=self._clock, deployment=self.deployment_id, **given)
+        return root_run(
+            workflow_id, payload, clock=self._clock, ids=self._run_ids, deployment=self.deployment_id, **given
+        )
 
     async def _create(self, runs: list[e.RunCreated], session_id: str | None) -> list[ExecutionHandle]:
         answer = await self._connection().create(runs)

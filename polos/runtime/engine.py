@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from polos.clock import Clock, new_run_id
+from polos.clock import Clock
 from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.decide import decide
@@ -556,4 +556,4 @@ class Engine:
 
     def new_run_id(self) -> str:
         """Make an id for a run."""
-        return new_run_id(self.clock, self.now_us())
+        return self.clock.run_ids.new()

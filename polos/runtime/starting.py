@@ -14,7 +14,7 @@ from typing import Any, Final, Unpack, cast
 
 from polos.checking import name, optional_name, optional_text, positive, tags_of
 from polos.children import encode_initial_state
-from polos.clock import Clock, new_run_id
+from polos.clock import Clock, RunIds
 from polos.context import current_context
 from polos.engine import events as e
 from polos.engine.json import Json
@@ -46,6 +46,7 @@ def root_run(
     payload: Any,
     *,
     clock: Clock,
+    ids: RunIds | None = None,
     deployment: str,
     session: str | None = None,
     user: str | None = None,
@@ -88,7 +89,7 @@ def root_run(
         tags = (*workflow.tags, *(tag for tag in tags if tag not in workflow.tags))
         if queue is None:
             queue, queue_limit = workflow.queue_name, workflow.queue_concurrency_limit
-    run = new_run_id(clock, clock.now_us())
+    run = (ids or RunIds(clock)).new()
     return e.RunCreated(
         workflow=workflow_id,
         input=recorded(payload, "payload"),

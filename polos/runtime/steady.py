@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
-from polos.clock import Alarm, Clock
+from polos.clock import Alarm, Clock, RunIds
 
 __all__ = ["RATE", "SteadyClock"]
 
@@ -31,6 +31,9 @@ class SteadyClock:
     A clock over another one.
 
     Its `now_us` is that of the clock below, or later; it never decreases, and advances whenever time passes.
+
+    Attributes:
+        run_ids: makes ids of runs by it.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -40,6 +43,7 @@ class SteadyClock:
         self._seen_us = 0  # of the monotonic clock, at that moment
         # Where the wall clock was left behind: this time, at that moment of the monotonic clock.
         self._ahead: tuple[int, int] | None = None
+        self.run_ids = RunIds(self)
 
     def not_before(self, moment_us: int) -> None:
         """Go on from a moment that was recorded, if the clock below is behind it."""

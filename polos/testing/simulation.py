@@ -17,7 +17,7 @@ from functools import partial
 from random import Random
 from typing import Any, Protocol, final
 
-from polos.clock import new_run_id
+from polos.clock import RunIds
 from polos.definition import Workflow
 from polos.engine import events as e
 from polos.engine.decide import created_to_json
@@ -151,6 +151,7 @@ class Simulation:
             held: says when appends, calls of functions and alarms happen; None for as soon as they can.
         """
         self.clock = VirtualClock(seed=seed)
+        self._run_ids = RunIds(self.clock)
         self.plan = FaultPlan()
         self.store = MemoryStore() if store is None else store
         if not isinstance(self.store.log, FaultyLog):
@@ -388,12 +389,12 @@ class Simulation:
 
     def draft_run(self, workflow: Workflow[Any], payload: Any, **options: Any) -> Call:
         """Make the command that asks for a run, not sent yet."""
-        created = root_run(workflow.id, payload, clock=self.clock, deployment="test", **options)
+        created = root_run(workflow.id, payload, clock=self.clock, ids=self._run_ids, deployment="test", **options)
         return self.draft("create", run=created.root, runs=[{"run": created.root, "created": created_to_json(created)}])
 
     def new_run_id(self) -> str:
         """Make a run's id."""
-        return new_run_id(self.clock, self.clock.now_us())
+        return self._run_ids.new()
 
     def evict(self) -> int:
         """Take every idle run out of memory; tells how many went."""
