@@ -36,13 +36,16 @@ BUDGET_SECONDS: Final[Mapping[str, int]] = {
 
 _FOLDERS: Final = {"property": "properties", "crash": "crash", "controls": "controls", "agents": "agents and models"}
 _OF_MODELS: Final = ("test_llm_", "test_examples_api")  # quick each, but there are as many as of all the rest
+_SWEEPS: Final = ("test_testing_sweep", "test_soak")  # the kit's own sweeps, and half an hour of load made short
 
 
 def part_of(nodeid: str, keywords: Iterable[str]) -> str:
-    """Give the part a test belongs to: by its mark `sweep`, else by its folder, else by its file."""
+    """Give the part a test belongs to: by its mark `sweep`, else by its file, else by its folder."""
     if "sweep" in keywords:
         return "sweep"
     *folders, file = nodeid.split("::", maxsplit=1)[0].split("/")
+    if file.startswith(_SWEEPS):
+        return "sweep"
     if file.startswith(_OF_MODELS):
         return "agents and models"
     return next((_FOLDERS[folder] for folder in folders if folder in _FOLDERS), UNIT)

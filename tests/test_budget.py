@@ -15,6 +15,7 @@ from tests.budget import BUDGET_SECONDS, CHECKS, Cost, part_of, table
         ("tests/contract/test_log.py::test_property", ["property"], "unit and docs"),
         ("tests/agents/test_loop.py::test_a", [], "agents and models"),
         ("tests/test_llm_openai.py::test_a", [], "agents and models"),
+        ("tests/test_testing_sweep_world.py::test_a", [], "sweep"),
         ("tests/property/test_e.py::test_a", [], "properties"),
         ("tests/crash/test_kill.py::test_a[controls/1]", [], "crash"),
         ("tests/controls/test_engines.py::test_a", [], "controls"),
