@@ -62,7 +62,7 @@ class TimelineEntry:
         name: of the request; empty for what has none.
         text: what it is.
         outcome: "open", "completed", "failed", "retried", "cut off", "reused", "abandoned", "unknown", "expired",
-            "cancelled", "noted"; of an engine that took over, "crash" or "stopped".
+            "cancelled", "noted"; of engines that took over, "crash" if one before them was killed, else "stopped".
         asked: what a wait shows to whoever answers it, what an update brought.
         value: input, result or answer, as JSON.
         error: what went wrong.
@@ -237,7 +237,9 @@ class _Timeline:
         self._open: dict[str, tuple[TimelineEntry, int]] = {}  # by name, with its beginning
         self._attempt: tuple[TimelineEntry, int] | None = None
         self._last_us = 0
-        self._values: dict[int, Json] = {}
+        self._seen: TimelineEntry | None = None  # of an engine, with nothing of the run behind it yet
+        self._taken: list[e.EngineStarted] = []  # what that entry stands for
+        self._answers: dict[int, TimelineEntry] = {}  # by the version of the event that gave them
 
     def read(
         self, reader: Reader, starts: list[tuple[int, int, e.EngineStarted]], *, ended: bool
@@ -247,7 +249,7 @@ class _Timeline:
             while waiting and waiting[-1][0] < record.position:
                 self._taken_over(*waiting.pop()[1:])
             self._add(event, record.version, record.time_us)
-            self._last_us = record.time_us
+            self._last_us, self._seen = record.time_us, None
         while waiting and not ended:
             self._taken_over(*waiting.pop()[1:])
         return self._entries
@@ -276,11 +278,14 @@ class _Timeline:
         self._entries.append(entry)
         return entry
 
-    def _end(self, name: str, at_us: int, outcome: str, *, value: Json = None, error: e.Failure | None = None) -> None:
+    def _end(
+        self, name: str, at_us: int, outcome: str, version: int, *, value: Json = None, error: e.Failure | None = None
+    ) -> None:
         held = self._open.pop(name, None)
         if held is None:
             return  # of an attempt whose entries were closed with it
         _close(held, at_us, outcome, value=value, error=error)
+        self._answers[version] = held[0]
 
     def _note(self, name: str, at_us: int, text: str) -> None:
         held = self._open.get(name)
@@ -290,16 +295,21 @@ class _Timeline:
     # -- events
 
     def _taken_over(self, time_us: int, event: e.EngineStarted) -> None:
-        """Show that another engine went on with the run, if there was one before it."""
+        """
+        Show that another engine went on with the run, if there was one before it.
+
+        Engines that came and went while nothing happened to the run share an entry, at the moment of the last one: a
+        run that waits for a month is deployed over many times, and its own story must not drown in that.
+        """
         if not self._last_us:
             return
-        gap = max(time_us - self._last_us, 0) / 1e6
         how = "stopped" if event.clean else "was killed"
-        entry = self._point(
-            "engine", "", f"the engine {how}; process {event.pid} on {event.host} took over", time_us,
-            outcome="stopped" if event.clean else "crash",
-        )  # fmt: skip
-        entry.seconds = gap
+        if self._seen is None:
+            self._seen, self._taken = self._point("engine", "", "", time_us), []
+        self._taken.append(event)
+        self._seen.at, self._seen.text = _at(time_us), _engines(self._taken)
+        self._seen.outcome = "stopped" if all(one.clean for one in self._taken) else "crash"
+        self._seen.seconds = max(time_us - self._last_us, 0) / 1e6
         for held, _ in self._open.values():
             if held.kind == "step" and held.outcome != "unknown":
                 held.notes.append(Note(at=_at(time_us), text=f"cut off: the engine {how}"))
@@ -378,12 +388,11 @@ class _Timeline:
                 if held is not None:
                     held[0].attempts = event.attempt + 1
             case e.StepCompleted():
-                self._values[version] = event.value
-                self._end(event.name, at_us, "completed", value=event.value)
+                self._end(event.name, at_us, "completed", version, value=event.value)
             case e.StepFailed():
-                self._end(event.name, at_us, "failed", error=event.error)
+                self._end(event.name, at_us, "failed", version, error=event.error)
             case e.StepAbandoned():
-                self._end(event.name, at_us, "abandoned")
+                self._end(event.name, at_us, "abandoned", version)
             case e.StepOutcomeUnknown():
                 self._note(event.name, at_us, f"attempt {event.attempt}: nobody knows its outcome: {event.reason}")
                 held = self._open.get(event.name)
@@ -394,46 +403,45 @@ class _Timeline:
                 if event.outcome == "not_done":
                     self._open[event.name][0].outcome = "open"
                 else:
-                    self._end(event.name, at_us, event.outcome, value=event.value, error=event.error)
+                    self._end(event.name, at_us, event.outcome, version, value=event.value, error=event.error)
             case _:
                 return False
         return True
 
-    def _of_wait(self, event: e.Event, _version: int, at_us: int) -> bool:
+    def _of_wait(self, event: e.Event, version: int, at_us: int) -> bool:
         match event:
             case e.TimerStarted():
                 self._begin(event.name, "timer", f"until {_at(event.due_us)}", at_us)
             case e.TimerFired():
-                self._end(event.name, at_us, "completed")
+                self._end(event.name, at_us, "completed", version)
             case e.WaitStarted():
                 what = {"topic": "an event of", "signal": "the signal", "suspend": "an answer to"}[event.kind]
                 limit = "" if event.expires_us is None else f", at most until {_at(event.expires_us)}"
                 self._begin(event.name, "wait", f"for {what} {event.key}{limit}", at_us, asked=event.data)
             case e.WaitSatisfied():
-                self._end(event.name, at_us, "completed", value=event.data)
+                self._end(event.name, at_us, "completed", version, value=event.data)
             case e.WaitExpired():
-                self._end(event.name, at_us, "expired")
+                self._end(event.name, at_us, "expired", version)
             case e.TimerCancelled() | e.WaitCancelled():
-                self._end(event.name, at_us, "abandoned")
+                self._end(event.name, at_us, "abandoned", version)
             case e.ChildStarted(wanted=True):
                 self._begin(event.name, "child", f"{event.workflow} {event.child}", at_us)
             case e.ChildStarted():
                 self._point("child", event.name, f"started {event.workflow} {event.child}", at_us)
             case e.ChildFinished():
-                self._end(event.name, at_us, event.status, value=event.result, error=event.error)
+                self._end(event.name, at_us, event.status, version, value=event.result, error=event.error)
             case e.ChildDetached():
-                self._end(event.name, at_us, "cancelled" if event.cancelled else "abandoned")
+                self._end(event.name, at_us, "cancelled" if event.cancelled else "abandoned", version)
             case _:
                 return False
         return True
 
-    def _of_other(self, event: e.Event, _version: int, at_us: int) -> bool:
+    def _of_other(self, event: e.Event, version: int, at_us: int) -> bool:
         match event:
             case e.ResultReused():
-                text = "answered by what an earlier attempt had finished"
-                self._point("step", event.name, text, at_us, outcome="reused", value=self._values.get(event.version))
+                self._reused(event, at_us)
             case e.ValueRecorded():
-                self._point("value", event.name, event.kind, at_us, value=event.value)
+                self._answers[version] = self._point("value", event.name, event.kind, at_us, value=event.value)
             case e.MessageSent():
                 self._point("message", event.name, f"{event.kind} to {event.target}", at_us, value=event.body)
             case e.SignalReceived():
@@ -445,7 +453,7 @@ class _Timeline:
                 self._begin(f"update {event.update_id}", "update", event.name, at_us, asked=event.data)
             case e.UpdateAnswered():
                 outcome = "failed" if event.error else "completed"
-                self._end(f"update {event.update_id}", at_us, outcome, value=event.value, error=event.error)
+                self._end(f"update {event.update_id}", at_us, outcome, version, value=event.value, error=event.error)
             case e.StateChanged():
                 self._point("state", "", "ctx.state changed", at_us, value=event.changed)
             case e.TagsChanged():
@@ -454,6 +462,24 @@ class _Timeline:
             case _:
                 return False
         return True
+
+    def _reused(self, event: e.ResultReused, at_us: int) -> None:
+        """Show what an earlier attempt's answer was."""
+        answer = self._answers.get(event.version)
+        text = "answered by what an earlier attempt had finished"
+        entry = self._point("step" if answer is None else answer.kind, event.name, text, at_us, outcome="reused")
+        if answer is not None:
+            entry.value, entry.error = answer.value, answer.error
+
+
+def _engines(taken: list[e.EngineStarted]) -> str:
+    """Say which engines took over one after the other, and how those before them had ended."""
+    last, killed = taken[-1], sum(not one.clean for one in taken)
+    if len(taken) == 1:
+        how = "the engine was killed" if killed else "the engine stopped"
+    else:
+        how = f"the engine ended {len(taken)} times" + (f", {killed} of them killed" if killed else "")
+    return f"{how}; process {last.pid} on {last.host} took over"
 
 
 def _close(

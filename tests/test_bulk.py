@@ -72,6 +72,33 @@ def living(counts: dict[str, int]) -> int:
 # ----------------------------------------------------------------------------------------- counting
 
 
+@workflow(id="bulk_leafing")
+async def leafing(ctx: WorkflowContext, payload: dict[str, Any]) -> int:
+    """Go on as a new run twice."""
+    page: int = payload["page"]
+    if page < 2:
+        ctx.continue_as_new({"page": page + 1})
+    return page
+
+
+@pytest.mark.anyio
+async def test_runs_that_went_on_as_new_ones_are_counted_as_they_are_listed(tmp_path: Path) -> None:
+    """A run that continued as a new one is listed as such, is counted, with a filter or none, and can be asked for."""
+    async with Polos(data_dir=tmp_path) as polos:
+        assert 2 == await leafing.run(polos, {"page": 0})
+        listed = Counter(run["status"] for run in await polos.list_executions())
+
+        assert Counter(continued=2, completed=1) == listed
+        for wanted in ({}, {"workflow_id": "bulk_leafing"}, {"status": "continued"}):
+            counted = await polos.count_executions(**wanted)
+            assert {
+                **dict.fromkeys(STATUSES, 0),
+                **listed,
+                **({"completed": 0} if "status" in wanted else {}),
+            } == counted
+        assert 2 == len(await polos.list_executions(status="continued"))
+
+
 @pytest.mark.anyio
 async def test_counts_are_those_of_the_list(tmp_path: Path) -> None:
     """For every filter `count_executions` gives what counting the list by hand gives."""

@@ -28,7 +28,7 @@ from polos.errors import (
         (BadCommandLine("no", "polos ls --help"), 2, "polos ls --help"),
         (StoreDamaged("no"), 3, "polos verify"),
         (BlobMissing("no"), 3, "polos verify"),
-        (EngineNotRunning("no"), 4, "polos running"),
+        (EngineNotRunning("no"), 1, "polos running"),
         (ClientTimeout("no"), 4, "polos running"),
         (StoreFull("no"), 5, "polos --help"),
         (PolosInternalError("no"), 70, "polos verify"),

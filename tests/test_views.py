@@ -179,6 +179,36 @@ def test_attempts_of_the_run(begun):
     assert ("completed", "done") == (found[-1].outcome, found[-1].value)
 
 
+def test_what_is_reused_shows_its_answer(begun):
+    """Whatever an earlier attempt finished shows what it was and what came of it when the next one reuses it."""
+    begun.tell(
+        RUN,
+        (2, e.StepScheduled(cause=2, name="pay", function="pay", digest="d", effect="at_most_once")),
+        (2, e.StepAttemptStarted(name="pay", attempt=1)),
+        (2, e.StepOutcomeUnknown(name="pay", attempt=1, reason="the process died")),
+        (2, e.StepResolved(name="pay", outcome="completed", by="ada", value="paid")),  # version 6
+        (2, e.StepScheduled(cause=6, name="bad", function="bad", digest="d")),
+        (2, e.StepFailed(name="bad", attempt=1, error=FAILURE)),  # 8
+        (2, e.ChildStarted(cause=8, name="ship", child="run-2", workflow="w", wanted=True)),
+        (2, e.ChildFinished(name="ship", child="run-2", status="completed", result="shipped")),  # 10
+        (2, e.WaitStarted(cause=10, name="ok", kind="suspend", key="ok")),
+        (2, e.WaitSatisfied(name="ok", kind="suspend", key="ok", data="yes")),  # 12
+        (2, e.ValueRecorded(cause=12, name="u", kind="uuid", value="6b1f")),  # 13
+        (3, e.RunRetried(cause=12, attempt=1, error=FAILURE, due_us=at(5))),
+        (5, e.RunStarted(attempt=2)),
+        *((5, e.ResultReused(cause=15, name=name, version=version))
+          for name, version in (("pay", 6), ("bad", 8), ("ship", 10), ("ok", 12), ("u", 13))),
+    )  # fmt: skip
+
+    assert [
+        ("step", "pay", "paid", None),
+        ("step", "bad", None, "ConnectionError: no net"),
+        ("child", "ship", "shipped", None),
+        ("wait", "ok", "yes", None),
+        ("value", "u", "6b1f", None),
+    ] == [(entry.kind, entry.name, entry.value, entry.error) for entry in entries(begun) if entry.outcome == "reused"]
+
+
 def test_everything_else_is_a_moment(begun):
     """Values, messages, signals, state, cancelling, setting aside: each is an entry without a length."""
     begun.tell(
@@ -267,6 +297,31 @@ def test_crash_between_two_records(begun):
     assert ("engine", "crash", 10.0) == (crash.kind, crash.outcome, crash.seconds)
     assert "the engine was killed; process 77 on box took over" == crash.text
     assert ["cut off: the engine was killed"] == [note.text for note in step.notes]
+
+
+def test_engines_that_came_and_went_share_a_line(begun):
+    """Engines with nothing of the run between them are one entry, whose length is that of the silence."""
+
+    def took_over(second: int, pid: int, *, clean: bool) -> None:
+        begun.tell("", (second, e.EngineStarted(epoch=pid, pid=pid, host="box", clean=clean)))
+
+    begun.tell(RUN, (2, e.TimerStarted(cause=2, name="nap", due_us=at(50))))
+    took_over(5, 2, clean=True)
+    took_over(20, 3, clean=False)
+    took_over(30, 4, clean=True)
+    begun.tell(RUN, (50, e.TimerFired(name="nap")), (51, e.TimerStarted(cause=4, name="more", due_us=at(90))))
+    took_over(60, 5, clean=True)
+    took_over(70, 6, clean=True)
+
+    assert [
+        (
+            reads.rfc3339(at(30)),
+            28.0,
+            "crash",
+            "the engine ended 3 times, 1 of them killed; process 4 on box took over",
+        ),
+        (reads.rfc3339(at(70)), 19.0, "stopped", "the engine ended 2 times; process 6 on box took over"),
+    ] == [(entry.at, entry.seconds, entry.outcome, entry.text) for entry in entries(begun) if entry.kind == "engine"]
 
 
 def test_a_body_that_begins_anew_after_a_crash():

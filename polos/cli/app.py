@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import polos
-from polos.cli.options import Options, Runs, parse_value
+from polos.cli.options import Name, Options, Runs, parse_value
 from polos.cli.outcomes import BadCommandLine
 
 __all__ = ["app", "execute"]
@@ -359,7 +359,7 @@ app.command(schedules)
 
 
 @schedules.command(name="list")
-def list_schedules(*, workflow: str | None = None, options: Options = _PLAIN) -> None:
+def list_schedules(*, workflow: Name | None = None, options: Options = _PLAIN) -> None:
     """
     List schedules, with when they come round next.
 
@@ -373,7 +373,7 @@ def list_schedules(*, workflow: str | None = None, options: Options = _PLAIN) ->
 
 
 @schedules.command(name="show")
-def show_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
+def show_schedule(schedule: Name, /, *, options: Options = _PLAIN) -> None:
     """
     Show a schedule: when, by which clock, what comes next, what is under way.
 
@@ -387,7 +387,7 @@ def show_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
 
 
 @schedules.command(name="pause")
-def pause_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
+def pause_schedule(schedule: Name, /, *, options: Options = _PLAIN) -> None:
     """
     Let nothing come of a schedule for now.
 
@@ -401,7 +401,7 @@ def pause_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
 
 
 @schedules.command(name="resume")
-def resume_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
+def resume_schedule(schedule: Name, /, *, options: Options = _PLAIN) -> None:
     """
     Let a schedule go on; what came meanwhile is recorded as skipped.
 
@@ -415,7 +415,7 @@ def resume_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
 
 
 @schedules.command(name="delete")
-def delete_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
+def delete_schedule(schedule: Name, /, *, options: Options = _PLAIN) -> None:
     """
     Delete a schedule; its runs stay.
 
@@ -429,7 +429,7 @@ def delete_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
 
 
 @schedules.command(name="trigger")
-def trigger_schedule(schedule: str, /, *, options: Options = _PLAIN) -> None:
+def trigger_schedule(schedule: Name, /, *, options: Options = _PLAIN) -> None:
     """
     Create a run now, as if it was time.
 
@@ -460,7 +460,7 @@ def list_queues(*, options: Options = _PLAIN) -> None:
 
 
 @queues.command(name="pause")
-def pause_queue(queue: str, /, *, options: Options = _PLAIN) -> None:
+def pause_queue(queue: Name, /, *, options: Options = _PLAIN) -> None:
     """
     Let nothing new begin in a queue; what was begun goes on.
 
@@ -474,7 +474,7 @@ def pause_queue(queue: str, /, *, options: Options = _PLAIN) -> None:
 
 
 @queues.command(name="resume")
-def resume_queue(queue: str, /, *, options: Options = _PLAIN) -> None:
+def resume_queue(queue: Name, /, *, options: Options = _PLAIN) -> None:
     """
     Let a queue go on.
 

@@ -12,11 +12,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import orjson
 from cyclopts import Parameter
 
+from polos import checking
 from polos.cli.outcomes import BadCommandLine
 from polos.clock import SystemClock
 
@@ -24,9 +25,17 @@ if TYPE_CHECKING:
     from polos.runtime.listing import Wanted
     from polos.store.directory import Store
 
-__all__ = ["Options", "Runs", "parse_value"]
+__all__ = ["Name", "Options", "Runs", "parse_value"]
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def _is_name(_type: Any, value: object) -> None:
+    checking.optional_name("it", value)
+
+
+# Checked here, where it is a mistake in typing; further down it would be one of the program that calls.
+Name: TypeAlias = Annotated[str, Parameter(validator=_is_name)]
 
 
 @Parameter(name="*")
@@ -87,15 +96,15 @@ class Options:
 class Runs:
     """Which runs are meant."""
 
-    status: Annotated[str | None, Parameter(help="A status, or a reason to wait such as suspend or diverged.")] = None
-    workflow: Annotated[str | None, Parameter(help="Only runs of this workflow.")] = None
-    parent: Annotated[str | None, Parameter(help="Only children of this run.")] = None
-    tag: Annotated[str | None, Parameter(help="Only runs with this tag.")] = None
-    since: Annotated[str | None, Parameter(help="Created then or later: 1h, 2d, or an instant.")] = None
-    until: Annotated[str | None, Parameter(help="Created before then.")] = None
-    queue: Annotated[str | None, Parameter(help="Only runs of this queue.")] = None
-    session: Annotated[str | None, Parameter(help="Only runs of this session.")] = None
-    user: Annotated[str | None, Parameter(help="Only runs of this user.")] = None
+    status: Annotated[Name | None, Parameter(help="A status, or a reason to wait such as suspend or diverged.")] = None
+    workflow: Annotated[Name | None, Parameter(help="Only runs of this workflow.")] = None
+    parent: Annotated[Name | None, Parameter(help="Only children of this run.")] = None
+    tag: Annotated[Name | None, Parameter(help="Only runs with this tag.")] = None
+    since: Annotated[Name | None, Parameter(help="Created then or later: 1h, 2d, or an instant.")] = None
+    until: Annotated[Name | None, Parameter(help="Created before then.")] = None
+    queue: Annotated[Name | None, Parameter(help="Only runs of this queue.")] = None
+    session: Annotated[Name | None, Parameter(help="Only runs of this session.")] = None
+    user: Annotated[Name | None, Parameter(help="Only runs of this user.")] = None
 
     def in_time(self, options: Options) -> Runs:
         """
@@ -112,8 +121,13 @@ class Runs:
         Give the runs that are meant, as the client takes them.
 
         Raises:
+            BadCommandLine: there is no such status.
             UnknownRun: there is no such parent.
         """
+        from polos.runtime.reads import STATUSES
+
+        if self.status is not None and self.status not in STATUSES:
+            raise BadCommandLine(f"--status is one of {', '.join(STATUSES)}; not {self.status!r}", "polos ls --help")
         found: Wanted = {
             "status": self.status,
             "workflow_id": self.workflow,

@@ -34,10 +34,10 @@ class Exit(IntEnum):
     """What an exit code means."""
 
     OK = 0
-    REFUSED = 1  # not found, or refused; nothing was changed
+    REFUSED = 1  # not found, or refused, or no engine for what can't wait for one; nothing was changed
     USAGE = 2  # the command line makes no sense
     DAMAGED = 3  # bytes on disk aren't what was written
-    NO_ANSWER = 4  # no engine answered; a command may still be carried out
+    NO_ANSWER = 4  # the engine didn't answer; the command may still be carried out
     FAILED = 5  # the disk, the file system: the same may work later
     BUG = 70  # ours
     INTERRUPTED = 130
@@ -95,7 +95,7 @@ def _code(error: PolosError) -> Exit:
     match error:
         case StoreDamaged() | BlobMissing():
             return Exit.DAMAGED
-        case EngineNotRunning() | ClientTimeout():
+        case ClientTimeout():
             return Exit.NO_ANSWER
         case PolosInternalError():
             return Exit.BUG
@@ -113,5 +113,9 @@ def _say(error: BaseException, code: Exit, following: str, *, as_json: bool) -> 
         said = {"error": type(error).__name__, "message": message, "exit_code": code, "next": following}
         sys.stderr.write(orjson.dumps(said).decode() + "\n")
     else:
-        sys.stderr.write(f"polos: {message}\nnext: {following}\n")
+        from polos.cli.printing import plain
+
+        # What was typed wrongly is in the message, and it may be anything.
+        lines = "\n".join(plain(line) for line in message.split("\n"))
+        sys.stderr.write(f"polos: {lines}\nnext: {plain(following)}\n")
     return code

@@ -7,7 +7,9 @@ from functools import partial
 from typing import Any
 
 from polos.cli.options import Options, Runs
+from polos.cli.outcomes import BadCommandLine
 from polos.cli.printing import Printer, ago, coloured, count, cut, duration, plain, value_text
+from polos.errors import PolosUsageError
 from polos.reasons import Reason, Why, why
 from polos.reasons import count_runs as count_status
 from polos.runtime import reads
@@ -22,7 +24,7 @@ from polos.views import RunView, TimelineEntry, run_view
 __all__ = ["count_runs", "list_runs", "show_run", "show_running", "tell_why"]
 
 _LIVING = ("running", "waiting", "queued", "pending_cancel")
-_STATUSES = (*_LIVING, "completed", "failed", "cancelled")
+_STATUSES = (*_LIVING, "completed", "failed", "cancelled", "continued")
 _TREE_LINES_MAX = 40
 _TIMELINE_LINES_MAX = 200
 _HEADS = ("run", "workflow", "status", "created", "took", "attempt", "tags")
@@ -83,7 +85,7 @@ def list_runs(options: Options, runs: Runs, *, limit: int, cursor: str | None) -
     printer = Printer(json=options.json)
     with options.store() as store:
         wanted = run_filter(runs.wanted(store, options))
-        page = list_page(store.log, store.inbox, wanted, limit=limit, cursor=cursor)
+        page = _page(store, wanted, limit, cursor)
         owner = store.owner()
     if printer.json:
         for row in page.rows:
@@ -114,6 +116,19 @@ def count_runs(options: Options, runs: Runs) -> None:
         return
     told = [f"{number:,} {status}" for status, number in counts.items() if number]
     printer.line(", ".join(told) or "no such run")
+
+
+def _page(store: Store, wanted: reads.RunFilter, limit: int, cursor: str | None) -> reads.RunPage:
+    """
+    Give a page of the list.
+
+    Raises:
+        BadCommandLine: there is no page of that size, or the cursor is none of ours.
+    """
+    try:
+        return list_page(store.log, store.inbox, wanted, limit=limit, cursor=cursor)
+    except PolosUsageError as error:
+        raise BadCommandLine(str(error), "polos ls --help") from None
 
 
 def _cells(row: reads.RunRow, now_us: int) -> list[str | tuple[str, str]]:

@@ -28,6 +28,7 @@ STATUSES: Final[tuple[str, ...]] = (
     "completed",
     "failed",
     "cancelled",
+    "continued",
 )
 
 

@@ -62,7 +62,7 @@ __all__ = [
 ENDED_STATUSES: Final = frozenset({"completed", "failed", "cancelled"})
 LIMIT_MAX: Final = 10_000
 STATUSES: Final = (
-    "queued", "running", "waiting", "pending_cancel", "completed", "failed", "cancelled",
+    "queued", "running", "waiting", "pending_cancel", "completed", "failed", "cancelled", "continued",
     # why a run waits
     "timer", "suspend", "signal", "topic", "child", "step", "step_outcome_unknown", "diverged", "no_code", "pinned",
     "poisoned", "internal_error",
