@@ -49,7 +49,6 @@ class Setting:
         self.place = place
         self.agent = Agent(
             id="faults_agent", model="model-1", tools=[takes], stream_to_workflow=streams,
-            provider_settings={"idle_timeout_seconds": 0.3},
             model_retries=RetryPolicy(max_retries=2, base_delay_seconds=0.001, max_delay_seconds=0.002),
             **APIS[api],
         )  # fmt: skip
@@ -156,6 +155,8 @@ async def test_a_conversation_that_is_too_long_is_not_asked_again(setting):
 )
 async def test_a_stream_that_breaks_is_made_again(streaming, fault, error):
     """A stream that is cut, dropped, damaged or silent is no reply: it is asked for again, and announced anew."""
+    if fault == "stall":
+        streaming.agent.provider_settings = {"idle_timeout_seconds": 0.6}
     getattr(streaming.mock, fault)(after_chunks=4)
     streaming.mock.reply(TEXT, times=2)
     found = await streaming.run()
