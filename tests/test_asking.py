@@ -20,6 +20,13 @@ class Unusual(BaseException):
     """An exception that `except Exception` lets through."""
 
 
+class Mute(Exception):
+    """An exception that can't say what it says."""
+
+    def __str__(self) -> str:
+        raise LookupError("lost for words")
+
+
 def raising(error: BaseException) -> Callable[..., Any]:
     """Give a function that raises."""
 
@@ -34,6 +41,7 @@ ODD = {
     "cancelled": asyncio.CancelledError("odd"),
     "unusual": Unusual("odd"),
     "exit": SystemExit("odd"),
+    "mute": Mute(),
 }
 
 
@@ -82,9 +90,10 @@ def test_whatever_a_query_or_a_validator_raises_is_an_answer(tmp_path: Path, det
             "the query 'cancelled' of run R failed: CancelledError: odd",
             "the query 'unusual' of run R failed: Unusual: odd",
             "the query 'exit' of run R failed: SystemExit: odd",
+            "the query 'mute' of run R failed: Mute: its message can't be told: Mute.__str__ raised LookupError",
             "the query 'continue' of run R failed: ContinueAsNew: the run continues as a new one",
             "run R has no query 'nobody' (ctx.on_query registers one)",
-            "'missing'", "odd", "odd", "odd",
+            "'missing'", "odd", "odd", "odd", "its message can't be told: Mute.__str__ raised LookupError",
         ],
         "went on",
     )  # fmt: skip

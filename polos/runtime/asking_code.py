@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from polos.engine import commands as c
-from polos.engine.json import Json
+from polos.engine.json import Json, message_of
 from polos.engine.state import Phase
 from polos.errors import CommandRefused, UpdateRejected
 from polos.runtime.foreign import text_of
@@ -47,7 +47,7 @@ def update_run(engine: Engine, unit: Unit, command_id: str, command: dict[str, J
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever it raises, it says no
-        raise UpdateRejected(str(error) or type(error).__name__) from error
+        raise UpdateRejected(message_of(error) or type(error).__name__) from error
     engine.decide_on(unit, resident, c.ReceiveUpdate(update_id=update_id, name=name, data=data))
     return {"outcome": "accepted", "detail": {"update_id": update_id}}
 
@@ -76,6 +76,6 @@ def query_run(engine: Engine, unit: Unit, command: dict[str, Json]) -> Reply:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever it raises, who asked gets an answer
-        message = f"the query {name!r} of run {run} failed: {type(error).__name__}: {error}"
+        message = f"the query {name!r} of run {run} failed: {type(error).__name__}: {message_of(error)}"
         raise CommandRefused(message) from error
     return {"outcome": "answered", "detail": {"value": engine.bodies.plain(value)}}

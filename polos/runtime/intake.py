@@ -19,7 +19,7 @@ from polos import errors
 from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.decide import Decision
-from polos.engine.json import Json, printable
+from polos.engine.json import Json, message_of
 from polos.engine.messages import Message, body_text, message_from_json, message_to_json
 from polos.engine.projections import CODE_PREFIX, INBOX_STREAM
 from polos.engine.state import Debt, Phase
@@ -475,7 +475,7 @@ class Intake:
                     raise  # what it began is undone, and the next time it is refused at once
                 if not isinstance(error, PolosUsageError):
                     _log.exception("the command %s couldn't be decided", command_id)
-                detail: Json = {"error": type(error).__name__, "message": printable(str(error))}
+                detail: Json = {"error": type(error).__name__, "message": message_of(error)}
                 reply = {"outcome": "refused", "detail": detail}
             consumed = e.InboxConsumed(command_id=command_id, outcome=str(reply["outcome"]), detail=reply.get("detail"))
             unit.append_system(INBOX_STREAM, consumed)
