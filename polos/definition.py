@@ -292,6 +292,10 @@ class Workflow(Generic[ResultT_co]):
         """Give a payload as hooks are told of it."""
         return payload
 
+    def typed(self, found: Any) -> Any:
+        """Give a result as what the definition knows of it beyond its record."""
+        return found
+
     def hook_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
         """Give what hooks changed of a payload as changes of what is recorded of it."""
         return changes

@@ -85,7 +85,7 @@ class AgentRunConfig:
         user_id: str | None = None,
         streaming: bool = False,
         run_timeout_seconds: float | None = None,
-        budget: Budget | None = None,
+        budget: Budget | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """Take what the run is started with."""
@@ -108,12 +108,13 @@ class AgentRunConfig:
 
 
 def payload_of(
-    asked: str | list[Item], *, streaming: bool, budget: Budget | None, kwargs: dict[str, Any]
+    asked: str | list[Item], *, streaming: bool, budget: Budget | dict[str, Any] | None, kwargs: dict[str, Any]
 ) -> dict[str, Any]:
     """Give the payload of an agent's run."""
     payload: dict[str, Any] = {"input": asked, "streaming": streaming, "provider_kwargs": kwargs}
-    if budget is not None:
-        payload["budget"] = budget.model_dump(exclude_none=True)
+    given = part("budget", budget, Budget)
+    if given is not None:
+        payload["budget"] = given.model_dump(exclude_none=True)
     return payload
 
 
@@ -377,7 +378,7 @@ class Agent(Workflow[AgentResult]):
         user_id: str | None = None,
         timeout: float | None = 600.0,
         *,
-        budget: Budget | None = None,
+        budget: Budget | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> AgentResult:
         """
@@ -418,7 +419,7 @@ class Agent(Workflow[AgentResult]):
         user_id: str | None = None,
         run_timeout_seconds: float | None = None,
         *,
-        budget: Budget | None = None,
+        budget: Budget | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> StreamResult:
         """

@@ -21,7 +21,7 @@ from polos.agents.budget import Amount, Budget, BudgetExceeded, Ledger, add_usag
 from polos.agents.conversation import Conversation
 from polos.agents.guarding import guarded
 from polos.agents.stop_conditions import StopConditionContext, asked_condition, condition_name, is_computed
-from polos.agents.structured import read_answer, repair_message
+from polos.agents.structured import json_of, read_answer, repair_message
 from polos.agents.tooling import call_tools
 from polos.context import WorkflowContext
 from polos.errors import StepExecutionError
@@ -33,7 +33,6 @@ from polos.middleware.hook import HookContext, Told, call_hooks
 from polos.types.agents import AgentResult, Step, TypedToolResult
 from polos.types.llm import ToolCall
 from polos.value_types import resolve_path, type_path
-from polos.values import encode
 
 __all__ = ["run_agent"]
 
@@ -286,7 +285,7 @@ class _Loop:
         found = self.handed = await self.ctx.step.agent_invoke_and_wait(f"handoff:{agent.id}", asked)
         used = Amount(tokens=found.spent_tokens, microdollars=found.cost_microdollars, calls=found.calls)
         self.ledger.settle("handoff", used)
-        answer = encode(found.result, what="answer of the agent")[0].value
+        answer = json_of(found.result)
         if answer is not None:
             self.conversation.append(assistant_item(answer if isinstance(answer, str) else json.dumps(answer)))
         return "handoff"
@@ -295,6 +294,7 @@ class _Loop:
         return handed.model_copy(
             update={
                 "agent_run_id": own.agent_run_id,
+                "result": json_of(handed.result) if handed.result_schema is None else handed.result,
                 "tool_results": [*own.tool_results, *handed.tool_results],
                 "total_steps": own.total_steps + handed.total_steps,
                 "usage": add_usage(own.usage, handed.usage),
@@ -355,4 +355,4 @@ def _typed(answer: BaseModel) -> tuple[Any, str | None]:
     path = type_path(type(answer))
     if resolve_path(path) is type(answer):
         return answer, path
-    return encode(answer, what="answer")[0].value, None
+    return json_of(answer), None

@@ -205,7 +205,7 @@ class StreamResult:
             if event.event_type == "agent_finish":
                 found = AgentResult.model_validate(event.data["result"])
                 agent: Any = get_workflow(self.handle.workflow_id or "")
-                return found if agent is None or not hasattr(agent, "typed") else agent.typed(found)
+                return found if agent is None else agent.typed(found)
             if event.event_type in ("agent_failed", "agent_cancelled"):
                 why = event.data.get("error") or f"cancelled by {event.data.get('cancelled_by')}"
                 raise RuntimeError(f"No result found: the run {self.handle.id} ended with: {why}")

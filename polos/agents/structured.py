@@ -13,9 +13,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from polos.engine.json import Json
 from polos.llm.jsonish import a_list, an_object
+from polos.values import encode
 
-__all__ = ["json_schema", "read_answer", "repair_message"]
+__all__ = ["json_of", "json_schema", "read_answer", "repair_message"]
 
 
 def json_schema(model: Any) -> tuple[dict[str, Any], str]:
@@ -85,6 +87,16 @@ def read_answer(model: type[BaseModel], text: str | None) -> BaseModel:
         raise ValueError(f"it doesn't fit {model.__name__}: {wrong}") from error
     except ValueError as error:
         raise ValueError(f"it is no JSON: {error}") from error
+
+
+def json_of(answer: object) -> Json:
+    """
+    Give an answer as JSON.
+
+    Its own class says how: that may be one that nobody else finds again, such as one that a function made.
+    """
+    hint = type(answer) if isinstance(answer, BaseModel) else None
+    return encode(answer, hint=hint, what="answer of the agent")[0].value
 
 
 def repair_message(schema: dict[str, Any], why: str) -> str:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, cast, overload
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from polos.engine import events as e
 from polos.errors import PolosUsageError, ValueRefused
@@ -252,19 +252,16 @@ def hydrated(found: dict[str, Any]) -> Any:
 
     A record that no longer fits is given as plain JSON, with a warning: it is the caller's data either way.
     """
+    from polos.registry import get_workflow
+
     result = found.get("result")
     if found.get("status") != "completed":
         return result
+    workflow = get_workflow(str(found.get("workflow_id")))
+    hint = None if workflow is None else workflow.result_hint
     try:
-        return decode(result, hint=_output_hint(found.get("workflow_id")), type=found.get("output_schema_name"))
-    except ValueRefused as error:
+        read = decode(result, hint=hint, type=found.get("output_schema_name"))
+        return read if workflow is None else workflow.typed(read)
+    except (ValueRefused, ValidationError) as error:
         _log.warning("the result of run %s is given as plain JSON: %s", found.get("id"), error)
         return result
-
-
-def _output_hint(workflow_id: Any) -> Any:
-    """Give what the registered workflow says about its result."""
-    from polos.registry import get_workflow
-
-    workflow = get_workflow(str(workflow_id))
-    return None if workflow is None else workflow.result_hint

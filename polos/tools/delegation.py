@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field
 
 from polos.agents.budget import Budget
+from polos.agents.structured import json_of
 from polos.context import WorkflowContext
 from polos.llm.messages import fit_name
 from polos.tools.tool import Tool
-from polos.values import encode
 
 if TYPE_CHECKING:
     from polos.agents.agent import Agent
@@ -67,7 +67,7 @@ class AgentTool(Tool):
             told: dict[str, Any] = {} if input.budget is None else {"budget": input.budget}
             found = await ctx.step.agent_invoke_and_wait("agent", agent.with_input(input.input, **told))
             return Delegated(
-                result=encode(found.result, what="answer of the agent")[0].value,
+                result=json_of(found.result),
                 tokens=found.spent_tokens,
                 calls=found.calls,
                 microdollars=found.cost_microdollars,

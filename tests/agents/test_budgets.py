@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from polos import Agent, Budget, GuardrailResult, WorkflowContext, tool
+from polos import Agent, Budget, GuardrailResult, Polos, WorkflowContext, tool
 from polos.engine import events as e
 from polos.errors import ModelUnavailable
 from polos.llm import Attempts, LLMRequest, Reply, set_prices
@@ -328,3 +329,17 @@ def test_a_run_keeps_the_prices_that_it_began_with(dearer: dict[str, str]):
             assert [undisturbed[name] for name in books] == [found[name] for name in books]
             compared += 1
     assert compared > 5
+
+
+@pytest.mark.anyio
+async def test_a_budget_is_given_in_any_form(tmp_path: Path):
+    """The budget of one run may be said by its fields, like that of an agent; anything else is refused at once."""
+    agent = spender(None)
+    async with Polos(tmp_path) as polos:
+        found = await agent.run(polos, "Go.", budget={"calls": 2})
+        with pytest.raises(TypeError, match="budget must be a Budget"):
+            await agent.run(polos, "Go.", budget=3)  # type: ignore[arg-type]  # the mistake
+
+    assert (2, "budget") == (found.calls, found.stop_reason)
+    told = agent.with_input("Go.", budget={"calls": 1}).payload["budget"]
+    assert agent.with_input("Go.", budget=Budget(calls=1)).payload["budget"] == told

@@ -15,6 +15,7 @@ from polos.agents.agent import handoff_name
 from polos.engine import events as e
 from polos.llm import LLMRequest, Reply, script
 from polos.llm.messages import item_text
+from polos.runtime.handle import hydrated
 from polos.testing.simulation import Simulation
 from polos.types.agents import AgentResult
 from pydantic import BaseModel
@@ -214,3 +215,34 @@ def test_names_of_agents_become_names_of_tools():
     assert [True, True] == [re.fullmatch("[A-Za-z0-9_-]{1,64}", name) is not None for name in names]
     with pytest.raises(ValueError, match="must have names of their own"):
         make_agent("results_asker", [], handoffs=[agent, agent])
+
+
+def test_an_answer_may_be_of_a_class_that_nobody_finds():
+    """A class that a function made does as well: the agent knows it, and others are told the JSON."""
+
+    class Own(BaseModel):
+        """Of this function alone."""
+
+        name: str
+
+    answering = make_agent("results_own", ['{"name": "a"}'], output_schema=Own)
+    ask = answering.as_tool()
+    asking = make_agent("results_asks_own", [call("ask_results_own", input="Go."), "Done."], tools=[ask])
+    giving_over = make_agent("results_gives_own", [call("transfer_to_results_own")], handoffs=[answering])
+    with Simulation([answering, asking, giving_over, ask]) as sim:
+        own, asked, over = (ended(sim, one) for one in (answering, asking, giving_over))
+
+    assert ({"name": "a"}, None, Own(name="a")) == (own.result, own.result_schema, answering.typed(own).result)
+    assert [{"name": "a"}] == [one.result for one in asked.tool_results]
+    assert {"name": "a"} == over.result
+
+
+@pytest.mark.parametrize(("answer", "given"), [({"count": 3}, Other(count=3)), ({"sum": 3}, {"sum": 3}), (None, None)])
+def test_a_handle_gives_an_answer_as_the_agent_knows_it(answer: Any, given: Any, caplog: pytest.LogCaptureFixture):
+    """The record has JSON, the agent its class; an answer that fits it no more is given as it was recorded."""
+    agent = make_agent("results_read", [], output_schema=Other)
+    record = {"agent_run_id": "run", "result": answer}
+    with caplog.at_level("ERROR", logger="polos"):
+        read = hydrated({"workflow_id": agent.id, "status": "completed", "result": record})
+
+    assert given == (read["result"] if isinstance(read, dict) else read.result)
