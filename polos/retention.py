@@ -45,9 +45,11 @@ class Retention:
         max_age_seconds: archived so long after the last run of the tree has ended.
         max_count: so many root runs of the workflow are kept, the newest; older ones are archived whatever their age.
         statuses: only trees whose root ended like this are archived, and counted.
+        keep_deltas: whether the archive has what steps sent while they ran; False prunes it, for good. What became of
+            the steps stays.
     """
 
-    __slots__ = ("max_age_seconds", "max_count", "statuses")
+    __slots__ = ("keep_deltas", "max_age_seconds", "max_count", "statuses")
 
     def __init__(
         self,
@@ -55,13 +57,14 @@ class Retention:
         max_age_seconds: float | None = None,
         max_count: int | None = None,
         statuses: Sequence[str] = ENDED,
+        keep_deltas: bool = True,
     ) -> None:
         """
         Take the policy; a tree is archived when its age or the count says so.
 
         Raises:
             ValueError: neither is given, a number isn't one that it can be, or there is no such status to end in.
-            TypeError: `statuses` is one text.
+            TypeError: `statuses` is one text, or `keep_deltas` no bool.
         """
         if max_age_seconds is None and max_count is None:
             raise ValueError("a Retention needs max_age_seconds or max_count; retention=False keeps runs for ever")
@@ -78,9 +81,12 @@ class Retention:
         wanted = tuple(statuses)
         if not wanted or any(status not in ENDED for status in wanted):
             raise ValueError(f"statuses of a Retention must be some of {', '.join(ENDED)}; they are {wanted!r}")
+        if not isinstance(cast("object", keep_deltas), bool):
+            raise TypeError(f"keep_deltas of a Retention must be True or False, it is {keep_deltas!r}")
         self.max_age_seconds: float | None = max_age_seconds
         self.max_count: int | None = max_count
         self.statuses: tuple[str, ...] = tuple(status for status in ENDED if status in wanted)
+        self.keep_deltas: bool = keep_deltas
 
     def __eq__(self, other: object) -> bool:
         """Tell whether another one says the same."""
@@ -93,7 +99,7 @@ class Retention:
     def __repr__(self) -> str:
         """Show it as it is written."""
         said = f"max_age_seconds={self.max_age_seconds!r}, max_count={self.max_count!r}, statuses={self.statuses!r}"
-        return f"Retention({said})"
+        return f"Retention({said})" if self.keep_deltas else f"Retention({said}, keep_deltas=False)"
 
 
 def read_retention(given: object, what: str) -> Retention | Literal[False] | None:
@@ -106,7 +112,7 @@ def read_retention(given: object, what: str) -> Retention | Literal[False] | Non
 
     Raises:
         ValueError: it is something else, or says something that a policy can't be.
-        TypeError: `statuses` is one text.
+        TypeError: `statuses` is one text, or `keep_deltas` no bool.
     """
     if given is None or given is False or isinstance(given, Retention):
         return given

@@ -2,13 +2,12 @@
 What is recorded: every state change of a run, and of the things around runs, as a past-tense fact.
 
 Events are immutable. A run's stream holds run, step, wait, child and state events; a topic's stream holds what was
-published on it. Three kinds of event are told apart, and one event may be of two:
+published on it. Two kinds are told apart; one may be both, and the rest (`StepAttemptFailed`, ...) is bookkeeping:
 
 * A *fact* is something that happened to a run (`FACTS`): a step ended, a timer fired, a signal came. The code is run
   on facts, one after another, in the order of their versions.
 * A *request* is something the code asked for; its `cause` is the version of the fact on which the code was run when it
   asked. Replay expects after each fact exactly the requests it caused.
-* Bookkeeping (`StepAttemptFailed`, `RunRetried`, ...) is neither.
 
 Times end in `_us`: microseconds since the epoch, UTC. What a name means is in docs/glossary.md. Names of fields are the
 bytes on disk, their order is free. To change an event, raise its version in `codec.SCHEMA_VERSIONS`; add an upcaster.
@@ -516,12 +515,13 @@ class TagsChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamChunk:
-    """Deltas that a step sent to its readers, batched."""
+    """Deltas that a step sent to its readers, batched; in the archive their number alone, if they weren't kept."""
 
     name: str
     attempt: int
     first_index: int
     deltas: tuple[Json, ...] = ()
+    pruned: int = 0
 
 
 Event = (

@@ -338,7 +338,7 @@ def _stream_chunk(state: RunState, event: e.StreamChunk, _time_us: int) -> None:
     if held is not None and event.first_index != held.streamed:
         message = f"run {state.run}: deltas of {event.name!r} from {event.first_index} on, after {held.streamed}"
         raise IllegalHistory(message)
-    _move(state, event.name, OpKind.STEP, event).streamed += len(event.deltas)
+    _move(state, event.name, OpKind.STEP, event).streamed += len(event.deltas) + event.pruned
 
 
 def _step_abandoned(state: RunState, event: e.StepAbandoned, _time_us: int) -> None:

@@ -216,6 +216,7 @@ class RangeSealed:
     runs: Json
     at_us: int
     reason: str = ""  # which part of the policy said so: "age" or "count"; "" if somebody asked for it
+    pruned: int = 0  # chunks of which the segments have the number of deltas alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

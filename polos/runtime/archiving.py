@@ -215,7 +215,7 @@ class Archiving:
                 idempotency_us=round(engine.settings.idempotency_seconds * 1e6), rate_us=engine.lines.rate_periods_us()
             )
             packing = partial(
-                pack, engine.store.log, engine.store.blobs, trees, keeps, now_us,
+                pack, engine.store.log, engine.store.blobs, trees, keeps, now_us, deltas=policy.keep_deltas,
                 packed=partial(reach, "archive_packed_before_seal"),
             )  # fmt: skip
             portion, taken, kept_us = await self._in_thread(packing)

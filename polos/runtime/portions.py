@@ -8,11 +8,11 @@ where it is decided, because runs may have changed meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, final
 
 from polos.engine import events as e
-from polos.engine.codec import decode
+from polos.engine.codec import decode, encode
 from polos.engine.evolve import evolve
 from polos.engine.json import Json
 from polos.engine.projections import queue_of, run_rows, run_stream, sealed
@@ -20,7 +20,7 @@ from polos.engine.state import ENDED, RunState
 from polos.retention import Retention
 from polos.runtime import reads
 from polos.store.log import Key, Log, Reader, Record, Version
-from polos.store.segments import encode_segment
+from polos.store.segments import PRUNABLE, encode_segment
 
 __all__ = ["Found", "Keeps", "Portion", "Tree", "look", "pack"]
 
@@ -85,6 +85,7 @@ class Portion:
         versions: how long the stream of each run was when it was packed.
         positions: where their records stand.
         rows: keys of the rows that go.
+        pruned: of how many records the payload isn't in the segments.
         reason: why they are archived.
     """
 
@@ -94,12 +95,13 @@ class Portion:
     versions: dict[str, Version] = field(default_factory=dict[str, Version])
     positions: list[int] = field(default_factory=list[int])
     rows: list[Key] = field(default_factory=list[Key])
+    pruned: int = 0
 
     def event(self, now_us: int) -> e.RangeSealed:
         """Give what is recorded of them."""
         return e.RangeSealed(
             segments=tuple(self.segments), ranges=tuple(_ranges(sorted(self.positions))), runs=self.runs, at_us=now_us,
-            reason=self.reason,
+            reason=self.reason, pruned=self.pruned,
         )  # fmt: skip
 
 
@@ -185,7 +187,14 @@ class Puts(Protocol):
 
 
 def pack(
-    log: Log, blobs: Puts, trees: Sequence[Tree], keeps: Keeps, now_us: int, *, packed: Callable[[], None]
+    log: Log,
+    blobs: Puts,
+    trees: Sequence[Tree],
+    keeps: Keeps,
+    now_us: int,
+    *,
+    deltas: bool = True,
+    packed: Callable[[], None],
 ) -> tuple[Portion | None, int, int | None]:
     """
     Pack the first of some trees, as many as make a portion.
@@ -196,13 +205,14 @@ def pack(
         trees: all that are due, of one reason.
         keeps: what keeps them.
         now_us: the time.
+        deltas: whether what steps sent while they ran is kept.
         packed: called when a segment is durable.
 
     Returns:
         The portion, None if all of the trees that were looked at are kept; how many were looked at; and when the first
         of those that are kept isn't any more.
     """
-    packer = _Packer(log, blobs, packed)
+    packer = _Packer(log, blobs, packed, deltas=deltas)
     portion = Portion(reason=trees[0].reason)
     kept_us: int | None = None
     taken = 0
@@ -244,10 +254,12 @@ def _records(log: Log, run: str) -> Iterator[Record]:
 class _Packer:
     """Puts the records of trees into segments of about the same size."""
 
-    def __init__(self, log: Log, blobs: Puts, packed: Callable[[], None]) -> None:
+    def __init__(self, log: Log, blobs: Puts, packed: Callable[[], None], *, deltas: bool) -> None:
         self._log = log
         self._blobs = blobs
         self._packed = packed
+        self._deltas = deltas
+        self._pruned: dict[int, bytes] = {}
         self._records: list[Record] = []
         self._bytes = 0
         self._waiting: list[list[Json]] = []  # lists of segments that get the one that is being filled
@@ -263,7 +275,7 @@ class _Packer:
                 assert not record.blobs, "no event of a run names blobs: they would go with it"
                 portion.positions.append(record.position)
                 self._records.append(record)
-                self._bytes += len(record.payload)
+                self._bytes += self._size(record)
                 if self._bytes >= SEGMENT_BYTES:
                     self.flush(portion)
                     self._waiting.append(segments)
@@ -271,14 +283,26 @@ class _Packer:
             portion.rows += run_rows(state)
             portion.runs.append(sealed(state, segments if state.run == state.root else None))
 
+    def _size(self, record: Record) -> int:
+        """Give what a record takes; of deltas that aren't kept, their number is."""
+        if self._deltas or record.type != PRUNABLE:
+            return len(record.payload)
+        chunk = decode(record.type, record.schema_version, record.payload)
+        assert isinstance(chunk, e.StreamChunk), "deltas are what may be pruned"
+        instead = encode(replace(chunk, deltas=(), pruned=len(chunk.deltas)))[2]
+        self._pruned[record.position] = instead
+        return len(instead)
+
     def flush(self, portion: Portion) -> None:
         """Make a segment of what was taken."""
         if not self._records:
             self._waiting.clear()
             return
-        digest = self._blobs.put(encode_segment(self._records))
+        digest = self._blobs.put(encode_segment(self._records, self._pruned))
         self._packed()
         portion.segments.append(digest)
+        portion.pruned += len(self._pruned)
+        self._pruned.clear()
         for segments in self._waiting:
             if digest not in segments:
                 segments.append(digest)

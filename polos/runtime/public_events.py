@@ -103,8 +103,10 @@ def public_events(
         *_of_wait(event, info, metadata, api_url),
         *_of_chunk(event, metadata),
     ]
-    shown = [_stream_event(record, index, info.topic, kind, data) for index, (kind, data) in enumerate(found)]
-    if isinstance(event, e.StreamChunk):
+    # What stands for pruned deltas has the number of the last of them, so that who resumes among them is told, too.
+    begin = event.pruned - 1 if isinstance(event, e.StreamChunk) and event.pruned else 0
+    shown = [_stream_event(record, index, info.topic, kind, data) for index, (kind, data) in enumerate(found, begin)]
+    if isinstance(event, e.StreamChunk) and not event.pruned:
         for index, delta in enumerate(shown, start=event.first_index):
             delta.of_delta(info.run, event.name, index)
     return shown
@@ -222,6 +224,9 @@ def _of_chunk(event: e.Event, metadata: dict[str, Json]) -> _Shown:
         known_as: dict[str, Json] = {"step_key": event.name, "attempt": event.attempt, "chunk_index": index}
         shown = {"step": event.name, **data, **known_as, "_metadata": metadata}
         found.append((str(delta.get("event_type", "delta")), shown))
+    if event.pruned:
+        said = {"step": event.name, "step_key": event.name, "attempt": event.attempt, "count": event.pruned}
+        found.append(("deltas_pruned", {**said, "chunk_index": event.first_index, "_metadata": metadata}))
     return found
 
 

@@ -51,6 +51,7 @@ __all__ = [
     "is_range",
     "next_head",
     "parse_blob_reference",
+    "read_header",
 ]
 
 HEAD_BYTES: Final = 32
@@ -240,6 +241,27 @@ def decode_entry(entry: bytes, position: int, previous: bytes) -> Record:
         key_id=key_id,
         encoding=_ENCODINGS[encoding],
         blobs=tuple(entry[at : at + 32].hex() for at in range(blobs_at, body, 32)) if blobs else (),
+    )
+
+
+def read_header(header: bytes) -> Record:
+    """Give the record of a header, without a payload; what the header is part of is to be proved by who asks."""
+    _, encoding, schema_version, key_id, position, version, time_us, _, _, blobs, kind_bytes, stream_bytes = (
+        _FIXED.unpack_from(header)
+    )  # fmt: skip
+    stream_at = _FIXED_BYTES + kind_bytes
+    blobs_at = stream_at + stream_bytes
+    return Record(
+        position=position,
+        stream=header[stream_at:blobs_at].decode("utf-8", "surrogatepass"),
+        version=version,
+        type=header[_FIXED_BYTES:stream_at].decode(),
+        schema_version=schema_version,
+        time_us=time_us,
+        payload=b"",
+        key_id=key_id,
+        encoding=_ENCODINGS[encoding],
+        blobs=tuple(header[at : at + 32].hex() for at in range(blobs_at, blobs_at + 32 * blobs, 32)),
     )
 
 

@@ -113,6 +113,7 @@ class Record:
     key_id: int = 0
     encoding: PayloadEncoding = PayloadEncoding.PLAIN  # as stored; `payload` is already resolved
     blobs: tuple[str, ...] = ()  # as written
+    leaf: bytes = b""  # of an archived record whose payload was pruned, so that it doesn't follow from `payload`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

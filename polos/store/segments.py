@@ -9,6 +9,10 @@ What it holds of a record is its header, byte for byte, and its payload, whole: 
 back, so that the blob isn't needed any more. From a header follows its leaf; the leaves stay in the log. So a segment
 is proved twice: by its digest, which the chain has by way of the record that seals, and leaf by leaf.
 
+Of some records the payload may be pruned: what was sent while a step ran needn't be kept for ever. Another one stands
+in its place then, which says what is missing, and is marked so. The header, and with it the leaf, is the old one; what
+stands in the place of the payload is proved by the segment's digest alone.
+
 `docs/format.md` describes the bytes; change neither without the other.
 """
 
@@ -17,30 +21,41 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
 from polos.errors import StoreDamaged
-from polos.store.chain import EMPTY_CHAIN, blob_reference, decode_entry, encode_header, next_head
+from polos.store.chain import EMPTY_CHAIN, blob_reference, decode_entry, encode_header, next_head, read_header
 from polos.store.log import NewRecord, PayloadEncoding, Record
 
-__all__ = ["SEALS", "decode_segment", "encode_segment", "record_leaf"]
+__all__ = ["PRUNABLE", "SEALS", "decode_segment", "encode_segment", "record_leaf"]
 
-# The one type of record that the store knows of: the blobs that it names are segments.
+# The types of record that the store knows of: the blobs that this one names are segments,
 SEALS: Final = "RangeSealed"
+# and of no other than this one is a payload believed that isn't what was written.
+PRUNABLE: Final = "StreamChunk"
 MAGIC: Final = b"polos segment 1\n"
 _LENGTHS: Final = struct.Struct(">II")
+_PRUNED: Final = 1 << 31  # in the length of a payload; none is so long
 
 
-def encode_segment(records: Iterable[Record]) -> bytes:
-    """Put records into a segment, in the order in which they come."""
+def encode_segment(records: Iterable[Record], pruned: Mapping[int, bytes] | None = None) -> bytes:
+    """
+    Put records into a segment, in the order in which they come.
+
+    Args:
+        records: what was read from the log.
+        pruned: by position, what stands in the place of a payload that isn't kept.
+    """
     packer = zlib.compressobj()
     parts = [MAGIC]
     for record in records:
         header = _header(record)
-        parts.append(packer.compress(_LENGTHS.pack(len(header), len(record.payload)) + header))
-        parts.append(packer.compress(record.payload))
+        instead = None if pruned is None else pruned.get(record.position)
+        payload, mark = (record.payload, 0) if instead is None else (instead, _PRUNED)
+        parts.append(packer.compress(_LENGTHS.pack(len(header), len(payload) | mark) + header))
+        parts.append(packer.compress(payload))
     parts.append(packer.flush())
     return b"".join(parts)
 
@@ -50,7 +65,7 @@ def decode_segment(data: bytes) -> Iterator[Record]:
     Give the records of a segment.
 
     Raises:
-        StoreDamaged: it is none, or a payload isn't that of its header.
+        StoreDamaged: it is none, or a payload isn't that of its header and may not be another one.
     """
     try:
         if not data.startswith(MAGIC):
@@ -60,7 +75,9 @@ def decode_segment(data: bytes) -> Iterator[Record]:
         while at < len(body):
             header_bytes, payload_bytes = _LENGTHS.unpack_from(body, at)
             middle = at + _LENGTHS.size + header_bytes
-            yield _record(body[at + _LENGTHS.size : middle], body[middle : middle + payload_bytes])
+            read = _pruned if payload_bytes & _PRUNED else _record
+            payload_bytes &= ~_PRUNED
+            yield read(body[at + _LENGTHS.size : middle], body[middle : middle + payload_bytes])
             at = middle + payload_bytes
     except (zlib.error, struct.error, ValueError, IndexError) as error:
         raise StoreDamaged(f"a segment of the archive isn't what was written: {error}") from error
@@ -68,7 +85,7 @@ def decode_segment(data: bytes) -> Iterator[Record]:
 
 def record_leaf(record: Record) -> bytes:
     """Give the leaf of a record: what the log has kept of it."""
-    return hashlib.sha256(b"\x00" + _header(record)).digest()
+    return record.leaf or hashlib.sha256(b"\x00" + _header(record)).digest()
 
 
 def _header(record: Record) -> bytes:
@@ -96,3 +113,11 @@ def _record(header: bytes, payload: bytes) -> Record:
     entry = next_head(EMPTY_CHAIN, header) + header + stored
     record = decode_entry(entry, int.from_bytes(header[8:16], "big"), EMPTY_CHAIN)
     return record if stored is payload else replace(record, payload=payload)
+
+
+def _pruned(header: bytes, instead: bytes) -> Record:
+    record = read_header(header)
+    if record.type != PRUNABLE:
+        raise StoreDamaged(f"the payload of record {record.position}, a {record.type}, isn't what was written",
+                           position=record.position)  # fmt: skip
+    return replace(record, payload=instead, leaf=hashlib.sha256(b"\x00" + header).digest())

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 from polos.engine import events as e
+from polos.engine.codec import encode
 from polos.runtime import archiving, portions, reads
 from polos.runtime.archiving import Archiving
 from polos.store import sealing
 from polos.store.faults import Fault
-from polos.store.log import Version
+from polos.store.log import Record, Version
 from polos.store.sealing import Sealing
 
-from tests import test_retention
+from tests import test_pruned, test_retention
 from tests.contract import test_sealing
 from tests.controls import broken
 from tests.controls import broken_parts as parts
@@ -139,7 +140,31 @@ def stops_half_way(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def prunes(wanted: str, number: int | None = None) -> parts.PartBreak:
+    """What is pruned are records of this type, and their number of deltas is said to be this one."""
+
+    def broke(patch: pytest.MonkeyPatch) -> None:
+        whole = portions._Packer._size
+
+        def size(self: portions._Packer, record: Record) -> int:
+            found = whole(self, record)
+            if record.type == wanted:
+                chunk = e.StreamChunk(name="say", attempt=1, first_index=0, pruned=number or 1)
+                self._pruned[record.position] = encode(chunk)[2]
+            return found
+
+        patch.setattr(portions._Packer, "_size", size)
+
+    return broke
+
+
+def keeps_deltas(patch: pytest.MonkeyPatch) -> None:
+    """Nothing is pruned."""
+    patch.setattr(portions._Packer, "_size", lambda _self, record: len(record.payload))
+
+
 KILLED = ("archive_sealed_before_taken_out", 1)
+PRUNED = "test_deltas_are_pruned_and_nothing_else"
 CAUGHT: list[tuple[parts.PartBreak, str, tuple[Any, ...]]] = [
     (leaves_rows_behind, "test_a_tree_leaves_the_log_when_its_time_has_come", ()),
     (takes_out_what_is_not_sealed, "test_a_tree_goes_as_a_whole", ()),
@@ -149,6 +174,9 @@ CAUGHT: list[tuple[parts.PartBreak, str, tuple[Any, ...]]] = [
     (forgets_idempotency, "test_a_start_that_counts_keeps_its_run", ()),
     (forgets_children, "test_a_tree_goes_as_a_whole", ()),
     (stops_half_way, "test_a_tree_leaves_the_log_when_its_time_has_come", ()),
+    (prunes("StepCompleted"), PRUNED, ()),
+    (prunes("StreamChunk", 7), PRUNED, ()),
+    (keeps_deltas, PRUNED, ()),
 ]
 
 
@@ -157,6 +185,6 @@ CAUGHT: list[tuple[parts.PartBreak, str, tuple[Any, ...]]] = [
 def test_an_archiver_that_is_nearly_right(number, is_broken, monkeypatch):
     """Each break is caught by the test that is about it, which passes with all as it is."""
     broke, name, arguments = CAUGHT[number]
-    check = getattr(test_retention, name)
+    check = getattr(test_pruned if name == PRUNED else test_retention, name)
     with seen(broke if is_broken else parts.nothing, "."):
         check(*arguments, *((monkeypatch,) if arguments is KILLED else ()))
