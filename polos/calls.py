@@ -207,6 +207,10 @@ def _exceptions(name: str, given: object) -> _Exceptions:
 
 def _parameters(func: Callable[..., Any]) -> tuple[str, ...]:
     """Give the names that a function takes by keyword; those that only `**kwargs` would take don't count."""
+    if type(func) is FunctionType and not func.__dict__:
+        # What a signature would say, for a small part of the time: nothing wraps it, so its code tells.
+        code = func.__code__
+        return code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
     try:
         parameters = inspect.signature(func).parameters.values()
     except (TypeError, ValueError):  # many functions written in C have no signature

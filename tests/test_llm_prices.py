@@ -217,3 +217,12 @@ def test_the_table_that_comes_with_polos():
 def test_prices_of_known_models(model, cost):
     """Names as programs use them find their price."""
     assert cost == default_prices().cost_microdollars(model, usage(1_000_000, 0))
+
+
+def test_however_many_models_are_looked_for_each_has_its_own_price():
+    """What was found is remembered, and forgotten before it is too much."""
+    for number in range(2_500):
+        assert None is TABLE.price_of(f"nobody-{number}")
+
+    assert [150_000, None] == [TABLE.cost_microdollars(model, usage(1_000_000, 0)) for model in ("small", "nobody-1")]
+    assert len(TABLE._found) <= 1_000

@@ -186,6 +186,29 @@ def test_a_function_keeps_keywords_that_are_older_than_ours():
     assert port.calls[1].timeout_seconds == 3
 
 
+def test_a_function_that_is_wrapped_keeps_the_keywords_of_the_wrapped_one():
+    """What counts is the signature that a function shows; a name that can't be given by keyword isn't kept."""
+    port = FakePort()
+
+    def legacy(*, effect: str) -> str:
+        return effect
+
+    @functools.wraps(legacy)
+    def wrapped(*given: Any, **named: Any) -> str:
+        return legacy(*given, **named)
+
+    def positional(jitter: float, /, **named: Any) -> Any:
+        return [jitter, named]
+
+    async def body(ctx: WorkflowContext) -> list[Any]:
+        first = await ctx.step.run("a", wrapped, effect="loud")
+        return [first, await ctx.step.run("b", positional, 7, jitter=0.5)]
+
+    assert ["loud", [7, {}]] == play(context(port), body)
+    assert port.calls[1] is not None
+    assert 0.5 == port.calls[1].policy.jitter
+
+
 def test_functions_without_a_signature_can_be_steps():
     """A function written in C that has no signature takes our settings all the same."""
     port = FakePort()

@@ -79,6 +79,8 @@ class Asking:
         Returns:
             False if the budget doesn't allow for it and the loop has to end.
         """
+        if self.ledger.budget is None:
+            return True  # nothing can be refused, so nothing is estimated
         while True:
             wanted = await self._wanted(aside)
             refused = self.ledger.refuses(wanted)

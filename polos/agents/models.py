@@ -9,9 +9,10 @@ record and none is made in the SDK behind its back.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, Final, final
+
+import orjson
 
 from polos.context import StepAttempt, current_attempt
 from polos.engine.json import Json
@@ -59,7 +60,7 @@ class ModelCall:
 
     def own_request(self) -> LLMRequest:
         """Give a request whose messages the provider may keep and change."""
-        return self.request.model_copy(update={"items": json.loads(json.dumps(self.request.items))})
+        return self.request.model_copy(update={"items": orjson.loads(orjson.dumps(self.request.items))})
 
 
 async def call_model(digest: str, call: ModelCall) -> LLMResponse:  # noqa: ARG001  # the digest is for the record

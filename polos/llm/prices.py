@@ -34,6 +34,7 @@ from polos.types.llm import Usage
 __all__ = ["ModelPrice", "PriceTable", "default_prices", "set_prices"]
 
 _MILLION: Final = 1_000_000
+_FOUND_MAX: Final = 1_000
 _FIELDS: Final = ("input", "output", "cache_read", "cache_write")
 _VERSION: Final = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|latest)")
 
@@ -109,9 +110,17 @@ class PriceTable:
     def __init__(self, prices: Mapping[str, ModelPrice]) -> None:
         """Take the prices by the model's name, or by how it begins, with a `*` behind."""
         self._prices = dict(prices)
+        self._found: dict[str, ModelPrice | None] = {}  # what was looked for before: every call of a model asks twice
 
     def price_of(self, model: str) -> ModelPrice | None:
         """Give the price of a model; None if it isn't known."""
+        if model not in self._found:
+            if len(self._found) >= _FOUND_MAX:
+                self._found.clear()
+            self._found[model] = self._look_for(model)
+        return self._found[model]
+
+    def _look_for(self, model: str) -> ModelPrice | None:
         exact = self._prices.get(model)
         if exact is not None:
             return exact
