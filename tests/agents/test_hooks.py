@@ -274,3 +274,35 @@ def test_a_crash_anywhere_calls_no_hook_again():
         hooked = [one for one in seen if one[0] != "called"]
         assert 10 <= len(hooked) <= 11, f"ten hooks, and the one that was under way: {hooked}"
         assert len(seen) - len(hooked) <= 2, "a call whose run wasn't over may be made again"
+
+
+@pytest.mark.parametrize(
+    ("where", "told", "calls"),
+    [
+        ("on_agent_step_start", "not today", []),
+        ("on_agent_step_end", "not today", ["tool"]),
+        ("on_tool_start", "Error: not today", []),
+        ("on_tool_end", "not today", ["tool"]),
+    ],
+)
+def test_what_a_refusal_does_around_a_turn(where: str, told: str, calls: list[str]):
+    """A call that a hook refuses isn't made, and the model is told; any other refusal fails the run with its words."""
+    made: list[str] = []
+
+    @tool(id="hooked_counted")
+    async def counted(ctx: WorkflowContext) -> str:
+        made.append("tool")
+        return "counted"
+
+    hooks: dict[str, Any] = {where: refusing}
+    agent = make_agent(
+        "hooked_refusals", lambda asked: asked.items[-1].get("output") or Reply(tool_calls=[("hooked_counted", {})]),
+        tools=[counted], **hooks,
+    )  # fmt: skip
+    with Simulation([agent, counted]) as sim:
+        run = sim.create(agent, {"input": "Go."}).run
+        sim.settle()
+        end = sim.audit.end_of(run)
+        said = end.error.message if isinstance(end, e.RunFailed) else sim.result(run)["result"]
+
+    assert (told, calls) == (said, made)
