@@ -33,7 +33,7 @@ from tests.crash.mock_model import TURNS, Asked, MockModel, by_turn, serving
 AT_COMMITS = ("after_append_before_handback", "committed_before_effect")
 BETWEEN = ("before_append", "code_on_loop", "inside_effect", "after_effect_before_outcome")
 RUNS_OF_A_SCRIPT = scaled(8, 500)  # a test; there are four of them
-RUNS_OVER_HTTP = scaled(4, 100)  # a test; there are five for each way to reach the server
+RUNS_OVER_HTTP = scaled(5, 100)  # a test; there are five for each way: with each commit, 200 in all
 ALL_CUTS_EVERY = 25  # the stream of one run in so many is read behind each of its events
 KILLED = -signal.SIGKILL
 
