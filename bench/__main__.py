@@ -12,7 +12,7 @@ import os
 import platform
 from pathlib import Path
 
-from bench import agents, many_runs, queues, replay, schedules, sequential, sweep
+from bench import agents, many_runs, queues, replay, schedules, sequential, sweep, triggers
 
 BENCHMARKS = {
     "agents": agents.main,
@@ -22,6 +22,7 @@ BENCHMARKS = {
     "replay": replay.main,
     "schedules": schedules.main,
     "sweep": sweep.main,
+    "triggers": triggers.main,
 }
 
 

@@ -7,12 +7,19 @@ included. A wildcard is a whole segment or an error: ``orders.*`` would otherwis
 its author meant, and nobody would be told.
 
 Matching goes back to the last ``**`` alone, so it costs at most (segments of the pattern) x (segments of the topic),
-whoever chose the two.
+whoever chose the two. Many patterns are looked at together (`Patterns`), so that a topic costs what those cost that
+begin like it, and not what all of them do.
 """
 
 from __future__ import annotations
 
-__all__ = ["check_pattern", "is_pattern", "matches"]
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar, final
+
+__all__ = ["Patterns", "check_pattern", "is_pattern", "matches"]
+
+T = TypeVar("T")
 
 SEPARATOR = "/"
 
@@ -66,3 +73,63 @@ def matches(pattern: str, topic: str) -> bool:
         else:
             return False
     return all(segment == "**" for segment in wanted[at:])
+
+
+@final
+@dataclass(slots=True, eq=False)
+class _Node:
+    """What follows one beginning of patterns."""
+
+    below: dict[str, _Node] = field(default_factory=dict[str, "_Node"])
+    ending: list[int] = field(default_factory=list[int])  # numbers of the patterns that end here
+    stays: bool = False  # reached by a "**", which takes whatever comes
+
+
+@final
+class Patterns(Generic[T]):
+    """
+    Patterns with what they stand for, found by a topic.
+
+    Example:
+        >>> patterns = Patterns()
+        >>> for pattern in ("orders/*", "invoices/**", "**"):
+        ...     patterns.add(pattern, pattern)
+        >>> patterns.matching("orders/new")
+        ['orders/*', '**']
+    """
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._root = _Node()
+        self._values: list[T] = []
+
+    def add(self, pattern: str, value: T) -> None:
+        """Add a pattern, and what it stands for."""
+        node = self._root
+        for segment in pattern.split(SEPARATOR):
+            node = node.below.setdefault(segment, _Node(stays=segment == "**"))
+        node.ending.append(len(self._values))
+        self._values.append(value)
+
+    def matching(self, topic: str) -> list[T]:
+        """Give what the patterns stand for that match a topic, in the order in which they were added."""
+        reached = _with_none([self._root])
+        for segment in topic.split(SEPARATOR):
+            following: list[_Node] = []
+            for node in reached:
+                if node.stays:
+                    following.append(node)
+                following += [node.below[name] for name in {segment, "*"} - {"**"} if name in node.below]
+            reached = _with_none(following)
+        return [self._values[number] for number in sorted(number for node in reached for number in node.ending)]
+
+
+def _with_none(nodes: Iterable[_Node]) -> dict[_Node, None]:
+    """Give nodes, each once, with those that a "**" reaches that stands for no segment at all."""
+    found: dict[_Node, None] = {}
+    for start in nodes:
+        node: _Node | None = start
+        while node is not None and node not in found:
+            found[node] = None
+            node = node.below.get("**")
+    return found

@@ -30,7 +30,7 @@ import orjson
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.json import Json, message_of
-from polos.engine.patterns import is_pattern, matches
+from polos.engine.patterns import Patterns, is_pattern, matches
 from polos.engine.projections import TRIGGER_PREFIX, topic_stream
 from polos.errors import CommandRefused, QueueFull
 from polos.runtime.reads import rfc3339
@@ -200,7 +200,7 @@ class Triggers:
         self._engine = engine
         self._listeners: dict[str, _Listener] = {}
         self._by_topic: dict[str, list[_Listener]] = {}
-        self._patterns: list[_Listener] = []
+        self._patterns: Patterns[_Listener] = Patterns()
         self._matches: dict[str, list[_Listener]] = {}
 
     # ------------------------------------------------------------------------------- registration
@@ -239,7 +239,7 @@ class Triggers:
         if listener is None:
             listener = self._listeners[workflow.id] = _Listener(workflow, said)
             if is_pattern(said.topic):
-                self._patterns.append(listener)
+                self._patterns.add(said.topic, listener)
             else:
                 self._by_topic.setdefault(said.topic, []).append(listener)
         fresh = before is None or before.topic != said.topic
@@ -300,8 +300,7 @@ class Triggers:
         """Give the triggers that a topic has."""
         found = self._matches.get(topic)
         if found is None:
-            found = list(self._by_topic.get(topic, ()))
-            found += [one for one in self._patterns if matches(one.said.topic, topic)]
+            found = [*self._by_topic.get(topic, ()), *self._patterns.matching(topic)]
             if len(self._matches) >= MATCHES_KEPT:
                 self._matches.clear()
             self._matches[topic] = found
