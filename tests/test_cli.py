@@ -212,6 +212,8 @@ def test_tail_of_a_run(say, play):
         kinds = [event["event_type"] for event in said.lines]
         assert (0, "workflow_start", "workflow_finish") == (said.code, kinds[0], kinds[-1])
         assert {"suspend_ok", "resume_ok", "step_finish"} < set(kinds)
+        asked = next(event["data"] for event in said.lines if event["event_type"] == "suspend_ok")
+        assert f"{polos.api_url}/approve/{handle.id}/ok" == asked["_approval_url"]
         middle = said.lines[2]["sequence_id"]
         rest = await typed(say, "tail", handle.id, "--after", str(middle), "--json")
         assert said.lines[3:] == rest.lines

@@ -10,7 +10,7 @@ from typing import Any, cast
 from polos.cli.options import Options
 from polos.cli.printing import CUT_AT, Printer, coloured, value_text
 from polos.runtime import reads
-from polos.runtime.connection import StoreConnection
+from polos.runtime.connection import StoreConnection, api_url_of
 from polos.runtime.streams import follow_all, follow_workflow
 from polos.store.directory import Store
 from polos.types.events import StreamEvent
@@ -48,10 +48,12 @@ async def _follow(
     connection: StoreConnection, printer: Printer, run: str | None, *, after: int | None, full: bool
 ) -> None:
     events: AsyncIterator[StreamEvent]
+    pages = api_url_of(None)  # a suspend names the page that answers it, here as in a program's stream
     if run is None:
-        events = follow_all(connection, after=after)
+        events = follow_all(connection, after=after, api_url=pages)
     else:
-        events = follow_workflow(connection, run, workflow=_workflow(connection, run), after=after)
+        workflow = _workflow(connection, run)
+        events = follow_workflow(connection, run, workflow=workflow, after=after, api_url=pages)
     async for event in events:
         if printer.json:
             printer.object(event.model_dump(mode="json"))

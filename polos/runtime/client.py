@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from polos.calls import text, writable
 from polos.clock import Clock, RunIds, SystemClock
@@ -34,6 +34,7 @@ from polos.runtime.connection import (
     ClientStore,
     Command,
     StoreConnection,
+    api_url_of,
     connect,
     is_local,
     resolve_data_dir,
@@ -52,8 +53,6 @@ if TYPE_CHECKING:
     from polos.types import BatchWorkflowInput, BulkResult
 
 __all__ = ["ExecutionHandle", "ExecutionPage", "PolosClient", "resolve_data_dir"]
-
-DEFAULT_API_URL: Final = "http://localhost:8080"
 
 
 class PolosClient(LooksAtRuns):
@@ -120,7 +119,7 @@ class PolosClient(LooksAtRuns):
             client_timeout_seconds: how long an engine in another process may take to answer.
             clock: where time and ids come from.
         """
-        self.api_url: str = api_url or os.environ.get("POLOS_API_URL") or DEFAULT_API_URL
+        self.api_url: str = api_url_of(api_url)
         self.api_key: str | None = api_key or os.environ.get("POLOS_API_KEY")
         self.project_id: str = project_id or os.environ.get("POLOS_PROJECT_ID") or "default"
         self.deployment_id: str = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID") or "default"

@@ -46,6 +46,7 @@ __all__ = [
     "LocalConnection",
     "LocalEngine",
     "StoreConnection",
+    "api_url_of",
     "connect",
     "local_engine",
     "outcome_of",
@@ -56,6 +57,7 @@ Command = dict[str, Json]
 Answer = dict[str, Json]  # "outcome", and "detail" if there is more to say
 
 CLIENT_TIMEOUT_SECONDS: Final = 5.0
+DEFAULT_API_URL: Final = "http://localhost:8080"
 
 # What a caller can go on without: the command is kept, and its effect comes with the next engine.
 _CAN_WAIT: Final = frozenset({"create", "cancel", "resume", "signal", "resolve", "readmit", "retry"})
@@ -362,6 +364,11 @@ class StoreConnection:
 def resolve_data_dir(data_dir: str | os.PathLike[str] | None) -> Path:
     """Give the data directory: the argument, else `POLOS_DATA_DIR`, else `.polos` in the working directory."""
     return Path(data_dir or os.environ.get("POLOS_DATA_DIR") or ".polos")
+
+
+def api_url_of(given: str | None) -> str:
+    """Give where approval pages are: as given, else POLOS_API_URL, else the address of a server on this machine."""
+    return given or os.environ.get("POLOS_API_URL") or DEFAULT_API_URL
 
 
 def is_local(api_url: str) -> bool:

@@ -144,18 +144,19 @@ def follow_topic(
     return _follow(connection, source, after, [])
 
 
-def follow_all(connection: StoreConnection, *, after: int | None) -> AsyncIterator[StreamEvent]:
+def follow_all(connection: StoreConnection, *, after: int | None, api_url: str = "") -> AsyncIterator[StreamEvent]:
     """
     Follow all runs and all topics, for ever.
 
     Args:
         connection: the way to the store.
         after: a sequence id to go on behind; None for from now on.
+        api_url: where approval pages are.
     """
     if after is None:
         with connection.store.log.reader() as reader:
             after = sequence_id(reader.head().position + 1) - 1
-    return _follow(connection, Everything(), after, [])
+    return _follow(connection, Everything(api_url), after, [])
 
 
 def start_behind(reader: Reader, time_us: int) -> int:
@@ -376,9 +377,10 @@ class Topic:
 class Everything:
     """What happens to all runs and in all topics."""
 
-    def __init__(self) -> None:
-        """Start without knowing any run."""
+    def __init__(self, api_url: str = "") -> None:
+        """Start without knowing any run; the address is where approval pages are."""
         self._runs: dict[str, RunInfo] = {}
+        self._api_url = api_url
 
     def read(self, reader: Reader, after: Position) -> Batch:
         """Give the public events of some records behind a position."""
@@ -392,7 +394,8 @@ class Everything:
                 self._runs[record.stream] = info
                 if isinstance(event, (*_ENDING, e.RunContinued)):
                     del self._runs[record.stream]  # who follows for months keeps what lives, not what has lived
-            batch.events += public_events(record, event, info, payload=_input(reader, event, info))
+            payload = _input(reader, event, info)
+            batch.events += public_events(record, event, info, api_url=self._api_url, payload=payload)
             batch.position = record.position
         return batch
 
