@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Final, cast
 
 __all__ = [
+    "NAME_BYTES_MAX",
     "SECONDS_MAX",
     "count",
     "name",
@@ -19,6 +20,7 @@ __all__ = [
     "optional_name",
     "optional_text",
     "positive",
+    "short",
     "tags_of",
     "text",
     "writable",
@@ -28,6 +30,10 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u206
 
 # Moments are recorded as 64-bit numbers of microseconds.
 SECONDS_MAX: Final = 1_000 * 365 * 86_400
+# Topics, queues, triggers and schedules have streams of their own, and the log takes 65,535 bytes for a stream's name:
+# a record with a longer one would be refused each time it is tried. This leaves room for a schedule's id, which holds
+# two names, one of them quoted.
+NAME_BYTES_MAX: Final = 10_000
 
 
 def text(name: str, value: object) -> None:
@@ -52,9 +58,16 @@ def writable(name: str, value: str | None) -> None:
             raise ValueError(f"{name} must be a text that can be written, it is {value!r}: {error.reason}") from error
 
 
+def short(what: str, value: object) -> None:
+    """Refuse what is no text, is empty, or is too long for what is found again by its name."""
+    text(what, value)
+    if len(str(value)) * 4 > NAME_BYTES_MAX and (size := len(str(value).encode())) > NAME_BYTES_MAX:
+        raise ValueError(f"{what} must have at most {NAME_BYTES_MAX} bytes, it has {size}: {str(value)[:80]!r}")
+
+
 def name(what: str, value: object) -> None:
     """Refuse what can't be a name that people type, read in tables and find again: it has no control characters."""
-    text(what, value)
+    short(what, value)
     found = _CONTROL.search(str(value))
     if found is not None:
         raise ValueError(f"{what} must have no control characters, it is {value!r}: {found[0]!r} is one")

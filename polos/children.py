@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from pydantic import BaseModel
 
 from polos.calls import optional_text, positive, text
+from polos.checking import short
 from polos.context import Port, WorkflowContext
 from polos.definition import Workflow
 from polos.engine import events as e
@@ -93,7 +94,8 @@ def child_request(
     """
     definition = _definition(workflow)
     positive("run_timeout_seconds", options.run_timeout_seconds)
-    optional_text("queue", options.queue)
+    if options.queue is not None:
+        short("queue", options.queue)
     optional_text("concurrency_key", options.concurrency_key)
     for tag in options.tags:
         text("a tag", tag)
@@ -198,7 +200,7 @@ def handle(context: WorkflowContext, port: Port, step_key: str, recorded: e.Even
 def _definition(workflow: str | Workflow[Any]) -> Workflow[Any]:
     if isinstance(workflow, Workflow):
         return workflow
-    text("workflow", workflow)
+    short("workflow", workflow)
     found = get_workflow(workflow)
     if found is None:
         raise StepExecutionError(f"no workflow {workflow!r} is registered in this program")

@@ -187,6 +187,8 @@ class Workflow(Generic[ResultT_co]):
     def _check(self) -> None:
         name("id", self.id)
         optional_text("version", self.version)
+        if not isinstance(cast("object", self.pin), bool):
+            raise TypeError(f"pin must be True or False, it is {self.pin!r}")
         if self.pin and self.version is None:
             raise ValueError(f"workflow {self.id!r} has pin=True and no version= that its runs could be pinned to")
         positive("run_timeout_seconds", self.run_timeout_seconds)

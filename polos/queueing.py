@@ -41,12 +41,15 @@ class RateLimit:
         Take both.
 
         Raises:
-            ValueError: one of them isn't a positive number.
+            ValueError: one of them isn't a positive number, or the period is below a microsecond.
         """
         _count("limit of a RateLimit", limit, least=1)
         given = cast("object", period_seconds)
-        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= SECONDS_MAX:
-            raise ValueError(f"period_seconds of a RateLimit must be a positive number, it is {given!r}")
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 1e-6 <= given <= SECONDS_MAX:
+            # Less than what times are recorded in would be no period, and no limit.
+            raise ValueError(
+                f"period_seconds of a RateLimit must be a positive number, a microsecond at least, it is {given!r}"
+            )
         self.limit: int = limit
         self.period_seconds: float = period_seconds
 

@@ -25,6 +25,7 @@ from pydantic import BaseModel
 
 from polos.agents.step import AgentSteps
 from polos.calls import MISSING, function_name, optional_text, read_options, sort_arguments, step_call, text
+from polos.checking import short
 from polos.children import ChildOptions, batch_requests, child_request, ended, handle, settled
 from polos.context import Port, WorkflowContext, current_step
 from polos.definition import Workflow
@@ -499,7 +500,7 @@ class Step(InStep, AgentSteps):
             ValueRefused: the data can't be recorded.
         """
         port = self._port()
-        text("topic", topic)
+        short("topic", topic)
         optional_text("event_type", event_type)
         name = _name(port, step_key)
         record = encode(data, what=f"data of event {step_key!r}")[0].value

@@ -419,3 +419,29 @@ def test_a_rate_must_be_one() -> None:
         queue("q", rate_limit=wrong)
     assert {RateLimit(1, 2)} == {RateLimit(1, 2), RateLimit(1, 2)}
     assert "Queue('q', 3, max_queued=1)".replace(", 3", ", concurrency_limit=3") == repr(queue("q", 3, max_queued=1))
+
+
+def test_a_run_that_begins_later_is_no_matter_of_a_full_queue() -> None:
+    """Whether `max_queued` is reached is asked of those that stand in line, and who begins later doesn't."""
+
+    @workflow(id="full_now", queue=Queue("full_now", max_queued=1))
+    async def full_now(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    with Simulation([full_now]) as sim:
+        sim.send("queue", queue="full_now", changes={"paused": True})
+        there = sim.create(full_now, {}, queue="full_now")
+        sim.run_ready()
+        refused = sim.create(full_now, {}, queue="full_now")
+        later = sim.create(full_now, {}, queue="full_now", start_after=60)
+        flurry = sim.create(full_now, {}, queue="full_now", debounce_seconds=60)
+        past = sim.create(full_now, {}, queue="full_now", start_at=datetime(2020, 1, 1, tzinfo=UTC))
+        sim.run_ready()
+
+        assert [None, QueueFull, None, None, QueueFull] == [
+            call.error and type(call.error) for call in (there, refused, later, flurry, past)
+        ]
+
+        sim.send("queue", queue="full_now", changes={"paused": False})
+        sim.settle()
+        assert 3 == ended(sim)

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol, cast, final
 
-from polos.calls import optional_text, text, writable
+from polos.calls import optional_text, writable
+from polos.checking import short
 from polos.clock import uuid7
 from polos.engine import events as e
 from polos.engine.codec import decode
@@ -116,7 +117,7 @@ async def batch_publish(
     """
     if not topic:
         raise PolosUsageError("a topic is a text that isn't empty")
-    text("topic", topic)
+    short("topic", topic)
     writable("execution_id", execution_id)
     writable("root_execution_id", root_execution_id)
     for event in events:

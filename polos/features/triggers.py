@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from polos.calls import text
+from polos.checking import count
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.json import Json
@@ -142,6 +143,7 @@ def failures(client: TriggersClient, workflow_id: str, *, limit: int = 100) -> S
         limit: how many at most.
     """
     text("workflow_id", workflow_id)
+    count("limit", limit)
     with client._log().reader() as reader:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         return _failures(reader, workflow_id, limit)
 

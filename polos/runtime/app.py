@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 
 import polos
 from polos import registry
+from polos.checking import not_negative, writable
 from polos.clock import Clock
 from polos.engine import events as e
 from polos.engine.projections import ENGINE_STREAM
@@ -62,6 +63,7 @@ def settings_from(
         message = f"unknown settings {sorted(unknown)}; there are {sorted(_SETTINGS)}"
         raise PolosUsageError(message)
     found = Settings(**given)
+    writable("deployment_id", deployment_id)
     deployment = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID")
     if deployment:
         found = replace(found, deployment_id=deployment)
@@ -371,9 +373,9 @@ class Polos(PolosClient):
 
         Raises:
             ValueError: the time is negative.
+            TypeError: it is no number.
         """
-        if timeout_seconds < 0:
-            raise ValueError(f"timeout_seconds must not be negative, it is {timeout_seconds!r}")
+        not_negative("timeout_seconds", timeout_seconds)
         engine = self._engine
         left = () if engine is None else await drain(engine, timeout_seconds)
         await self.stop()

@@ -191,8 +191,8 @@ def list_archived(reader: Reader, workflow: str | None, *, limit: int, cursor: s
     Raises:
         PolosUsageError: the limit is out of range, or the cursor is none of ours.
     """
-    if not 1 <= limit <= reads.LIMIT_MAX:
-        raise PolosUsageError(f"limit is 1 to {reads.LIMIT_MAX}, not {limit}")
+    if not isinstance(cast("object", limit), int) or not 1 <= limit <= reads.LIMIT_MAX:
+        raise PolosUsageError(f"limit is 1 to {reads.LIMIT_MAX}, not {limit!r}")
     if cursor is not None and not 0 < len(cursor.encode("utf-8", "surrogatepass")) <= RUN_ID_BYTES_MAX:
         raise PolosUsageError(f"a cursor is what an earlier page gave, not {cursor[:200]!r}")
     rows: list[reads.RunRow] = []

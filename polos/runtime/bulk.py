@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Final, cast
 
 from polos.engine.json import Json
 from polos.errors import EngineNotRunning, PolosUsageError
@@ -86,7 +86,9 @@ def _checked(
     wanted: Wanted, statuses: tuple[str, ...], limit: int | None, *, everything: bool
 ) -> Iterator[reads.RunFilter]:
     """Give the filters, one for each status that the runs may have."""
-    if limit is not None and (isinstance(limit, bool) or limit < 1):
+    if not isinstance(cast("object", everything), bool):
+        raise TypeError(f"everything must be True or False, it is {everything!r}")  # "no" would be everything
+    if limit is not None and (isinstance(limit, bool) or not isinstance(cast("object", limit), int) or limit < 1):
         raise PolosUsageError(f"limit is a number from 1, not {limit!r}")
     found = run_filter(wanted)
     if found == reads.RunFilter() and not everything:

@@ -250,11 +250,14 @@ class PolosClient(LooksAtRuns):
 
         Raises:
             ValueError: a workflow isn't registered in this program.
+            TypeError: an item is no `BatchWorkflowInput`.
         """
         from polos.registry import get_workflow
 
         runs: list[e.RunCreated] = []
         for item in workflows:
+            if not hasattr(item, "once"):
+                raise TypeError(f"each of workflows must be a BatchWorkflowInput, it is {item!r}")
             if get_workflow(item.id) is None:
                 raise ValueError(f"Workflow '{item.id}' not found")
             runs.append(

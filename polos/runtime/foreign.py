@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 import orjson
 
+from polos.checking import NAME_BYTES_MAX
 from polos.engine import events as e
 from polos.engine.json import Json
 from polos.errors import CommandRefused
@@ -23,6 +24,7 @@ __all__ = [
     "RUN_ID_BYTES_MAX",
     "check_run_id",
     "created_from_json",
+    "name_of",
     "parse_command",
     "published_events",
     "queue_changes",
@@ -81,6 +83,24 @@ def text_of(command: dict[str, Json], name: str) -> str:
         message = f"the command {command.get('kind')!r} needs {name!r}, a text that isn't empty; it has {value!r}"
         raise CommandRefused(message)
     return value
+
+
+def name_of(command: dict[str, Json], name: str) -> str:
+    """
+    Give a field that is the name of something with a stream of its own.
+
+    Raises:
+        CommandRefused: it isn't there, is something else, or is too long.
+    """
+    value = text_of(command, name)
+    _check_length(name, value)
+    return value
+
+
+def _check_length(what: str, value: Json) -> None:
+    # Asked for by another program, so it is told here: the log would refuse it without end.
+    if isinstance(value, str) and len(value.encode()) > NAME_BYTES_MAX:
+        raise CommandRefused(f"{what} must have at most {NAME_BYTES_MAX} bytes, it has {value[:80]!r}...")
 
 
 def runs_to_create(command: dict[str, Json]) -> list[tuple[str, e.RunCreated]]:
@@ -184,6 +204,8 @@ def created_from_json(body: dict[str, Json]) -> e.RunCreated:
             continue  # nearly all are that
         if not _fits(value, _FORMS[name]) or (name != "priority" and isinstance(value, int) and value < 0):
             raise CommandRefused(f"a run can't be created with {name}={value!r}: it must be {_FORMS[name]}")
+    for name in ("workflow", "queue"):
+        _check_length(name, values.get(name))
     policy, singleton = values.get("singleton_policy"), values.get("singleton")
     if (policy is None) != (singleton is None) or policy not in (None, *POLICIES):
         raise CommandRefused(f"a run can't be created with singleton={singleton!r} and singleton_policy={policy!r}")

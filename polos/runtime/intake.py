@@ -40,6 +40,7 @@ from polos.runtime.draining import asked_to_drain
 from polos.runtime.foreign import (
     check_run_id,
     created_from_json,
+    name_of,
     parse_command,
     published_events,
     queue_changes,
@@ -299,7 +300,9 @@ class Intake:
 
     def _create_runs(self, unit: Unit, wanted: list[tuple[str, e.RunCreated]]) -> Reply:
         plan = self.dedup.plan(unit, wanted)
-        for queue, count in Counter(created.queue or created.workflow for created in plan.fresh.values()).items():
+        # Who begins later doesn't stand in line, now: a full queue is no reason to refuse it.
+        joining = [created for created in plan.fresh.values() if (created.start_after_us or 0) <= unit.now_us]
+        for queue, count in Counter(created.queue or created.workflow for created in joining).items():
             self._engine.lines.room(queue, count)
         for run, created in plan.replaced:
             self.dedup.replace_input(unit, run, created)
@@ -315,14 +318,14 @@ class Intake:
     def _queue(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
         """Change what holds for a queue."""
         by = str(command.get("by") or "user")
-        self._engine.lines.amend(unit, text_of(command, "queue"), by, queue_changes(command))
+        self._engine.lines.amend(unit, name_of(command, "queue"), by, queue_changes(command))
         return {"outcome": "accepted"}
 
     def _trigger(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
         """Pause, resume or reset a trigger."""
         by = str(command.get("by") or "user")
         paused, to = trigger_changes(command)
-        self.triggers.change(unit, text_of(command, "trigger"), by, paused=paused, to=to)
+        self.triggers.change(unit, name_of(command, "trigger"), by, paused=paused, to=to)
         return {"outcome": "accepted"}
 
     def _message(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
@@ -376,7 +379,7 @@ class Intake:
         return {"outcome": "accepted", "detail": {"cancelled": True}}
 
     def _publish(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
-        topic = text_of(command, "topic")
+        topic = name_of(command, "topic")
         bodies = published_events(command)
         run, root = command.get("run"), command.get("root")
         indexes = self.topics.publish(

@@ -219,6 +219,7 @@ def microseconds(moment: datetime | str | None, what: str) -> int | None:
 
     Raises:
         ValueError: the text is no instant.
+        TypeError: it is neither a datetime nor a text.
     """
     if moment is None:
         return None
@@ -227,6 +228,8 @@ def microseconds(moment: datetime | str | None, what: str) -> int | None:
             moment = datetime.fromisoformat(moment)
         except ValueError as error:
             raise ValueError(f"{what} is an instant such as 2026-01-31T12:00:00+00:00, not {moment!r}") from error
+    if not isinstance(cast("object", moment), datetime):
+        raise TypeError(f"{what} must be a datetime or a text, it is {moment!r}")
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // timedelta(microseconds=1)
@@ -451,8 +454,8 @@ def list_runs(
         PolosUsageError: the limit is out of range, there is no such status, `until` is before 1970, or the cursor is
             none of ours.
     """
-    if not 1 <= limit <= LIMIT_MAX:
-        raise PolosUsageError(f"limit is 1 to {LIMIT_MAX}, not {limit}")
+    if not isinstance(cast("object", limit), int) or not 1 <= limit <= LIMIT_MAX:
+        raise PolosUsageError(f"limit is 1 to {LIMIT_MAX}, not {limit!r}")
     wanted = wanted or RunFilter()
     if wanted.status is not None and wanted.status not in STATUSES:
         raise PolosUsageError(f"status is one of {', '.join(STATUSES)}; not {wanted.status!r}")

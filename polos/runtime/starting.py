@@ -73,7 +73,7 @@ def root_run(
     for what, given in {"concurrency_key": concurrency_key, "deployment_id": deployment}.items():
         optional_text(what, given)
     for what, given in {"session_id": session, "user_id": user}.items():
-        optional_text(what, given or None)  # programs that have none pass an empty one
+        optional_text(what, None if given == "" else given)  # programs that have none pass an empty one
     _check_numbers(seconds, queue_limit, priority)
     tags = tags_of(tags)
     around = current_context()

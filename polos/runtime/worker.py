@@ -16,6 +16,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from polos.checking import not_negative
 from polos.clock import SystemClock
 from polos.errors import EngineNotRunning
 from polos.runtime.app import log_to_file, settings_from, start_engine, stop_engine
@@ -198,8 +199,7 @@ class Worker:
         Raises:
             ValueError: the time is negative.
         """
-        if timeout_seconds < 0:
-            raise ValueError(f"timeout_seconds must not be negative, it is {timeout_seconds!r}")
+        not_negative("timeout_seconds", timeout_seconds)
         if self._engine is not None:
             await drain(self._engine, timeout_seconds)
         await self.shutdown()
