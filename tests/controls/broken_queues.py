@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from polos.engine import events as e
 from polos.engine.admission import Admission, Ticket
 from polos.engine.state import RunState
 from polos.runtime import lines
+from polos.runtime.bodies import Bodies
 from polos.runtime.dedup import Dedup
 from polos.runtime.engine import Engine
 from polos.runtime.intake import Intake
@@ -18,6 +19,8 @@ from polos.runtime.lines import Lines
 from polos.runtime.unit import Resident, Unit, Work
 
 __all__ = [
+    "begins_while_draining",
+    "drains_without_waiting",
     "forgets_requests",
     "forgets_starts_in_a_crash",
     "forgets_who_waits_at_the_door",
@@ -26,6 +29,7 @@ __all__ = [
     "lets_singletons_in",
     "makes_runs_a_commit_late",
     "passes_on_slots_of_the_evicted",
+    "runs_what_is_pinned_elsewhere",
 ]
 
 
@@ -101,3 +105,29 @@ def makes_runs_a_commit_late(patch: pytest.MonkeyPatch) -> None:
         return True
 
     patch.setattr(Intake, "start_run", start_run)
+
+
+def runs_what_is_pinned_elsewhere(patch: pytest.MonkeyPatch) -> None:
+    """Whatever version a run is pinned to, today's code runs it."""
+    patch.setattr(Bodies, "_of", lambda self, state: self._find(state.workflow))
+
+
+def begins_while_draining(patch: pytest.MonkeyPatch) -> None:
+    """The door stays open: an engine that drains begins what comes."""
+
+    def close_door(self: Lines, quiet: Callable[[], None]) -> None:
+        self._when_quiet.append(quiet)
+        self._tell_quiet()
+
+    patch.setattr(Lines, "close_door", close_door)
+
+
+def drains_without_waiting(patch: pytest.MonkeyPatch) -> None:
+    """Draining is over at once, whoever is under way."""
+    whole = Lines.close_door
+
+    def close_door(self: Lines, quiet: Callable[[], None]) -> None:
+        whole(self, quiet)
+        quiet()
+
+    patch.setattr(Lines, "close_door", close_door)

@@ -10,6 +10,7 @@ from typing import Any
 
 from polos.engine.state import ENDED
 
+from tests import test_deployment
 from tests.controls import broken_queues as broken
 from tests.controls.test_part_controls import both, seen
 from tests.property import test_schedules, test_triggers
@@ -81,3 +82,17 @@ def test_makes_scheduled_runs_a_commit_late(broke: Any) -> None:
     """An occurrence is recorded before its run: a crash at that very moment leaves one that has none."""
     with seen(broke, "assert"):
         test_schedules.test_a_crash_at_every_moment("skip")
+
+
+@both(broken.runs_what_is_pinned_elsewhere)
+def test_runs_what_is_pinned_elsewhere(broke: Any) -> None:
+    """A run that is pinned to a version that isn't there goes on by another one: it should wait."""
+    with seen(broke, "pinned"):
+        test_deployment.test_a_pinned_run_is_only_run_by_its_version(fails=False)
+
+
+@both(broken.begins_while_draining, broken.drains_without_waiting)
+def test_drains_the_wrong_way(broke: Any) -> None:
+    """An engine that drains begins what comes, or leaves while something is under way: both are seen."""
+    with seen(broke, "assert|Assertion"):
+        test_deployment.test_draining_lets_what_is_under_way_come_to_rest()
