@@ -197,3 +197,22 @@ def test_a_short_name_is_no_empty_one() -> None:
     for given, kind in (("", ValueError), (None, TypeError), ("\ud800", ValueError)):
         with pytest.raises(kind, match="topic must"):
             short("topic", given)
+
+
+@pytest.mark.parametrize("run", [None, 3, "", "x" * 201])
+def test_a_schedule_is_triggered_only_with_the_id_of_a_run(run: Any) -> None:
+    """Another program that fires a schedule names the run; without a name that a run can have nothing is made."""
+    said = {"cron": "@daily", "timezone": "UTC", "key": "k", "overlap": "skip"}
+    with Simulation([scheduled]) as sim:
+        sim.send(
+            "schedule",
+            action="set",
+            workflow=scheduled.id,
+            said={**said, "catch_up_seconds": None, "jitter_seconds": 0},
+        )
+        sim.run_ready()
+        call = sim.send("schedule", action="trigger", schedule=f"{scheduled.id}:k", run=run)
+        sim.run_ready()
+
+        assert isinstance(call.error, CommandRefused)
+        assert {} == sim.audit.states

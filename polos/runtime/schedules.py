@@ -36,6 +36,7 @@ from polos.engine.schedule_state import (
     split_id,
 )
 from polos.errors import CommandRefused, QueueFull, UnknownSchedule
+from polos.runtime.foreign import check_run_id, text_of
 from polos.runtime.reads import rfc3339
 from polos.runtime.unit import Reply, Unit, Work
 from polos.scheduling import SaidSchedule, read_schedule
@@ -301,7 +302,9 @@ class Schedules:
                 self._get(unit, schedule)
                 self._set(unit, schedule, by=by, deleted=True, paused=False)
             case "trigger":
-                return self._trigger(unit, schedule, str(command.get("run")))
+                run = text_of(command, "run")
+                check_run_id(run)
+                return self._trigger(unit, schedule, run)
             case "backfill":
                 return self._backfill(unit, schedule, command.get("from_us"), command.get("to_us"))
             case _:
