@@ -95,6 +95,13 @@ def timers(sim: Simulation, program: ModuleType) -> None:
     sim.settle()
 
 
+def pinned(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.pinned, None)
+    sim.run_for(10)
+    sim.recover()
+    sim.run_for(8000)
+
+
 def topics(sim: Simulation, program: ModuleType) -> None:
     sim.send("publish", topic="news", events=[{"event_type": "old", "data": {"n": 1}}, {"data": "two"}])
     sim.run_for(1)
@@ -445,6 +452,6 @@ SCENES: dict[str, Scene] = {
         steps, step_retries, unknown_outcome, reconcile, pure_steps, gather, timers, topics, signals, suspends,
         children, cancellation, updates, state, continue_as_new, direct_bodies, run_retries, run_timeout, divergence,
         set_aside, large_result, queues, triggers, schedules, recorded_values, generators, synchronization, two_logs,
-        inbox, unfinished, deltas, retries, debounced, archive, sessions,
+        inbox, unfinished, deltas, retries, debounced, archive, sessions, pinned,
     )
 }  # fmt: skip
