@@ -22,6 +22,7 @@ from polos.testing import Simulation
 
 LONG = "ü" * 5_001
 LONGEST = "ü" * 5_000
+WITHOUT_DATA: dict[str, Any] = {"data": {}, "event_type": None}
 
 
 @workflow(id="names_publish")
@@ -54,7 +55,7 @@ def test_the_longest_name_fits_the_log() -> None:
     said = {"cron": "@daily", "timezone": "UTC", "key": LONGEST, "overlap": "skip"}
     with Simulation([publishing, scheduled]) as sim:
         calls = [
-            sim.send("publish", topic=LONGEST, events=[{"data": {}, "event_type": None}]),
+            sim.send("publish", topic=LONGEST, events=[WITHOUT_DATA]),
             sim.send("queue", queue=LONGEST, changes={"paused": True}),
             sim.send(
                 "schedule", action="set", workflow=scheduled.id,
@@ -71,7 +72,7 @@ def test_the_longest_name_fits_the_log() -> None:
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [
-        ("publish", {"topic": LONG, "events": [{"data": {}, "event_type": None}]}),
+        ("publish", {"topic": LONG, "events": [WITHOUT_DATA]}),
         ("queue", {"queue": LONG, "changes": {"paused": True}}),
         ("trigger", {"trigger": LONG, "paused": True}),
     ],
