@@ -36,7 +36,8 @@ BUDGET_SECONDS: Final[Mapping[str, int]] = {
 
 _FOLDERS: Final = {"property": "properties", "crash": "crash", "controls": "controls", "agents": "agents and models"}
 _OF_MODELS: Final = ("test_llm_", "test_examples_api")  # quick each, but there are as many as of all the rest
-_SWEEPS: Final = ("test_testing_sweep", "test_soak")  # the kit's own sweeps, and half an hour of load made short
+_OF_THE_KIT: Final = ("test_testing_", "test_soak")  # what sweeps and explores, and half an hour of load made short
+_KILLS: Final = ("test_demo",)
 
 
 def part_of(nodeid: str, keywords: Iterable[str]) -> str:
@@ -44,8 +45,10 @@ def part_of(nodeid: str, keywords: Iterable[str]) -> str:
     if "sweep" in keywords:
         return "sweep"
     *folders, file = nodeid.split("::", maxsplit=1)[0].split("/")
-    if file.startswith(_SWEEPS):
+    if file.startswith(_OF_THE_KIT):
         return "sweep"
+    if file.startswith(_KILLS):
+        return "crash"
     if file.startswith(_OF_MODELS):
         return "agents and models"
     return next((_FOLDERS[folder] for folder in folders if folder in _FOLDERS), UNIT)

@@ -16,6 +16,7 @@ from tests.budget import BUDGET_SECONDS, CHECKS, Cost, part_of, table
         ("tests/agents/test_loop.py::test_a", [], "agents and models"),
         ("tests/test_llm_openai.py::test_a", [], "agents and models"),
         ("tests/test_testing_sweep_world.py::test_a", [], "sweep"),
+        ("tests/test_demo.py::test_a", [], "crash"),
         ("tests/property/test_e.py::test_a", [], "properties"),
         ("tests/crash/test_kill.py::test_a[controls/1]", [], "crash"),
         ("tests/controls/test_engines.py::test_a", [], "controls"),
