@@ -239,8 +239,8 @@ class Performer:
             # If SystemExit left the task it would end the program, and the next one at the same step.
             self._outcome(attempt, None, error)
         except BaseException:
-            assert attempt.task is not None, "this is its code"
-            attempt.task.watch()
+            if attempt.task is not None:
+                attempt.task.watch()
             raise
         else:
             self._outcome(attempt, value, None)
@@ -285,8 +285,8 @@ class Performer:
         except (Exception, SystemExit) as error:  # noqa: BLE001  # as above
             self._outcome(attempt, None, error)
         except BaseException:
-            assert attempt.task is not None, "this is its code"
-            attempt.task.watch()
+            if attempt.task is not None:
+                attempt.task.watch()
             raise
         else:
             self._outcome(attempt, value, None)
@@ -417,6 +417,7 @@ class Performer:
         self._disarm(attempt)
         if self.in_flight.pop(attempt.key, None) is None:
             return
+        attempt.task = None  # which refers to it: memory is given back at once, not when garbage is collected
         held = self._by_run[attempt.run]
         del held[attempt.key]
         if not held:
