@@ -1,9 +1,11 @@
 """
-The crash sweep: scenarios a second, beside runs in the same simulation that nothing disturbs.
+The crash sweep: crash points a second, beside runs in the same simulation that nothing disturbs.
 
-Run as `python -m bench sweep`. A scenario is a life that dies, another that recovers, and the comparison, so about
-twice the floor's work is what it has to cost. Scenarios in child processes are two forks and a log on disk. The last
-table is how long a sweep takes until it has found each of the bugs that are planted in `examples/testing`.
+Run as `python -m bench sweep`. A point that is lived by itself is a life that dies, another that recovers, and the
+comparison, so about twice the floor's work is what it has to cost. Of points at which a crash leaves the same, one is
+lived; what it costs to find out which those are, two undisturbed runs, is in both figures. Points in child processes
+are two forks and a log on disk. The last table is how long a sweep takes until it has found each of the bugs that are
+planted in `examples/testing`.
 """
 
 from __future__ import annotations
@@ -41,11 +43,11 @@ def undisturbed(folder: Path, runs: int) -> Sample:
     return sample
 
 
-def in_process(folder: Path, sweeps: int, pairs: int) -> Sample:
+def in_process(folder: Path, sweeps: int, *, every_point: bool) -> Sample:
     done = 0
     with measured(0, folder) as sample:
         for _ in range(sweeps):
-            done += sweep(three_steps, processes=0, pairs=pairs).scenarios
+            done += sweep(three_steps, processes=0, pairs=0, every_point=every_point).singles
     sample.units = done
     return sample
 
@@ -74,10 +76,13 @@ def found(folder: Path, which: str) -> Sample:
 def main(*, root: Path | None, rounds: int, scale: float) -> None:
     """Print the tables."""
     sweeps = max(round(SWEEPS * scale), 1)
-    scenarios = sweep(three_steps, processes=0, pairs=0).scenarios
-    same = Subject("undisturbed runs", partial(undisturbed, runs=sweeps * scenarios))
-    one = Subject("a crash each", partial(in_process, sweeps=sweeps, pairs=0))
-    compare(f"sweep: a workflow of 3 steps, {scenarios} scenarios a sweep", [same, one], root=root, rounds=rounds)
+    report = sweep(three_steps, processes=0, pairs=0)
+    points, alike = len(report.points), report.alike
+    same = Subject("undisturbed runs", partial(undisturbed, runs=sweeps * points))
+    every = Subject("every point by itself", partial(in_process, sweeps=sweeps, every_point=True))
+    one = Subject("one of those alike", partial(in_process, sweeps=sweeps, every_point=False))
+    title = f"sweep: a workflow of 3 steps, {points} crash points, {points - alike} of them different"
+    compare(title, [same, every, one], root=root, rounds=rounds)
 
     few = max(sweeps // 10, 1)
     runs = Subject("undisturbed runs", partial(undisturbed, runs=few * 31))

@@ -80,10 +80,16 @@ def check_digest(digest: str) -> str:
 
 @final
 class MemoryBlobs:
-    """`Blobs` that are gone with their process."""
+    """
+    `Blobs` that are gone with their process.
+
+    Attributes:
+        changes: how often a blob was put in, or some were removed.
+    """
 
     def __init__(self) -> None:
         """Make it empty."""
+        self.changes = 0
         self._kept: dict[str, bytes] = {}
         self._unneeded: set[str] = set()
         self.pins: Counter[str] = Counter()
@@ -91,6 +97,7 @@ class MemoryBlobs:
     def put(self, data: bytes) -> str:
         """Keep bytes."""
         digest = hashlib.sha256(data).hexdigest()
+        self.changes += 1
         self._kept[digest] = bytes(data)
         return digest
 
@@ -103,6 +110,7 @@ class MemoryBlobs:
 
     def collect(self, needed: set[str]) -> Collected:
         """Remove what is neither needed nor pinned, and wasn't the last time: nobody is about to name it."""
+        self.changes += 1
         gone = {digest for digest in self._kept if digest not in needed and not self.pins[digest]}
         gone, self._unneeded = gone & self._unneeded, gone
         return Collected(blobs=tuple(gone), bytes=sum(len(self._kept.pop(digest)) for digest in gone))

@@ -51,10 +51,16 @@ def check_command(command_id: str, payload: bytes) -> None:
 
 @final
 class MemoryInbox:
-    """An `Inbox` that is gone with its process."""
+    """
+    An `Inbox` that is gone with its process.
+
+    Attributes:
+        changes: how often something was put in or removed.
+    """
 
     def __init__(self) -> None:
         """Make it empty."""
+        self.changes = 0
         self._kept: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
@@ -62,6 +68,7 @@ class MemoryInbox:
         """Keep a command."""
         check_command(command_id, payload)
         with self._lock:
+            self.changes += 1
             self._kept.setdefault(command_id, bytes(payload))
 
     def pending(self, *, limit: int | None = None) -> Sequence[InboxItem]:
@@ -73,6 +80,7 @@ class MemoryInbox:
     def remove(self, command_id: str) -> bool:
         """Forget a command."""
         with self._lock:
+            self.changes += 1
             return self._kept.pop(command_id, None) is not None
 
 

@@ -79,7 +79,12 @@ class _View:
 
 @final
 class MemoryLog:
-    """A `Log` that is gone with its process."""
+    """
+    A `Log` that is gone with its process.
+
+    Attributes:
+        changes: how often something in it was changed, or was about to be.
+    """
 
     def __init__(self, *, blobs: BlobSource | None = None, tables: dict[Table, _Sorted] | None = None) -> None:
         """Make an empty log; `blobs` resolves payloads that were moved to blobs."""
@@ -90,6 +95,7 @@ class MemoryLog:
         self._readers = 0
         self._subscribers: list[Callable[[Position], None]] = []
         self._closed = False
+        self.changes = 0
 
     def copy(self) -> Self:
         """Give another log with the same content, as a process would find it that opens it after a crash."""
@@ -118,6 +124,7 @@ class MemoryLog:
         """Take the next epoch."""
         with self._lock:
             self._check_open()
+            self.changes += 1
             epoch = Epoch(self._head().epoch + 1)
             self._changed("meta").put(EPOCH_KEY, epoch.to_bytes(8, "big"))
             return epoch
@@ -131,6 +138,7 @@ class MemoryLog:
                 raise StoreFenced(f"L7: epoch {epoch} may not append, {head.epoch} owns the log")
             before = EntryReader(_View(self._tables))
             plan = Plan(units, head, before.version)
+            self.changes += 1
             self._write(plan)
             subscribers = list(self._subscribers)
         for callback in subscribers:
@@ -142,6 +150,7 @@ class MemoryLog:
         with self._lock:
             self._check_open()
             changes = rows_to_replace(_View(self._tables), rows, at=at, epoch=epoch)
+            self.changes += 1
             self._write_rows(changes)
             self._changed("meta").put(ROWS_KEY, version.to_bytes(8, "big"))
             return len(changes)
@@ -151,6 +160,7 @@ class MemoryLog:
         with self._lock:
             self._check_open()
             sealing = Sealing(_View(self._tables), streams, epoch=epoch)
+            self.changes += 1
             for name, keys in sealing.deleted.items():
                 table = self._changed(name)
                 for key in keys:

@@ -29,7 +29,7 @@ from random import Random
 from typing import Any, final
 
 from polos import registry
-from polos.context import is_async
+from polos.context import current_step, is_async
 from polos.definition import Workflow
 from polos.engine import events as e
 from polos.engine.json import Json
@@ -113,7 +113,12 @@ class Task:
 
 @final
 class RunChance:
-    """Draws for the run whose code is on the loop, by count; a mark of the engine says which one that is."""
+    """
+    Draws for the run whose code is on the loop, by count; a mark of the engine says which one that is.
+
+    Attributes:
+        visits: how often a run's code has been on the loop.
+    """
 
     def __init__(self, seed: int, life: int, audit: Audit) -> None:
         """
@@ -127,6 +132,7 @@ class RunChance:
         self._seed = seed
         self._life = life
         self._audit = audit
+        self.visits = 0
         self._run: str | None = None
         self._counts: dict[tuple[str, str], int] = {}
 
@@ -137,6 +143,7 @@ class RunChance:
     def leave(self) -> None:
         """Draw for no run."""
         self._run = None
+        self.visits += 1
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
@@ -177,7 +184,9 @@ class _Suspends:
     def __await__(self) -> Generator[Any, Any, Any]:
         code: Any = self._code if inspect.iscoroutine(self._code) else self._code.__await__()
         error: BaseException | None = None
+        life = self._life
         while True:
+            life.calls += 1
             try:
                 awaited = code.send(None) if error is None else code.throw(error)
             except StopIteration as stop:
@@ -185,13 +194,16 @@ class _Suspends:
             try:
                 reach(AWAIT)
             except Crashed:
-                self._life.orphans.append(code)  # it knows nothing of the crash, and is closed with everything else
+                life.orphans.append(code)  # it knows nothing of the crash, and is closed with everything else
                 raise
+            life.suspended += 1
             try:
                 yield awaited
                 error = None
             except BaseException as thrown:  # noqa: BLE001  # GeneratorExit, too: it is passed on like all others
                 error = thrown
+            finally:
+                life.suspended -= 1
 
 
 @final
@@ -216,7 +228,9 @@ class _Performer(Performer):
 
         def seen_in_thread(*args: Any, **kwargs: Any) -> Any:
             note()
-            return func(*args, **kwargs)
+            life.calls += 1
+            outcome = func(*args, **kwargs)
+            return _Suspends(outcome, life) if inspect.isawaitable(outcome) else outcome
 
         return seen if is_async(func) else seen_in_thread
 
@@ -236,15 +250,31 @@ class Life:
         endless: whether it was given up on.
         cut: how many events of runs there were before it.
         orphans: coroutines of functions that nothing waits for any more.
+        calls: how often code of the program had the word: functions of steps (each time that they go on) and answers.
+        suspended: functions that wait for something.
+        loose: tasks that functions of steps have made.
         loop: what it runs on.
         engine: the engine.
     """
 
     def __init__(
         self, task: Task, *, store: OwnedStore, clock: VirtualClock, audit: Audit, ledger: CallLedger, points: Points,
-        chance: RunChance,
+        chance: RunChance, changes: Callable[[], int] | None = None,
     ) -> None:  # fmt: skip
-        """Prepare it; `live` lives it."""
+        """
+        Prepare it; `live` lives it.
+
+        Args:
+            task: what it is about.
+            store: what there is of the lives before it.
+            clock: its time.
+            audit: what the log says.
+            ledger: the calls of effects.
+            points: counts what is reached.
+            chance: draws.
+            changes: counts what was made durable in the store; if it is given, `points` gets to know which points
+                can't be told apart afterwards.
+        """
         self.task = task
         self.audit = audit
         self.ledger = ledger
@@ -255,7 +285,11 @@ class Life:
         self.cut = sum(map(len, audit.histories.values()))
         self.orphans: list[Any] = []
         self._sent: set[str] = set()
+        self.calls = self.suspended = 0
+        self.loose: set[asyncio.Task[Any]] = set()
         self._clock = clock
+        self._chance = chance
+        self._changes = changes
         self.loop = SimulatedLoop(clock)
         self.loop.set_exception_handler(self._complain)
         self.loop.is_busy = self._is_busy
@@ -265,6 +299,9 @@ class Life:
             appender=partial(SimulatedAppender, world=world), performer=partial(_Performer, life=self),
         )  # fmt: skip
         self.engine.marks.append(chance)
+        if changes is not None:
+            points.leaves = self._left
+            self.loop.on_task = self._made
 
     def live(self) -> None:
         """Live until every run has ended, nothing happens any more, or the process dies; then `close` it."""
@@ -285,6 +322,22 @@ class Life:
             ) from error
         finally:
             arm(None)
+
+    def _left(self) -> object:
+        """
+        Say what would be left if the process died now, so that equals leave the same.
+
+        What the next life can see are the store, the time, and whatever code of the program did outside. That code is
+        taken to have done something whenever it was run; while a task of it may be run at any moment, nothing is equal.
+        """
+        if self.suspended or self.loose or self._changes is None:
+            return object()
+        return self._changes(), self._clock.now_us(), self._chance.visits, self.calls
+
+    def _made(self, task: asyncio.Task[Any]) -> None:
+        if current_step.get(None) is not None:
+            self.loose.add(task)
+            task.add_done_callback(self.loose.discard)
 
     def _until_quiet(self) -> None:
         for _ in range(MOMENTS_MAX):
@@ -329,6 +382,7 @@ class Life:
             if found is None:
                 self.waits.append(f"{waiting.kind} {waiting.key!r} of run {state.run} ({state.workflow})")
             else:
+                self.calls += 1
                 command = self._command(waiting, self.task.answers[found])
                 sent |= self._send(f"answer-{state.run}-{name}-{op.version}-{op.attempt}", command)
         return sent

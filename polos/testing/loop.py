@@ -62,6 +62,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         on_due: is given the alarms whose moment has come, and has them ring when it likes; None to ring them at once.
         is_busy: tells whether a function is under way that may wait for the real world: a connection, a process, a
             thread. Time stands still for it then, for as long as `PATIENCE_SECONDS`. None for never.
+        on_task: is given each task that somebody makes; None if nobody cares.
     """
 
     def __init__(self, clock: VirtualClock, *, world: object = None) -> None:
@@ -72,6 +73,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self.world = world
         self.on_due: Callable[[list[Alarm]], None] | None = None
         self.is_busy: Callable[[], bool] | None = None
+        self.on_task: Callable[[asyncio.Task[Any]], None] | None = None
         self._real = selector
         self._clock_of_world = clock
         self._until_us: int | None = 0
@@ -136,6 +138,13 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
             self._moments_max = None
 
     # --------------------------------------------------------------------------------- what asyncio calls
+
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        """Make a task."""
+        task = super().create_task(coro, **options)
+        if self.on_task is not None:
+            self.on_task(task)
+        return task
 
     def time(self) -> float:
         """Give the virtual monotonic time, in seconds."""

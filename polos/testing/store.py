@@ -38,6 +38,12 @@ class MemoryStore:
         self.owner_engine: object | None = None
         self.owned = False
 
+    def changes(self) -> int:
+        """Count what was made durable: as long as it is the same, the next owner finds the same."""
+        log = self.log
+        assert isinstance(log, MemoryLog), "another log doesn't count"
+        return log.changes + self.inbox.changes + self.blobs.changes
+
     def acquire_ownership(self) -> Epoch:
         """Become the owner; whoever owned it before is fenced off."""
         self.owned = True

@@ -68,8 +68,8 @@ __tracebackhide__ = True  # pytest shows the test's own lines, and the page
 async def crash_sweep(
     workflow: Workflow[Any], input: object = None, *, check: Check | None = None, setup: Setup | None = None,
     answers: Mapping[str, Any] | None = None, workflows: Sequence[Workflow[Any]] = (), real: bool = False,
-    processes: float = PROCESSES, pairs: int = PAIRS, points: int | None = None, seed: int = 0,
-    same: Callable[[Any, Any], object] | None = None, patience_seconds: float = PATIENCE_SECONDS,
+    processes: float = PROCESSES, pairs: int = PAIRS, points: int | None = None, every_point: bool = False,
+    seed: int = 0, same: Callable[[Any, Any], object] | None = None, patience_seconds: float = PATIENCE_SECONDS,
     initial_state: BaseModel | dict[str, Any] | None = None,
 ) -> CrashReport:  # fmt: skip
     """
@@ -92,6 +92,8 @@ async def crash_sweep(
         processes: share of the points that are lived so otherwise, and one at least; 0 for none.
         pairs: how many pairs of crashes are tried.
         points: how many points are tried at most, drawn by the seed; None for all.
+        every_point: live each point by itself in this process, too, instead of one for all that leave the same behind
+            (in child processes that is always so).
         seed: from which everything is drawn.
         same: tells whether two results are the same, given the one found and the undisturbed one; ``==`` otherwise.
         patience_seconds: how long a life in a child process may take, in real time.
@@ -107,8 +109,8 @@ async def crash_sweep(
     """
     wanted = Wanted(
         workflow=workflow, input=input, check=check, setup=setup, answers=answers or {},
-        workflows=tuple(workflows), real=real, processes=processes, pairs=pairs, points=points, seed=seed, same=same,
-        patience_seconds=patience_seconds, initial_state=initial_state,
+        workflows=tuple(workflows), real=real, processes=processes, pairs=pairs, points=points,
+        every_point=every_point, seed=seed, same=same, patience_seconds=patience_seconds, initial_state=initial_state,
     )  # fmt: skip
     wanted.look()
     return await _beside(wanted)

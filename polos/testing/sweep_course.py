@@ -3,8 +3,10 @@ The course of a sweep: which scenarios are played, and what is held against each
 
 The undisturbed run comes first and twice: the first says what is right, the second what says nothing, because it
 differs although nothing happened. Then come the points one by one, then those that are tried in child processes
-besides, then pairs. What fails first ends the sweep; before that the same crash is tried the other way, in child
-processes or in this one, since that tells the reader where to look.
+besides, then pairs. Of points in this process at which a crash leaves the same behind, one is tried for all: recovery
+is made of what is left, and of nothing else. Which one that is depends on the seed. What fails first ends the sweep;
+before that the same crash is tried the other way, in child processes or in this one, since that tells the reader where
+to look.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from polos.testing.outside import Place
 from polos.testing.store import MemoryStore
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_outcome import CrashOutcome, differences, outcome_of, unsteady
-from polos.testing.sweep_points import CrashPoint, Points, numbered
+from polos.testing.sweep_points import CrashPoint, Points, grouped, numbered
 from polos.testing.sweep_processes import Children, LifeFailed
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport, CrashSweepFailed
 from polos.testing.sweep_template import OUTSIDE, PATIENCE_SECONDS
@@ -72,6 +74,7 @@ class Wanted:
     processes: float = PROCESSES
     pairs: int = PAIRS
     points: int | None = None
+    every_point: bool = False
     seed: int = 0
     same: Callable[[Any, Any], object] | None = None
     patience_seconds: float = PATIENCE_SECONDS
@@ -91,6 +94,8 @@ class Wanted:
             raise ValueError(f"processes is a share from 0 to 1, it is {self.processes!r}")
         if not _is(self.pairs, int) or self.pairs < 0:
             raise ValueError(f"pairs is a whole number from 0, it is {self.pairs!r}")
+        if not isinstance(cast("object", self.every_point), bool):
+            raise TypeError(f"every_point is True or False, it is {self.every_point!r}")
         if self.points is not None and (not _is(self.points, int) or self.points < 0):
             raise ValueError(f"points is a whole number from 0, or None for all, it is {self.points!r}")
 
@@ -138,10 +143,12 @@ class _Sweep:
         self._chance = Random(wanted.seed)
         self._report = CrashReport(workflow=wanted.workflow.id, seed=wanted.seed)
         self._expected: CrashOutcome | None = None
+        self._left: list[object] = []
         self._leave_out: set[tuple[Any, ...]] = set()
         self._children: Children | None = None
         self._expected_real: CrashOutcome | None = None
-        self._recoveries: dict[CrashPoint, list[CrashPoint]] = {}
+        self._recoveries: dict[CrashPoint, list[CrashPoint]] = {}  # points of the recovery, one of those alike
+        self._alike: dict[CrashPoint, tuple[CrashPoint, ...]] = {}  # by the one that is tried for all
         self._place = Path()
 
     def run(self) -> CrashReport:
@@ -168,20 +175,22 @@ class _Sweep:
     def _all(self) -> None:
         wanted, report = self._wanted, self._report
         self._undisturbed(children=wanted.real or wanted.processes > 0)
-        singles = list(report.points)
+        singles = self._different(report.points, self._left)
+        self._alike = {group[wanted.seed % len(group)]: group for group in singles}
         if wanted.points is not None and wanted.points < len(singles):
-            drawn = sorted(self._chance.sample(range(len(singles)), wanted.points))
-            singles = [singles[index] for index in drawn]
-        for point in singles:
+            drawn = sorted(self._chance.sample(list(self._alike), wanted.points), key=list(self._alike).index)
+            self._alike = {point: (point,) for point in drawn}
+        for point, group in self._alike.items():
             self._try((point,), real=wanted.real)
-            report.singles += 1
+            report.singles += len(group)
+            report.alike += len(group) - 1
         if not wanted.real:
-            for point in self._drawn(singles):
+            for point in self._drawn([point for group in self._alike.values() for point in group]):
                 self._try((point,), real=True)
         first = self._expected
         if first is not None and first.replayed:
             self._fail(first, (), first.replayed, "the undisturbed run")
-        for pair in self._pairs(singles):
+        for pair in self._pairs():
             self._try(pair, real=wanted.real)
             report.pairs += 1
 
@@ -193,8 +202,14 @@ class _Sweep:
         others = self._chance.sample(range(len(singles) - 1), count - 1)
         return [singles[index] for index in (*sorted(others), len(singles) - 1)]
 
-    def _pairs(self, singles: Sequence[CrashPoint]) -> list[tuple[CrashPoint, CrashPoint]]:
-        every = [(first, second) for first in singles for second in self._recoveries.get(first, ())]
+    def _different(self, points: Sequence[CrashPoint], left: Sequence[object]) -> list[tuple[CrashPoint, ...]]:
+        """Give points in groups of which one is tried."""
+        if self._wanted.real or self._wanted.every_point or not left:
+            return [(point,) for point in points]
+        return grouped(points, left)
+
+    def _pairs(self) -> list[tuple[CrashPoint, CrashPoint]]:
+        every = [(first, second) for first in self._alike for second in self._recoveries.get(first, ())]
         drawn = sorted(self._chance.sample(range(len(every)), min(self._wanted.pairs, len(every))))
         return [every[index] for index in drawn]
 
@@ -212,6 +227,8 @@ class _Sweep:
             self._fail(first, (), [f"the run {first.status}{why}{_SAY_SO}"], "the undisturbed run")
         self._report.points = tuple(numbered(first.recovery))
         second = self._scenario(())
+        if second.recovery == first.recovery:
+            self._left = first.left  # else the next scenario may come to them by another way
         self._leave_out = unsteady(first, second)
         self._report.left_out = tuple(sorted({"/".join(map(str, place[1:])) for place in self._leave_out}))
         self._judge(second, (), "a second undisturbed run (does setup begin anew?)")
@@ -230,8 +247,9 @@ class _Sweep:
         if real:
             self._expect_real()
         outcome = self._scenario(points, real=real)
-        if len(points) == 1:
-            self._recoveries[points[0]] = numbered(outcome.recovery)
+        if len(points) == 1 and points[0] not in self._recoveries:
+            groups = self._different(numbered(outcome.recovery), outcome.left)
+            self._recoveries[points[0]] = [group[self._wanted.seed % len(group)] for group in groups]
         self._report.unknown += outcome.unknown
         self._report.missed += len(outcome.cuts) < len(points)
         where = " and then at ".join(map(str, points))
@@ -293,6 +311,7 @@ class _Sweep:
                 ledger=ledger,
                 points=Points(crash_at, die=place.close),
                 chance=chance,
+                changes=store.changes if crash_at is None else None,
             )
             if number > 1:
                 cuts.append(life.cut)
@@ -353,8 +372,15 @@ class _Sweep:
             f"{name} doesn't survive {what} (seed {self._wanted.seed}, in {place})",
             points=points, differences=told, before=events[:cut], after=events[cut:], real=real,
             target=f"{self._name()}/{'real/' if real else ''}{'+'.join(map(str, points))}",
-            notes=self._elsewhere(points, real=real, by_check=error is not None),
+            notes=(*self._others(points, real=real), *self._elsewhere(points, real=real, by_check=error is not None)),
         ) from error  # fmt: skip
+
+    def _others(self, points: tuple[CrashPoint, ...], *, real: bool) -> tuple[str, ...]:
+        """Say which points this one was tried for."""
+        others = [str(point) for point in self._alike.get(points[0], ()) if point != points[0]]
+        if real or len(points) > 1 or not others:
+            return ()
+        return (f"A crash at {', '.join(others)} leaves the same behind, so it wasn't tried by itself.",)
 
     def _elsewhere(self, points: tuple[CrashPoint, ...], *, real: bool, by_check: bool) -> tuple[str, ...]:
         """Say what the same crash does in child processes if it failed in this one, and the other way round."""

@@ -81,6 +81,7 @@ class CrashOutcome:
         replayed: what its history, run once more in the process that ended it, asks for otherwise.
         unknown: whether it ended with a step of unknown outcome that nobody resolved.
         recovery: the points that its last life reached.
+        left: what a crash at each of these would leave behind, for comparing; empty if it wasn't in this process.
         cuts: how many events there were at each crash.
         tell: makes `events`, when somebody asks.
     """
@@ -98,6 +99,7 @@ class CrashOutcome:
     replayed: list[str] = field(default_factory=list[str])
     unknown: bool = False
     recovery: list[str] = field(default_factory=list[str])
+    left: list[object] = field(default_factory=list[object])
     cuts: list[int] = field(default_factory=list[int])
     tell: Callable[[], list[str]] | list[str] = field(default_factory=list[str])
 
@@ -150,6 +152,7 @@ def outcome_of(life: Life) -> CrashOutcome:
         replayed=replayed,
         unknown=unknown,
         recovery=list(life.points.reached),
+        left=list(life.points.left),
     )
 
 

@@ -6,6 +6,10 @@ Points at which a sweep lets the process die.
 it is the same moment each time. A sweep adds one name of its own, ``inside_effect/await``: the asynchronous function of
 a step has begun and waits for something, so that its effect may have happened in part.
 
+Many points can't be told apart by whoever comes after the crash: between them nothing became durable, no code of the
+program ran and no time passed, and nothing else outlives a process. `grouped` finds those, so that one of them can be
+tried for all.
+
 The hook that `polos.points` calls belongs to the whole process, but a sweep runs on a thread of its own beside the
 program's loop, which may have an engine, too. So what other threads reach isn't counted.
 """
@@ -14,14 +18,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
 from polos.errors import PolosUsageError
 from polos.testing.world import Crashed
 
-__all__ = ["AWAIT", "CrashPoint", "Points", "numbered"]
+__all__ = ["AWAIT", "CrashPoint", "Points", "grouped", "numbered"]
 
 AWAIT: Final = "inside_effect/await"
 
@@ -65,7 +69,9 @@ class Points:
 
     Attributes:
         reached: names, in order.
+        left: what a crash at each of them leaves behind, as `leaves` says it; empty without.
         dead: whether the life is over.
+        leaves: says what would outlive the process if it died now, for comparing; None if nobody wants to know.
     """
 
     def __init__(self, crash_at: CrashPoint | None, *, die: Callable[[], object] | None = None) -> None:
@@ -81,6 +87,8 @@ class Points:
         self._thread = threading.get_ident()
         self._counts: dict[str, int] = {}
         self.reached: list[str] = []
+        self.left: list[object] = []
+        self.leaves: Callable[[], object] | None = None
         self.dead = False
 
     def __call__(self, name: str) -> None:
@@ -88,6 +96,8 @@ class Points:
         if threading.get_ident() != self._thread:
             return
         self.reached.append(name)
+        if self.leaves is not None:
+            self.left.append(self.leaves())
         number = self._counts[name] = self._counts.get(name, 0) + 1
         wanted = self._crash_at
         if wanted is not None and wanted.nth == number and wanted.name == name:
@@ -110,3 +120,22 @@ def numbered(names: Iterable[str]) -> list[CrashPoint]:
         counts[name] += 1
         found.append(CrashPoint(name, counts[name]))
     return found
+
+
+def grouped(points: Sequence[CrashPoint], left: Sequence[object]) -> list[tuple[CrashPoint, ...]]:
+    """
+    Put those side by side at which a crash leaves the same.
+
+    Args:
+        points: in the order in which they are reached.
+        left: what a crash at each leaves; nothing comes back that was left behind, so the same ones are neighbours.
+    """
+    groups: list[tuple[CrashPoint, ...]] = []
+    last: object = None
+    for point, behind in zip(points, left, strict=True):
+        if groups and behind == last:
+            groups[-1] += (point,)
+        else:
+            groups.append((point,))
+        last = behind
+    return groups

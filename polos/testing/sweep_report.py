@@ -59,6 +59,8 @@ class CrashReport:
         points: every point that the undisturbed run comes to.
         scenarios: how many were played, the undisturbed ones included.
         singles: how many points were tried.
+        alike: how many of these weren't lived by themselves, because a crash there leaves behind what it leaves at
+            another that was: nothing became durable between the two, no code of the program ran, no time passed.
         pairs: how many pairs of crashes were tried.
         processes: how many scenarios were lived in child processes.
         unknown: how many ended with a step of unknown outcome that `answers` don't resolve.
@@ -73,6 +75,7 @@ class CrashReport:
     points: tuple[CrashPoint, ...] = ()
     scenarios: int = 0
     singles: int = 0
+    alike: int = 0
     pairs: int = 0
     processes: int = 0
     unknown: int = 0
@@ -83,9 +86,10 @@ class CrashReport:
 
     def __str__(self) -> str:
         """Give it in a line."""
+        different = f" ({self.singles - self.alike} different)" if self.alike else ""
         text = (
-            f"{self.workflow}: {self.singles} of {len(self.points)} crash points and {self.pairs} pairs survived, "
-            f"{self.processes} scenarios in child processes, {self.seconds:.2f} s, seed {self.seed}"
+            f"{self.workflow}: {self.singles} of {len(self.points)} crash points{different} and {self.pairs} pairs "
+            f"survived, {self.processes} scenarios in child processes, {self.seconds:.2f} s, seed {self.seed}"
         )
         if self.unknown:
             text += f"; {self.unknown} ended with a step of unknown outcome"

@@ -1,0 +1,151 @@
+"""Points of a crash sweep that can't be told apart: which they are, and that one of them speaks for all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from polos import WorkflowContext, workflow
+from polos.testing import CrashOutcome, CrashReport, Outside
+from polos.testing.lives import Life
+from polos.testing.sweep import sweep
+
+from tests import sweep_workflows as w
+
+world = Outside("alike")
+
+
+async def waits() -> int:
+    """Act while it waits, without a task, and leave a task behind that acts later still."""
+    asyncio.get_running_loop().call_soon(ticks, 20)
+    await asyncio.sleep(1)
+    world.note("slept")
+    _behind.append(asyncio.create_task(lags()))
+    return 1
+
+
+_behind: list[asyncio.Task[None]] = []
+
+
+def ticks(left: int) -> None:
+    world.note("tick", left=left)
+    if left:
+        asyncio.get_running_loop().call_soon(ticks, left - 1)
+
+
+async def lags() -> None:
+    for left in range(20):
+        world.note("turn", left=left)
+        await asyncio.sleep(0)
+
+
+def plain(number: int) -> int:
+    world.note("plain", number=number)
+    return number
+
+
+@workflow(id="alike_outgoing")
+async def outgoing(ctx: WorkflowContext, payload: dict[str, int]) -> int:
+    """Act in the body, too, which no workflow should: what a crash does to that is seen as well."""
+    world.note("body", where="first")
+    first, second = await asyncio.gather(ctx.step.run("waits", waits), ctx.step.run("beside", plain, 2))
+    third = await ctx.step.run("after", plain, 3)
+    world.note("body", where="second")
+    approved = await ctx.step.suspend("approve", {"what": "this"})
+    world.note("body", where="last")
+    total: int = first + second + third + approved.data
+    return total
+
+
+def approve(_waiting: object) -> int:
+    world.note("asked")
+    return 3
+
+
+def scenarios(which: Any, answers: dict[str, Any], **options: Any) -> tuple[CrashReport, dict[str, object]]:
+    """Sweep; gives how each scenario ended, as whoever looks from outside sees it, by the point that it died at."""
+    _behind.clear()
+    found: dict[str, object] = {}
+
+    def check(outcome: CrashOutcome) -> None:
+        assert outcome.status == "completed", outcome.error
+        if outcome.crashes:
+            found[outcome.crashes[0]] = (outcome.events, outcome.calls, outcome.result, outcome.state, world.notes())
+
+    report = sweep(which, {"number": 1}, answers=answers, check=check, processes=0, pairs=0, **options)
+    return report, found
+
+
+def differing(which: Any, answers: dict[str, Any]) -> tuple[list[str], int]:
+    """Give the points that end otherwise than the one that was tried for them, and how many were tried for others."""
+    few, tried = scenarios(which, answers)
+    every, found = scenarios(which, answers, every_point=True)
+    assert few.points == every.points
+    assert len(found) == len(every.points) == every.singles == few.singles
+    assert (0, len(few.points) - len(tried)) == (every.alike, few.alike)
+    wrong: list[str] = []
+    speaks = ""
+    for point in map(str, every.points):
+        speaks = point if point in tried else speaks  # of those alike, seed 0 tries the first
+        if found[point] != found[speaks]:
+            wrong.append(point)
+    return wrong, few.alike
+
+
+MIXED = (w.mixed, w.ANSWERS)
+OUTGOING = (outgoing, {"approve": approve})
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("case", [MIXED, OUTGOING], ids=["mixed", "outgoing"])
+def test_one_of_those_alike_speaks_for_all(case: tuple[Any, dict[str, Any]]):
+    """Lived by itself, each point ends as the one that was tried for it: history, calls, result, and what was done."""
+    wrong, alike = differing(*case)
+
+    assert [] == wrong
+    assert alike > 10
+
+
+def _without(part: int) -> Callable[[Life], object]:
+    """Tell what a crash leaves, but for one part of it: what is durable, the time, visits of bodies, calls."""
+    whole = Life._left
+
+    def left(life: Life) -> object:
+        told = whole(life)
+        return tuple(one for at, one in enumerate(told) if at != part) if isinstance(told, tuple) else told
+
+    return left
+
+
+def _unseen(name: str) -> Callable[[Life], object]:
+    """Tell what a crash leaves as if nothing of the program were under way."""
+    whole = Life._left
+
+    def left(life: Life) -> object:
+        kept = getattr(life, name)
+        setattr(life, name, 0)
+        try:
+            return whole(life)
+        finally:
+            setattr(life, name, kept)
+
+    return left
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize(
+    "blind",
+    [_without(0), _without(2), _without(3), _unseen("suspended"), _unseen("loose")],
+    ids=["what is durable", "bodies", "calls", "functions that wait", "tasks left behind"],
+)
+def test_whoever_overlooks_a_part_of_what_is_left_is_caught(
+    monkeypatch: pytest.MonkeyPatch, blind: Callable[[Life], object]
+):
+    """Taking points for alike that aren't makes the comparison above fail, for each thing that may differ."""
+    monkeypatch.setattr(Life, "_left", blind)
+
+    wrong, _ = differing(*OUTGOING)
+
+    assert wrong
