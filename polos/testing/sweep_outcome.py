@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -109,6 +109,27 @@ class CrashOutcome:
         if callable(self.tell):
             self.tell = self.tell()
         return self.tell
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what another process needs to know of it."""
+        told = {name: getattr(self, name) for name in _TOLD_ELSEWHERE}
+        return {**told, "executions": [asdict(execution) for execution in self.executions], "tell": self.events}
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> CrashOutcome:
+        """Make the outcome of lives in other processes of what `to_json` gave there."""
+        found = cls(**told, in_process=False)
+        found.calls = Counter(found.calls)
+        found.error = _error(found.error)
+        found.executions = [Execution(**run | {"error": _error(run["error"])}) for run in told["executions"]]
+        return found
+
+
+def _error(told: Sequence[str] | None) -> tuple[str, str] | None:
+    return None if told is None else (told[0], told[1])
+
+
+_TOLD_ELSEWHERE = ("status", "result", "error", "state", "calls", "problems", "replayed", "unknown", "recovery")
 
 
 # ---------------------------------------------------------------------------------------- from a life

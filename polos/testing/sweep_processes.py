@@ -12,7 +12,6 @@ import atexit
 import inspect
 import json
 import os
-import pickle
 import shutil
 import signal
 import socket
@@ -31,7 +30,7 @@ from polos.errors import PolosUsageError
 from polos.testing.lives import Task
 from polos.testing.sweep_outcome import CrashOutcome
 from polos.testing.sweep_points import CrashPoint
-from polos.testing.sweep_template import ENDING, OUTSIDE, Answer, Load, Order, Ref
+from polos.testing.sweep_template import ENDING, OUTSIDE, Answer, Load, Order, Ref, to_bytes
 from polos.types import Completed, NotDone
 from polos.values import encode
 
@@ -86,8 +85,8 @@ class _Template:
 
     def _ask(self, request: Load | Order) -> Any:
         try:
-            self._connection.send(request)
-            return self._connection.recv()
+            self._connection.send_bytes(to_bytes(request))
+            return json.loads(self._connection.recv_bytes())
         except (EOFError, OSError) as error:
             raise LifeFailed(f"the interpreter that lives are forked from has died:\n{self.said()}") from error
 
@@ -227,11 +226,10 @@ class Children:
 
     @staticmethod
     def _ending(directory: Path, life: int) -> CrashOutcome:
-        # Only our own children write it.
-        found: CrashOutcome | str = pickle.loads((directory / ENDING).read_bytes())  # noqa: S301
-        if isinstance(found, str):
-            raise LifeFailed(f"life {life} raised:\n{found}")
-        found.in_process = False
+        ending: dict[str, Any] | str = json.loads((directory / ENDING).read_text("utf-8"))
+        if isinstance(ending, str):
+            raise LifeFailed(f"life {life} raised:\n{ending}")
+        found = CrashOutcome.from_json(ending)
         found.directory = directory / OUTSIDE
         found.cuts = [int((directory / f"cut-{number}").read_text()) for number in range(2, life + 1)]
         return found

@@ -7,7 +7,7 @@ life is forked from one that has everything imported and nothing opened: it cost
 nothing with it.
 
 What a life gets of the lives before it are the files of the scenario: the log, what `setup` put there, and the ledger
-of calls.
+of calls. What is asked and what comes back is JSON.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import gc
 import importlib
 import importlib.machinery
 import importlib.util
+import json
 import os
-import pickle
 import select
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, final
@@ -43,7 +43,7 @@ from polos.testing.sweep_outcome import outcome_of
 from polos.testing.sweep_points import CrashPoint, Points
 from polos.types import Completed, NotDone
 
-__all__ = ["ENDING", "OUTSIDE", "PATIENCE_SECONDS", "Answer", "Load", "Order", "Ref", "main"]
+__all__ = ["ENDING", "OUTSIDE", "PATIENCE_SECONDS", "Answer", "Load", "Order", "Ref", "main", "to_bytes"]
 
 PATIENCE_SECONDS: Final = 60.0
 OUTSIDE: Final = "outside"  # the user's part of a scenario's directory
@@ -122,6 +122,31 @@ class Order:
     patience_seconds: float = PATIENCE_SECONDS
 
 
+def to_bytes(request: Load | Order) -> bytes:
+    """Write a request down for another process."""
+    return json.dumps({"kind": type(request).__name__, **asdict(request)}, default=str).encode()
+
+
+def _from_bytes(data: bytes) -> Load | Order:
+    """Read what `to_bytes` wrote."""
+    fields: dict[str, Any] = json.loads(data)
+    if fields.pop("kind") == Load.__name__:
+        return Load(tuple(fields["path"]), tuple((name, file) for name, file in fields["modules"]))
+    fields["directory"] = Path(fields["directory"])
+    fields["crash_at"] = fields["crash_at"] and CrashPoint(**fields["crash_at"])
+    fields["workflows"] = tuple(map(_ref, fields["workflows"]))
+    fields["setup"] = fields["setup"] and _ref(fields["setup"])
+    fields["answers"] = {
+        key: Answer(answer["data"], answer["ref"] and _ref(answer["ref"]), answer["kind"])
+        for key, answer in fields["answers"].items()
+    }
+    return Order(**fields)
+
+
+def _ref(fields: dict[str, Any]) -> Ref:
+    return Ref(fields["module"], tuple(fields["names"]))
+
+
 _described: dict[int, Described] = {}  # of this interpreter's workflows: their sources are read before lives are forked
 
 
@@ -130,13 +155,11 @@ def main(descriptor: int) -> None:
     asked = Connection(descriptor)
     while True:
         try:
-            request = asked.recv()
+            request = _from_bytes(asked.recv_bytes())
         except EOFError:
             return
-        if isinstance(request, Load):
-            asked.send(_load(request))
-        else:
-            asked.send(_forked(request, asked))
+        answer = _load(request) if isinstance(request, Load) else _forked(request, asked)
+        asked.send_bytes(json.dumps(answer).encode())
 
 
 def _load(request: Load) -> str | None:
@@ -192,7 +215,7 @@ def _forked(order: Order, asked: Connection) -> int:
             code = 0
         except BaseException:  # noqa: BLE001  # the parent is told
             text = traceback.format_exc()
-            (order.directory / ENDING).write_bytes(pickle.dumps(text))
+            (order.directory / ENDING).write_text(json.dumps(text), "utf-8")
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -232,9 +255,7 @@ def _live(order: Order) -> None:
     )  # fmt: skip
     (order.directory / f"cut-{order.life}").write_text(str(life.cut))
     life.live()
-    outcome = outcome_of(life)
-    outcome.tell = outcome.events
-    (order.directory / ENDING).write_bytes(pickle.dumps(outcome))
+    (order.directory / ENDING).write_text(json.dumps(outcome_of(life).to_json()), "utf-8")
 
 
 def _die() -> None:
