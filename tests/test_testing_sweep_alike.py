@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from polos import WorkflowContext, workflow
-from polos.testing import CrashOutcome, CrashReport, Outside
+from polos.testing import CrashOutcome, CrashReport, CrashSweepFailed, Outside
 from polos.testing.lives import Life
 from polos.testing.sweep import sweep
 
@@ -149,3 +149,45 @@ def test_whoever_overlooks_a_part_of_what_is_left_is_caught(
     wrong, _ = differing(*OUTGOING)
 
     assert wrong
+
+
+_turns: list[int] = []
+
+
+async def wanders() -> None:
+    _turns.append(len(_turns))
+    for _ in range(len(_turns) % 3):
+        await asyncio.sleep(0)
+
+
+@workflow(id="alike_wandering")
+async def wandering(ctx: WorkflowContext, payload: dict[str, int]) -> None:
+    await ctx.step.run("wanders", wanders)
+
+
+def test_nothing_is_alike_in_what_takes_another_course_each_time():
+    """If two undisturbed runs don't come by the same points in the same way, each point is lived by itself."""
+    report, tried = scenarios(wandering, {})
+
+    assert 0 == report.alike
+    assert len(tried) == len(report.points) > 10
+
+
+def test_a_failure_names_the_points_that_it_stands_for():
+    """Who reads the page learns at which other points the process may die with the same end."""
+
+    def check(outcome: CrashOutcome) -> None:
+        assert outcome.crashes != ("recovered:1",)
+
+    with pytest.raises(CrashSweepFailed, match="A crash at code_on_loop:1 leaves the same behind, so it wasn't tried"):
+        sweep(w.small, {}, check=check, processes=0)
+
+
+def test_another_seed_tries_another_of_those_alike():
+    """The seed turns the choice, so that all of them are lived in time."""
+    seen: set[str] = set()
+    for seed in range(4):
+        report, tried = scenarios(w.small, {}, seed=seed)
+        seen |= set(tried)
+
+    assert seen == set(map(str, report.points))

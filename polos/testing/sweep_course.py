@@ -227,7 +227,8 @@ class _Sweep:
             self._fail(first, (), [f"the run {first.status}{why}{_SAY_SO}"], "the undisturbed run")
         self._report.points = tuple(numbered(first.recovery))
         second = self._scenario(())
-        if second.recovery == first.recovery:
+        groups = [grouped(numbered(run.recovery), run.left) for run in (first, second)]
+        if groups[0] == groups[1]:
             self._left = first.left  # else the next scenario may come to them by another way
         self._leave_out = unsteady(first, second)
         self._report.left_out = tuple(sorted({"/".join(map(str, place[1:])) for place in self._leave_out}))
