@@ -15,12 +15,16 @@ LMDB takes keys of 511 bytes, and users name topics as they like. A string of mo
 bytes therefore enters as its first 160 bytes, ``0xFF`` (a byte UTF-8 never has) and its SHA-256.
 Equality still works, order among such strings holds for those first bytes only, and the whole key
 can't be had back from the bytes: who stores such a key stores `pack_key` of it beside the value.
+
+The same few strings come again and again (the kinds of rows, the runs that live just now), so the bytes of those that
+were asked for last are kept; long ones aren't, or nobody would know where the memory went.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
+from functools import lru_cache
 
 from polos.errors import PolosUsageError
 from polos.store.log import Key
@@ -30,6 +34,7 @@ __all__ = ["INT_MAX", "KEY_BYTES_MAX", "STRING_BYTES_MAX", "decode_key", "encode
 KEY_BYTES_MAX = 511
 STRING_BYTES_MAX = 200
 PREFIX_BYTES = 160
+KEPT = 2048  # strings
 INT_MAX = 2**63 - 1
 
 _INT = b"\x01"
@@ -46,7 +51,14 @@ def encode_key(key: Key) -> bytes:
     Raises:
         PolosUsageError: the key is over 511 bytes, or an integer is outside 0 <= n < 2**63.
     """
-    encoded = b"".join([_encode_string(part) if isinstance(part, str) else _encode_int(part) for part in key])
+    encoded = b"".join(
+        [
+            (_kept(part) if len(part) <= STRING_BYTES_MAX else _encode_string(part))
+            if isinstance(part, str)
+            else _encode_int(part)
+            for part in key
+        ]
+    )
     if len(encoded) > KEY_BYTES_MAX:
         raise PolosUsageError(f"a key of {len(encoded)} bytes is over KEY_BYTES_MAX ({KEY_BYTES_MAX}): {key!r}")
     return encoded
@@ -89,6 +101,9 @@ def _encode_string(text: str) -> bytes:
     if len(raw) <= STRING_BYTES_MAX:
         return _STR + _escape(raw) + _END
     return _STR + _escape(raw[:PREFIX_BYTES]) + bytes([_DIGEST_MARK]) + hashlib.sha256(raw).digest()
+
+
+_kept = lru_cache(KEPT)(_encode_string)
 
 
 def _whole_string(text: str) -> bytes:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, insort
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self, final
 
 from polos.errors import PolosInternalError, StoreClosed, StoreFenced
-from polos.store.layout import Plan, Table
+from polos.store.chain import EMPTY_CHAIN, head_of
+from polos.store.layout import Plan, Table, read_position
 from polos.store.log import AppendUnit, Epoch, Head, Key, Position, Receipt, Version
 from polos.store.reader import EPOCH_KEY, ROWS_KEY, BlobSource, EntryReader, rows_to_replace
 from polos.store.sealing import Sealing
@@ -70,11 +70,33 @@ class _View:
         self, table: Table, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         kept = self._tables[table]
+        if not kept.keys:
+            return
         low = bisect_left(kept.keys, start)
         high = len(kept.keys) if stop is None else bisect_left(kept.keys, stop)
         for at in range(high - 1, low - 1, -1) if reverse else range(low, high):
             key = kept.keys[at]
             yield key, kept.values[key]
+
+
+@final
+class _Reading:
+    """A consistent view for as long as its `with` lasts; a class of its own, since readers are opened all the time."""
+
+    __slots__ = ("_log", "_reader")
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self._reader: EntryReader | None = None
+
+    def __enter__(self) -> EntryReader:
+        self._reader = EntryReader(_View(self._log.begin_reading()), self._log.blobs)
+        return self._reader
+
+    def __exit__(self, *_: object) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._log.end_reading()
 
 
 @final
@@ -89,36 +111,41 @@ class MemoryLog:
     def __init__(self, *, blobs: BlobSource | None = None, tables: dict[Table, _Sorted] | None = None) -> None:
         """Make an empty log; `blobs` resolves payloads that were moved to blobs."""
         self._tables = tables or {table: _Sorted() for table in TABLES}
-        self._blobs = blobs
+        self.blobs = blobs
         self._lock = threading.Lock()
         self._shared: set[int] = set()  # ids of the tables that an open reader sees
         self._readers = 0
         self._subscribers: list[Callable[[Position], None]] = []
         self._closed = False
         self.changes = 0
+        # Versions behind the head we wrote last; worth nothing where somebody else has written.
+        self._known_versions: dict[str, Version] = {}
+        self._known_head: tuple[int, bytes] | None = None
 
     def copy(self) -> Self:
         """Give another log with the same content, as a process would find it that opens it after a crash."""
         with self._lock:
             copies: dict[Table, _Sorted] = {name: table.copy() for name, table in self._tables.items()}
-        return type(self)(blobs=self._blobs, tables=copies)
+        return type(self)(blobs=self.blobs, tables=copies)
 
-    @contextmanager
-    def reader(self) -> Generator[EntryReader]:
+    def reader(self) -> _Reading:
         """Open a consistent view."""
+        return _Reading(self)
+
+    def begin_reading(self) -> dict[Table, _Sorted]:
+        """Give the tables as they are now, to be left as they are; `_Reading` is what calls this."""
         with self._lock:
             self._check_open()
             self._readers += 1
             self._shared.update(map(id, self._tables.values()))
-            reader = EntryReader(_View(self._tables.copy()), self._blobs)
-        try:
-            yield reader
-        finally:
-            reader.close()
-            with self._lock:
-                self._readers -= 1
-                if not self._readers:
-                    self._shared.clear()
+            return self._tables.copy()
+
+    def end_reading(self) -> None:
+        """End what `begin_reading` began."""
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                self._shared.clear()
 
     def acquire(self) -> Epoch:
         """Take the next epoch."""
@@ -136,10 +163,13 @@ class MemoryLog:
             head = self._head()
             if epoch != head.epoch:
                 raise StoreFenced(f"L7: epoch {epoch} may not append, {head.epoch} owns the log")
-            before = EntryReader(_View(self._tables))
-            plan = Plan(units, head, before.version)
+            if self._known_head != (head.position, head.chain):
+                self._known_versions.clear()
+            plan = Plan(units, head, self._version)
             self.changes += 1
             self._write(plan)
+            self._known_head = (plan.head.position, plan.head.chain)
+            self._known_versions.update(plan.versions)
             subscribers = list(self._subscribers)
         for callback in subscribers:
             callback(plan.head.position)
@@ -198,7 +228,16 @@ class MemoryLog:
             raise StoreClosed("this log was closed")
 
     def _head(self) -> Head:
-        return EntryReader(_View(self._tables)).head()
+        log = self._tables["log"]
+        epoch = Epoch(int.from_bytes(self._tables["meta"].values.get(EPOCH_KEY, b""), "big"))
+        if not log.keys:
+            return Head(position=Position(0), chain=EMPTY_CHAIN, epoch=epoch, time_us=0)
+        last = log.keys[-1]
+        return head_of(log.values[last], read_position(last), epoch)
+
+    def _version(self, stream: str) -> Version:
+        known = self._known_versions.get(stream)
+        return EntryReader(_View(self._tables)).version(stream) if known is None else known
 
     def _changed(self, name: Table) -> _Sorted:
         """Give a table that may be changed: a copy, if an open reader sees the present one."""

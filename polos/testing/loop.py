@@ -7,19 +7,27 @@ next, or to stop if nothing does. And what would go to a thread is done at once,
 Who says when a function is under way (`SimulatedLoop.is_busy`) may have functions that talk to the real world, too.
 
 So a run of the loop is a function of the program and the seed, however long it lasts on the virtual clock.
+
+Most simulated programs never meet the operating system at all, and a sweep lives thousands of lives, each with a loop
+of its own: what a loop needs to wait (epoll, and the pipe through which another thread wakes it) costs as much as a
+good part of such a life. It is opened when the first connection or process is, or when there is something to wait for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import selectors
+import socket
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVarTuple, Unpack, final
+from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, final
 
 from polos.errors import PolosUsageError
 from polos.testing.clock import Alarm, VirtualClock
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 __all__ = ["PATIENCE_SECONDS", "RealWaitTooLong", "SimulatedLoop"]
 
@@ -37,19 +45,56 @@ _Ready = list[tuple[selectors.SelectorKey, int]]
 
 
 @final
-class _Waiting(selectors.DefaultSelector):
-    """A selector that doesn't wait by itself: it asks the loop what to do instead."""
+class _Waiting(selectors.BaseSelector):
+    """
+    A selector that doesn't wait by itself: it asks the loop what to do instead.
+
+    Attributes:
+        idle: what the loop does when nothing is ready.
+        make_pipe: makes the loop's own pipe, when there is something for another thread to wake it from.
+    """
 
     idle: Callable[[float | None], _Ready]
+    make_pipe: Callable[[], None]
+
+    def __init__(self) -> None:
+        self._system: selectors.BaseSelector | None = None
+
+    def open(self) -> selectors.BaseSelector:
+        """Give what waits for the operating system, made if need be."""
+        if self._system is None:
+            self._system = selectors.DefaultSelector()
+            self.make_pipe()
+        return self._system
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether anything but the loop's own pipe is open, that is: a function opened a connection or a process."""
+        return self._system is not None and len(self._system.get_map()) > 1
+
+    def register(self, fileobj: FileDescriptorLike, events: int, data: object = None) -> selectors.SelectorKey:
+        return self.open().register(fileobj, events, data)
+
+    def unregister(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        return self.open().unregister(fileobj)
+
+    def modify(self, fileobj: FileDescriptorLike, events: int, data: object = None) -> selectors.SelectorKey:
+        return self.open().modify(fileobj, events, data)
+
+    def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
+        return {} if self._system is None else self._system.get_map()
+
+    def close(self) -> None:
+        if self._system is not None:
+            self._system.close()
 
     def select(self, timeout: float | None = None) -> _Ready:
-        # The loop's own pipe aside, there is something here only if a function opens connections or starts processes.
-        ready = self.wait(0) if len(self.get_map()) > 1 else []
+        ready = self.wait(0) if self.is_connected else []
         return ready or ([] if timeout is not None and timeout <= 0 else self.idle(timeout))
 
     def wait(self, seconds: float) -> _Ready:
         """Wait for the operating system."""
-        return super().select(seconds)
+        return self.open().select(seconds)
 
 
 @final
@@ -69,6 +114,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         """Run by a clock."""
         selector = _Waiting()
         selector.idle = self._idle
+        selector.make_pipe = self._open_pipe
         super().__init__(selector)
         self.world = world
         self.on_due: Callable[[list[Alarm]], None] | None = None
@@ -146,6 +192,23 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
             self.on_task(task)
         return task
 
+    def _make_self_pipe(self) -> None:
+        """Make no pipe yet."""
+        self._ssock: socket.socket | None = None
+        self._csock: socket.socket | None = None
+
+    def _open_pipe(self) -> None:
+        getattr(super(), "_make_self_pipe")()  # noqa: B009  # asyncio has no public name for it
+
+    def _close_self_pipe(self) -> None:
+        if self._ssock is not None:
+            getattr(super(), "_close_self_pipe")()  # noqa: B009  # as above
+
+    def add_signal_handler(self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
+        """Call back on a signal; Python writes those into the pipe."""
+        self._real.open()
+        super().add_signal_handler(sig, callback, *args)
+
     def time(self) -> float:
         """Give the virtual monotonic time, in seconds."""
         return self._clock_of_world.monotonic_us() / 1e6
@@ -174,8 +237,11 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     def _idle(self, timeout: float | None) -> _Ready:
         """Nothing is ready: wait for the real world, or let time pass up to the next moment, or stop."""
         if self.is_busy is not None and self.is_busy():
-            connected = len(self._real.get_map()) > 1
+            connected = self._real.is_connected
             if connected or (timeout is None and self._clock_of_world.next_us() is None):
+                self._real.open()
+                if vars(self)["_ready"]:  # another thread was quicker than the pipe through which it wakes the loop
+                    return []
                 ready = self._real.wait(PATIENCE_SECONDS)
                 if ready:
                     return ready

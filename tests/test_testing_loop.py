@@ -1,0 +1,112 @@
+"""The simulation's loop and the operating system: nothing is opened before it is needed, and all of it works then."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import selectors
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from polos.testing.clock import VirtualClock
+from polos.testing.loop import SimulatedLoop
+
+
+@pytest.fixture
+def loop() -> Iterator[SimulatedLoop]:
+    """Give a loop on a clock of its own."""
+    made = SimulatedLoop(VirtualClock())
+    yield made
+    made.close()
+
+
+def refuses(*_args: object, **_options: object) -> None:
+    raise AssertionError("the operating system was asked for something")
+
+
+def test_programs_that_meet_no_system_open_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop on which there is only work and time makes no selector and no pipe."""
+    monkeypatch.setattr(selectors, "DefaultSelector", refuses)
+    monkeypatch.setattr(socket, "socketpair", refuses)
+    loop = SimulatedLoop(VirtualClock())
+
+    came: list[float] = []
+    loop.call_later(60, lambda: came.append(loop.time()))
+    loop.run_for(None)
+    loop.close()
+
+    assert [60] == came
+
+
+def test_a_connection_is_served(loop: SimulatedLoop) -> None:
+    """What a connection brings comes through a loop that had opened nothing before it."""
+    here, there = socket.socketpair()
+    loop.is_busy = lambda: True
+
+    async def reads() -> bytes:
+        reader, writer = await asyncio.open_connection(sock=here)
+        there.send(b"word\n")
+        word = await reader.readline()
+        loop.is_busy = None
+        writer.close()
+        await writer.wait_closed()
+        return word
+
+    task = loop.create_task(reads())
+    loop.run_for(None)
+    there.close()
+
+    assert b"word\n" == task.result()
+    assert [] == loop.transports()
+
+
+def test_a_thread_wakes_the_loop_that_waits_for_it(loop: SimulatedLoop) -> None:
+    """A call from another thread ends the wait for the real world, for which the pipe is made."""
+    done = loop.create_future()
+    loop.is_busy = lambda: not done.done()
+    may = threading.Event()
+    opened = loop._real.make_pipe
+
+    def make_pipe() -> None:
+        opened()
+        may.set()
+
+    loop._real.make_pipe = make_pipe
+    thread = threading.Thread(target=lambda: may.wait() and loop.call_soon_threadsafe(done.set_result, "told"))
+    thread.start()
+    loop.run_until_complete(done)
+    thread.join()
+
+    assert "told" == done.result()
+
+
+def test_a_thread_that_is_quicker_than_the_pipe_is_heard(loop: SimulatedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another thread asks for while the pipe isn't there yet is done without waiting for anything."""
+    done = loop.create_future()
+    loop.is_busy = lambda: not done.done()
+    opened = loop._real.make_pipe
+
+    def make_pipe() -> None:
+        loop.call_soon_threadsafe(done.set_result, "told")
+        opened()
+
+    loop._real.make_pipe = make_pipe
+    monkeypatch.setattr(loop._real, "wait", refuses)
+    loop.run_until_complete(done)
+
+    assert "told" == done.result()
+
+
+def test_signals_are_handled(loop: SimulatedLoop) -> None:
+    """A handler of a signal needs the pipe, and has it."""
+    heard = loop.create_future()
+    loop.is_busy = lambda: not heard.done()
+    loop.add_signal_handler(signal.SIGUSR1, heard.set_result, "heard")
+    loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+    loop.run_until_complete(heard)
+    loop.remove_signal_handler(signal.SIGUSR1)
+
+    assert "heard" == heard.result()
