@@ -30,6 +30,7 @@ from polos.testing.courses import Disturbances, HowMany
 from polos.testing.explored import Happened
 from polos.testing.explorer import ExploredWorld
 from polos.testing.failing import says_no
+from polos.testing.garbage import seldom_collected
 from polos.testing.saved import FOLDER, SavedSchedule, load_all, save
 from polos.testing.schedules import Chooser, Scripted, Strategy, drawn
 from polos.testing.shrinking import shrink
@@ -192,7 +193,8 @@ def _explored(plan: _Plan) -> Callable[..., None]:
 
     @functools.wraps(test)
     def explored(*args: Any, **kwargs: Any) -> None:
-        _Exploration(plan, lambda world: test(*args[:at], world, *args[at:], **kwargs)).run()
+        with seldom_collected():
+            _Exploration(plan, lambda world: test(*args[:at], world, *args[at:], **kwargs)).run()
 
     # pytest asks for the arguments, and takes what isn't the world for fixtures.
     cast("Any", explored).__signature__ = inspect.Signature(parameters)

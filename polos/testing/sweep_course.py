@@ -35,6 +35,7 @@ from polos.runtime.starting import root_run
 from polos.testing.audit import Audit
 from polos.testing.clock import START_US, VirtualClock
 from polos.testing.failing import says_no
+from polos.testing.garbage import seldom_collected
 from polos.testing.lives import Life, RunChance, Task
 from polos.testing.outside import Place
 from polos.testing.store import MemoryStore
@@ -124,7 +125,7 @@ def swept(wanted: Wanted, stop: threading.Event) -> CrashReport:
     def elsewhere(record: logging.LogRecord) -> bool:
         return record.thread != thread  # what an engine says of a run that diverged stands in the failure
 
-    with SWEEPING:
+    with SWEEPING, seldom_collected():
         log.addFilter(elsewhere)
         try:
             return _Sweep(wanted, stop).run()
