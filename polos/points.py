@@ -43,7 +43,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["ARCHIVE_POINTS", "POINTS", "arm", "reach"]
+__all__ = ["ARCHIVE_POINTS", "POINTS", "arm", "disarm", "reach"]
 
 POINTS: Final = (
     "code_on_loop",
@@ -77,6 +77,12 @@ def arm(hook: Callable[[str], None] | None) -> None:
     """
     global _hook  # noqa: PLW0603  # a hook that had to be handed down to where it is called would cost more than it does
     _hook = hook
+
+
+def disarm(hook: Callable[[str], None]) -> None:
+    """Have a function called no more; does nothing if another one has been armed since."""
+    if _hook is hook:
+        arm(None)
 
 
 def reach(point: str) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from polos.testing.jumping import Hanging, JumpingClock
     from polos.testing.lives import Waiting
     from polos.testing.outside import Outside
+    from polos.testing.patience import TookTooLong
     from polos.testing.recorded import BadRecording, RecordedRun, record_run
     from polos.testing.recorded_models import model_of
     from polos.testing.recorded_replay import assert_replays
@@ -64,6 +65,7 @@ __all__ = [
     "Sent",
     "Simulation",
     "StaleSchedule",
+    "TookTooLong",
     "VirtualClock",
     "Waiting",
     "assert_replays",
@@ -99,6 +101,7 @@ _HOMES: Final = {
     "Sent": "polos.testing.explored",
     "Simulation": "polos.testing.simulation",
     "StaleSchedule": "polos.testing.exploration",
+    "TookTooLong": "polos.testing.patience",
     "VirtualClock": "polos.testing.clock",
     "Waiting": "polos.testing.lives",
     "assert_replays": "polos.testing.recorded_replay",

@@ -31,6 +31,7 @@ from polos.testing.explored import Happened
 from polos.testing.explorer import ExploredWorld
 from polos.testing.failing import says_no
 from polos.testing.garbage import seldom_collected
+from polos.testing.patience import PATIENCE_SECONDS, Interrupted, Patience, TookTooLong, over_this
 from polos.testing.saved import FOLDER, SavedSchedule, load_all, save
 from polos.testing.schedules import Chooser, Scripted, Strategy, drawn
 from polos.testing.shrinking import shrink
@@ -64,6 +65,7 @@ class _Plan:
     settings: Settings
     way: str | None
     folder: Path
+    patience_seconds: float
 
 
 @dataclass(slots=True)
@@ -97,6 +99,7 @@ def explore(
     settings: Settings = QUIET,
     way: str | None = None,
     folder: Path | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
     **disturbances: Unpack[HowMany],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]: ...
 
@@ -112,6 +115,7 @@ def explore(
     settings: Settings = QUIET,
     way: str | None = None,
     folder: Path | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
     **disturbances: Unpack[HowMany],
 ) -> Any:
     """
@@ -129,6 +133,7 @@ def explore(
         settings: of the engine.
         way: one of `schedules.WAYS`, to draw all schedules in one way; None for a mixture.
         folder: where schedules that failed are kept; `explored`, beside the test's file, if it isn't said.
+        patience_seconds: how long a schedule may take, in real time.
         disturbances: how many of each kind a schedule may hold; see `courses.HowMany`.
 
     Returns:
@@ -150,6 +155,7 @@ def explore(
             settings=settings,
             way=way,
             folder=folder or Path(inspect.getfile(test)).parent / FOLDER,
+            patience_seconds=patience_seconds,
         )
         return _explored(plan)
 
@@ -220,9 +226,15 @@ class _Exploration:
     length: int = FIRST_LENGTH
     called: set[str] = field(default_factory=set[str])
     may_fail: set[str] = field(default_factory=set[str])
+    patience: Patience = field(init=False)
 
     def run(self) -> None:
-        """Play what was saved, the natural course, and what is drawn."""
+        """Play what was saved, the natural course, and what is drawn; on the test's thread, and not for ever."""
+        self.patience = Patience(self.plan.patience_seconds, gives_up=False)
+        with over_this(self.patience):
+            self._run()
+
+    def _run(self) -> None:
         for path, schedule in load_all(self.plan.folder, self._id):
             self._play_saved(path, schedule)
         for number in range(self.plan.runs + 1):
@@ -263,6 +275,17 @@ class _Exploration:
         if not aloud:
             _log.setLevel(logging.CRITICAL + 1)
         try:
+            self.patience.begin(world.under_way)
+            self._play_in(world, played)
+            self.patience.pause()
+        except Interrupted:
+            played.error = self.patience.over()  # in its place, for it isn't played again
+        finally:
+            _log.setLevel(level)
+        return played
+
+    def _play_in(self, world: ExploredWorld, played: _Played) -> None:
+        try:
             self.body(world)
             if not world.finished:
                 world.finish()
@@ -274,9 +297,8 @@ class _Exploration:
             called, may_fail = world.steps
             self.called |= called
             self.may_fail |= may_fail
+            self.patience.spare()
             world.close()
-            _log.setLevel(level)
-        return played
 
     # -------------------------------------------------------------------------------------- failures
 
@@ -292,6 +314,10 @@ class _Exploration:
             warnings.warn(message, StaleSchedule, stacklevel=4)
 
     def _report(self, number: int, failed: _Played) -> None:
+        if isinstance(failed.error, TookTooLong):
+            # Each time that it is played again it takes as long, so it is told as it is.
+            failed.error.add_note("\n".join(self._explanation(number, failed.chooser.decisions, failed)))
+            raise failed.error
         kind = failed.kind
 
         def fails(decisions: list[int]) -> list[int] | None:
@@ -324,6 +350,8 @@ class _Exploration:
         )
         departures = sum(1 for index in first if index)
         matter = f"of {departures} things out of the natural order these {len(schedule.departures)} matter (>):"
+        if isinstance(error, TookTooLong):
+            matter = f"with {departures} things out of the natural order (>) it isn't over:"
         if not departures:
             matter = "it fails in the natural course of things:"
         lines = [f"schedule {number} of {self.plan.runs}, seed {self.plan.seed}; {matter}", *schedule.happened]

@@ -29,6 +29,7 @@ from polos.runtime.settings import Settings
 from polos.testing.courses import Course, Disturbances
 from polos.testing.explored import Happened, Outcome, Sent
 from polos.testing.gates import Gates
+from polos.testing.patience import Frames
 from polos.testing.replays import check_replay
 from polos.testing.schedules import Chooser, Option
 from polos.testing.simulation import QUIET, Call, Simulation
@@ -139,6 +140,10 @@ class ExploredWorld:
     def close(self) -> None:
         """Leave nothing behind."""
         self.sim.crash()
+
+    def under_way(self) -> tuple[str, Frames]:
+        """Say whose code is being run; for another thread, while that doesn't come back."""
+        return self.sim.under_way()
 
     # ------------------------------------------------------------------------------------ describing
 

@@ -22,6 +22,7 @@ from typing import Any, final
 from polos.replay.facts import StepCall
 from polos.runtime.engine import Engine
 from polos.runtime.performer import Attempt, Performer, is_async
+from polos.runtime.threads import Job
 from polos.testing.audit import Audit
 from polos.testing.clock import Alarm
 from polos.testing.loop import SimulatedLoop
@@ -168,7 +169,8 @@ class _HeldPerformer(Performer):
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, gates: Gates) -> None:
         assert isinstance(loop, SimulatedLoop), "an engine of a simulation lives on a loop of it"
-        super().__init__(engine, loop, threads=SimulatedThreads(loop))
+        self._simulated = SimulatedThreads(loop)
+        super().__init__(engine, loop, threads=self._simulated)
         self._gates = gates
         self._life = gates.life
 
@@ -234,7 +236,8 @@ class _HeldPerformer(Performer):
         def fail(failure: BaseException) -> None:
             super(_HeldPerformer, self)._thread_done(attempt, None, failure, contextvars.copy_context())
 
-        self._hold(attempt, begun=False, error=None, go=job, fail=fail)
+        called = attempt.job = Job(job)
+        self._hold(attempt, begun=False, error=None, go=lambda: self._simulated.do(called), fail=fail)
 
     def _thread_done(
         self, attempt: Attempt, outcome: Any, error: BaseException | None, context: contextvars.Context

@@ -35,7 +35,7 @@ from polos.engine import events as e
 from polos.engine.json import Json
 from polos.engine.state import ENDED, OpKind, OpStatus, RunState
 from polos.errors import PolosError
-from polos.points import arm, reach
+from polos.points import arm, disarm, reach
 from polos.replay.facts import StepCall
 from polos.runtime.bodies import Bodies, Described
 from polos.runtime.engine import Engine
@@ -321,7 +321,7 @@ class Life:
                 f"{PATIENCE_SECONDS:.0f} s of real time; while it has one open, virtual time can't pass"
             ) from error
         finally:
-            arm(None)
+            disarm(self.points)
 
     def _left(self) -> object:
         """

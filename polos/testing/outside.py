@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, final
 
 from polos.errors import PolosUsageError
+from polos.testing.patience import Interrupted, is_lost
 
 __all__ = ["Outside", "Place"]
 
@@ -83,6 +84,8 @@ class Outside:
         Durable:
             when it returns, for a killed process; a power cut may lose it.
         """
+        if is_lost():
+            raise Interrupted  # the scenario that it was about is over, and this one is another
         line = json.dumps({"kind": kind, **data})
         place = Place.current
         if place is None:

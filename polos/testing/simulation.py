@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -34,7 +35,9 @@ from polos.testing.appender import SimulatedAppender
 from polos.testing.audit import Audit
 from polos.testing.clock import Alarm, VirtualClock
 from polos.testing.loop import SimulatedLoop
+from polos.testing.patience import Frames, Interrupted, Patience, over_this
 from polos.testing.store import MemoryStore
+from polos.testing.under_way import under_way
 from polos.testing.waiting import WaitingThreads
 from polos.testing.world import Crashed, World
 
@@ -137,6 +140,7 @@ class Simulation:
         latency_us_max: int = 0,
         queue_units_max: int = 10_000,
         held: HeldBack | None = None,
+        patience_seconds: float | None = None,
     ) -> None:
         """
         Make a world without an engine; `start` begins the first life.
@@ -149,6 +153,8 @@ class Simulation:
             latency_us_max: how long an append takes at most.
             queue_units_max: how many units may wait to be appended.
             held: says when appends, calls of functions and alarms happen; None for as soon as they can.
+            patience_seconds: how long each letting run may take inside `with`, in real time, before it fails with a
+                `TookTooLong` that says where it hangs; None for ever, which is a tenth of a millisecond faster.
         """
         self.clock = VirtualClock(seed=seed)
         self._run_ids = RunIds(self.clock)
@@ -169,6 +175,8 @@ class Simulation:
             latency_us_max=latency_us_max,
             queue_units_max=queue_units_max,
         )
+        self._patience = None if patience_seconds is None else Patience(patience_seconds, gives_up=False)
+        self._watch = ExitStack()
         self._life: _Life | None = None
         self._threads: list[WaitingThreads] = []
         self._engines = 0
@@ -177,12 +185,15 @@ class Simulation:
 
     def __enter__(self) -> Simulation:
         """Begin the first life."""
+        if self._patience is not None:
+            self._watch.enter_context(over_this(self._patience))
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave nothing behind."""
-        self.crash()
+        with self._watch:
+            self.crash()
 
     # --------------------------------------------------------------------------------------- lives
 
@@ -202,6 +213,11 @@ class Simulation:
         """The engine that is running."""
         assert self._life is not None, "an engine is running"
         return self._life.engine
+
+    def under_way(self) -> tuple[str, Frames]:
+        """Say whose code the engine is running; for another thread, while that doesn't come back."""
+        life = self._life
+        return ("the test", ()) if life is None or not life.loop.is_running() else under_way(life.engine, life.loop)
 
     def start(self) -> None:
         """Begin a life: a new engine goes on with what is in the store."""
@@ -325,9 +341,16 @@ class Simulation:
         if life is None:
             return
         try:
+            if self._patience is not None:
+                self._patience.begin(self.under_way)
             run(life.loop)
+            if self._patience is not None:
+                self._patience.pause()
         except Crashed:
             self.crash()
+        except Interrupted:
+            assert self._patience is not None, "nobody else interrupts"
+            raise self._patience.over() from None
         assert not self.audit.violations, self.audit.violations
         broken = life.engine.broken if self._life is life else None
         if isinstance(broken, PolosInternalError) or (broken and not isinstance(broken, PolosError)):

@@ -53,9 +53,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from polos.definition import Workflow
+from polos.testing.patience import PATIENCE_SECONDS, Patience, beside
 from polos.testing.sweep_course import PAIRS, PROCESSES, Check, Setup, Wanted, swept
 from polos.testing.sweep_report import CrashReport
-from polos.testing.sweep_template import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -96,7 +96,7 @@ async def crash_sweep(
             (in child processes that is always so).
         seed: from which everything is drawn.
         same: tells whether two results are the same, given the one found and the undisturbed one; ``==`` otherwise.
-        patience_seconds: how long a life in a child process may take, in real time.
+        patience_seconds: how long a life may take, in real time, and each call of `setup` and `check` in this process.
         initial_state: what `ctx.state` begins with.
 
     Returns:
@@ -133,18 +133,23 @@ async def _beside(wanted: Wanted) -> CrashReport:
     def work() -> None:
         report, error = None, None
         try:
-            report = contextvars.Context().run(swept, wanted, stop)
+            report = _sweep(wanted, stop)
         except BaseException as raised:  # noqa: BLE001  # whoever awaits gets it
             error = raised
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, report, error)
 
-    thread = threading.Thread(target=work, name="polos-sweep", daemon=True)
-    thread.start()
+    threading.Thread(target=work, name="polos-sweep-watch", daemon=True).start()
     try:
         return await done
     finally:
         stop.set()
+
+
+def _sweep(wanted: Wanted, stop: threading.Event) -> CrashReport:
+    """Sweep on a thread, and watch over it from this one, also when nobody waits for the sweep any more."""
+    patience = Patience(wanted.patience_seconds)
+    return beside(lambda: contextvars.Context().run(swept, wanted, stop, patience), patience, name="polos-sweep")
 
 
 _OPTIONS: Final = tuple(field.name for field in fields(Wanted) if field.name not in ("workflow", "input"))
@@ -158,19 +163,22 @@ def sweep(workflow: Workflow[Any], input: object = None, **options: Any) -> Cras
     options["answers"] = options.get("answers") or {}
     wanted = Wanted(workflow=workflow, input=input, **options)
     wanted.look()
-    found: list[Any] = []
+    found: list[CrashReport | BaseException] = []
+    done, stop = threading.Event(), threading.Event()
 
     def work() -> None:
         try:
-            found.append(contextvars.Context().run(swept, wanted, threading.Event()))
+            found.append(_sweep(wanted, stop))
         except BaseException as raised:  # noqa: BLE001  # raised again below
             found.append(raised)
+        done.set()
 
-    # Not on the caller's thread: it may have a loop running.
-    thread = threading.Thread(target=work, name="polos-sweep", daemon=True)
-    thread.start()
-    thread.join()
+    # Not on the caller's thread: it may have a loop running, and may be taken away from here by a signal.
+    threading.Thread(target=work, name="polos-sweep-watch", daemon=True).start()
+    try:
+        done.wait()
+    finally:
+        stop.set()
     if isinstance(found[0], BaseException):
         raise found[0]
-    report: CrashReport = found[0]
-    return report
+    return found[0]

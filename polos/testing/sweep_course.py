@@ -31,6 +31,7 @@ from polos.definition import Workflow
 from polos.engine.decide import created_to_json
 from polos.engine.json import Json
 from polos.errors import PolosUsageError
+from polos.points import disarm
 from polos.runtime.starting import root_run
 from polos.testing.audit import Audit
 from polos.testing.clock import START_US, VirtualClock
@@ -38,13 +39,15 @@ from polos.testing.failing import says_no
 from polos.testing.garbage import seldom_collected
 from polos.testing.lives import Life, RunChance, Task
 from polos.testing.outside import Place
+from polos.testing.patience import PATIENCE_SECONDS, Hang, Patience, Turn, is_lost
 from polos.testing.store import MemoryStore
 from polos.testing.sweep_calls import CallLedger
+from polos.testing.sweep_hanging import Scene, hangs
 from polos.testing.sweep_outcome import CrashOutcome, differences, outcome_of, unsteady
 from polos.testing.sweep_points import CrashPoint, Points, grouped, numbered
 from polos.testing.sweep_processes import Children, LifeFailed
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport, CrashSweepFailed
-from polos.testing.sweep_template import OUTSIDE, PATIENCE_SECONDS
+from polos.testing.sweep_template import OUTSIDE
 
 __all__ = ["PAIRS", "PROCESSES", "Check", "Setup", "Wanted", "swept"]
 
@@ -53,7 +56,7 @@ __tracebackhide__ = True  # pytest shows the test's own lines, and the page
 PAIRS: Final = 100
 PROCESSES: Final = 0.05
 
-SWEEPING = threading.Lock()  # the points and the place of a process are one sweep's at a time
+SWEEPING = Turn()  # the points and the place of a process are one sweep's at a time
 
 Check = Callable[[CrashOutcome], object]
 Setup = Callable[[Path], object]
@@ -99,6 +102,8 @@ class Wanted:
             raise TypeError(f"every_point is True or False, it is {self.every_point!r}")
         if self.points is not None and (not _is(self.points, int) or self.points < 0):
             raise ValueError(f"points is a whole number from 0, or None for all, it is {self.points!r}")
+        if not _is(self.patience_seconds, int, float) or not self.patience_seconds > 0:
+            raise ValueError(f"patience_seconds is a time over 0, it is {self.patience_seconds!r}")
 
     def task(self) -> Task:
         """Give what all lives have in common."""
@@ -118,17 +123,17 @@ def _is(value: object, *types: type) -> bool:
     return isinstance(value, types) and not isinstance(value, bool)
 
 
-def swept(wanted: Wanted, stop: threading.Event) -> CrashReport:
-    """Sweep, on this thread, until `stop` is set; one sweep at a time."""
+def swept(wanted: Wanted, stop: threading.Event, patience: Patience) -> CrashReport:
+    """Sweep, on this thread, until `stop` is set or patience with a scenario is over; one sweep at a time."""
     thread, log = threading.get_ident(), logging.getLogger("polos")
 
     def elsewhere(record: logging.LogRecord) -> bool:
         return record.thread != thread  # what an engine says of a run that diverged stands in the failure
 
-    with SWEEPING, seldom_collected():
+    with SWEEPING.of(patience), seldom_collected():
         log.addFilter(elsewhere)
         try:
-            return _Sweep(wanted, stop).run()
+            return _Sweep(wanted, stop, patience).run()
         finally:
             log.removeFilter(elsewhere)
 
@@ -137,9 +142,12 @@ def swept(wanted: Wanted, stop: threading.Event) -> CrashReport:
 class _Sweep:
     """One sweep, on its thread."""
 
-    def __init__(self, wanted: Wanted, stop: threading.Event) -> None:
+    def __init__(self, wanted: Wanted, stop: threading.Event, patience: Patience) -> None:
         self._wanted = wanted
         self._stop = stop
+        self._patience = patience
+        self._scene = Scene(())
+        patience.failure = self._hangs
         self._task = wanted.task()
         self._chance = Random(wanted.seed)
         self._report = CrashReport(workflow=wanted.workflow.id, seed=wanted.seed)
@@ -168,10 +176,14 @@ class _Sweep:
             else:
                 self._report.notes.append(f"{POINT_VARIABLE} names another sweep")
         finally:
-            Place.current = None
-            shutil.rmtree(self._place, ignore_errors=True)
+            self._leave()
         self._report.seconds = time.monotonic() - began
         return self._report
+
+    def _leave(self) -> None:
+        if not is_lost():  # else others have come since
+            Place.current = None
+        shutil.rmtree(self._place, ignore_errors=True)
 
     def _all(self) -> None:
         wanted, report = self._wanted, self._report
@@ -281,6 +293,8 @@ class _Sweep:
         if real:
             assert self._children is not None, "there are child processes"
             self._report.processes += 1
+            self._scene = Scene(points, number=len(points) + 1, real=True)
+            self._patience.pause()  # they have their own
             try:
                 outcome = self._children.live(points, directory)
             except LifeFailed as error:
@@ -292,6 +306,7 @@ class _Sweep:
         return outcome
 
     def _in_process(self, points: tuple[CrashPoint, ...], directory: Path) -> CrashOutcome:
+        scene = self._scene = Scene(points)
         place = Place.current = Place(directory)
         store = MemoryStore()
         audit, ledger = Audit(store.log), CallLedger()
@@ -299,13 +314,16 @@ class _Sweep:
         outcome: CrashOutcome | None = None
         now_us = START_US
         for number, crash_at in enumerate((*points, None), 1):
+            scene.number, scene.life = number, None
+            self._patience.begin(scene.who)
             place.dead = False
             ledger.life = number
             chance = RunChance(self._wanted.seed, number, audit)
             clock = VirtualClock(start_us=now_us, chance=chance)
             if self._wanted.setup is not None:
+                scene.doing = "setup"
                 self._wanted.setup(place.path)
-            life = Life(
+            life = scene.life = Life(
                 self._task,
                 store=store,
                 clock=clock,
@@ -317,11 +335,14 @@ class _Sweep:
             )
             if number > 1:
                 cuts.append(life.cut)
+            scene.doing = "life"
             try:
                 life.live()
+                scene.doing = "replay"
                 outcome = None if life.points.dead else outcome_of(life)
             finally:
                 place.dead = True
+                self._patience.spare()
                 life.close()
             now_us = clock.now_us()
             if outcome is not None:
@@ -343,6 +364,8 @@ class _Sweep:
         """Say what is wrong with a scenario, and what the user's check raised."""
         expected = self._expected if outcome.in_process else self._expected_real
         assert expected is not None, "the undisturbed run comes first"
+        self._scene.doing = "check"
+        self._patience.begin(self._scene.who)
         told = differences(expected, outcome, leave_out=self._leave_out, same=self._wanted.same)
         if told or self._wanted.check is None or outcome.unknown:
             return told, None
@@ -373,7 +396,7 @@ class _Sweep:
         raise CrashSweepFailed(
             f"{name} doesn't survive {what} (seed {self._wanted.seed}, in {place})",
             points=points, differences=told, before=events[:cut], after=events[cut:], real=real,
-            target=f"{self._name()}/{'real/' if real else ''}{'+'.join(map(str, points))}",
+            target=self._target_of(points, real=real),
             notes=(*self._others(points, real=real), *self._elsewhere(points, real=real, by_check=error is not None)),
         ) from error  # fmt: skip
 
@@ -383,6 +406,19 @@ class _Sweep:
         if real or len(points) > 1 or not others:
             return ()
         return (f"A crash at {', '.join(others)} leaves the same behind, so it wasn't tried by itself.",)
+
+    def _hangs(self, hang: Hang) -> CrashSweepFailed:
+        """Say that a scenario hung; on another thread, for this one has come to its end or is lost."""
+        scene, lost = self._scene, self._patience.lost
+        if lost:
+            if scene.life is not None:
+                disarm(scene.life.points)
+            Place.current = None
+            shutil.rmtree(self._place, ignore_errors=True)
+            SWEEPING.give_back(self._patience)
+        return hangs(
+            self._wanted.workflow.id, scene, hang, lost=lost, target=self._target_of(scene.points, real=scene.real)
+        )
 
     def _elsewhere(self, points: tuple[CrashPoint, ...], *, real: bool, by_check: bool) -> tuple[str, ...]:
         """Say what the same crash does in child processes if it failed in this one, and the other way round."""
@@ -405,6 +441,9 @@ class _Sweep:
         """Tell this sweep from others of the same test."""
         created = json.dumps(self._task.command, sort_keys=True, default=str)
         return f"{self._wanted.workflow.id}@{hashlib.sha256(created.encode()).hexdigest()[:6]}"
+
+    def _target_of(self, points: tuple[CrashPoint, ...], *, real: bool = False) -> str:
+        return f"{self._name()}/{'real/' if real else ''}{'+'.join(map(str, points))}"
 
     def _target(self) -> str | None:
         """Give the one scenario that is wanted; "" if it is another sweep's, None if all are."""

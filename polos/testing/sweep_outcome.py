@@ -31,7 +31,7 @@ from polos.testing.audit import Audit, Stored
 from polos.testing.lives import Life
 from polos.testing.replays import attempts, fold
 
-__all__ = ["CrashOutcome", "Execution", "differences", "outcome_of", "unsteady"]
+__all__ = ["CrashOutcome", "Execution", "differences", "outcome_of", "told_so_far", "unsteady"]
 
 Same = Callable[[Any, Any], object]
 
@@ -270,6 +270,11 @@ def _otherwise(found: Difference) -> str:
     if found.what == "digest":
         return f"step {found.name!r} is given other arguments"
     return f"step {found.name!r} has another {found.what}: {found.asked!r}, recorded is {found.recorded!r}"
+
+
+def told_so_far(life: Life) -> list[str]:
+    """Tell the histories of all runs of a life that isn't over, in words."""
+    return _told(life.audit, _paths(life.audit.states, life.task.run))
 
 
 def _told(audit: Audit, paths: Mapping[str, str]) -> list[str]:

@@ -12,6 +12,7 @@ of calls. What is asked and what comes back is JSON.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib
 import importlib.machinery
@@ -38,14 +39,15 @@ from polos.testing.audit import Audit
 from polos.testing.clock import START_US, VirtualClock
 from polos.testing.lives import Life, RunChance, Task
 from polos.testing.outside import Place
+from polos.testing.patience import PATIENCE_SECONDS
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_outcome import outcome_of
 from polos.testing.sweep_points import CrashPoint, Points
 from polos.types import Completed, NotDone
 
-__all__ = ["ENDING", "OUTSIDE", "PATIENCE_SECONDS", "Answer", "Load", "Order", "Ref", "main", "to_bytes"]
+__all__ = ["ENDING", "OUTSIDE", "Answer", "Load", "Order", "Ref", "main", "to_bytes"]
 
-PATIENCE_SECONDS: Final = 60.0
+DYING_SECONDS: Final = 1.0
 OUTSIDE: Final = "outside"  # the user's part of a scenario's directory
 ENDING: Final = "ending"
 
@@ -211,6 +213,7 @@ def _forked(order: Order, asked: Connection) -> int:
         code = 1
         try:
             asked.close()
+            faulthandler.register(signal.SIGALRM, all_threads=False, chain=True)  # says where it is, and dies
             _live(order)
             code = 0
         except BaseException:  # noqa: BLE001  # the parent is told
@@ -222,12 +225,19 @@ def _forked(order: Order, asked: Connection) -> int:
             os._exit(code)
     pidfd = os.pidfd_open(process)
     try:
-        over, _, _ = select.select([pidfd], [], [], order.patience_seconds)
-        if not over:
+        late = not _is_over(pidfd, order.patience_seconds)
+        if late:
             os.kill(process, signal.SIGALRM)
+            if not _is_over(pidfd, DYING_SECONDS):
+                os.kill(process, signal.SIGKILL)  # it has a use of its own for that signal
     finally:
         os.close(pidfd)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return -signal.SIGALRM if late else code
+
+
+def _is_over(pidfd: int, seconds: float) -> bool:
+    return bool(select.select([pidfd], [], [], seconds)[0])
 
 
 def _live(order: Order) -> None:

@@ -31,14 +31,15 @@ class _Thread(threading.Thread):
     Attributes:
         loop: on which its job was asked for.
         died: whether the process is to die of what the job did.
+        job: its job.
     """
 
-    def __init__(self, threads: WaitingThreads, loop: SimulatedLoop, work: Callable[[], None]) -> None:
+    def __init__(self, threads: WaitingThreads, loop: SimulatedLoop, job: Job) -> None:
         super().__init__(name="polos-simulated", daemon=True)
         self.loop = loop
         self.died = False
+        self.job = job
         self._threads = threads
-        self._work = work
         self._ours = threading.Semaphore(0)  # the baton: whose it is runs
         self._loops = threading.Semaphore(0)
         self._over = False
@@ -47,7 +48,7 @@ class _Thread(threading.Thread):
     def run(self) -> None:
         """Do the job."""
         try:
-            self._work()
+            self.job.work()
         finally:
             self._threads.alive.remove(self)
             self._loops.release()
@@ -81,16 +82,19 @@ class _Thread(threading.Thread):
     def end(self) -> None:
         """Have the job end, wherever it is: the process is gone."""
         self._over = True
-        self._hand_over()
+        if self._threads.running is not self:  # one that doesn't come back isn't waited for any more
+            self._hand_over()
 
     def _hand_over(self) -> Callable[[Callable[[], None]], object] | None:
         """Let it run until it is over, or waits; gives for what."""
         self._wanted = None
+        self._threads.running = self
         if self.ident is None:
             self.start()
         else:
             self._ours.release()
         self._loops.acquire()
+        self._threads.running = None
         return self._wanted
 
 
@@ -101,12 +105,24 @@ class WaitingThreads:
 
     Attributes:
         alive: threads whose jobs aren't over, the oldest first.
+        running: the one that the loop waits for; it stays here if that was interrupted.
     """
 
     def __init__(self, loop: SimulatedLoop) -> None:
         """Do them beside a loop."""
         self._loop = loop
         self.alive: list[_Thread] = []
+        self.running: _Thread | None = None
+
+    @property
+    def doing(self) -> Job | None:
+        """The job that is being done."""
+        return None if self.running is None else self.running.job
+
+    @property
+    def beside(self) -> int | None:
+        """The thread on which it is."""
+        return None if self.running is None else self.running.ident
 
     def submit(self, job: Job) -> None:
         """Do a job soon."""
@@ -125,7 +141,7 @@ class WaitingThreads:
             thread.end()
 
     def _begin(self, job: Job) -> None:
-        thread = _Thread(self, self._loop, job.work)
+        thread = _Thread(self, self._loop, job)
         self.alive.append(thread)
         thread.go()
 
