@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from polos import WorkflowContext, workflow
+from polos.points import reach
 from polos.testing import CrashOutcome, CrashReport, CrashSweepFailed, Outside
 from polos.testing.lives import Life
+from polos.testing.program_code import ProgramCode
 from polos.testing.sweep import sweep
 
 from tests import sweep_workflows as w
@@ -18,10 +20,12 @@ world = Outside("alike")
 
 
 async def waits() -> int:
-    """Act while it waits, without a task, and leave a task behind that acts later still."""
-    asyncio.get_running_loop().call_soon(ticks, 20)
+    """Act while it waits, without a task, and leave a callback and a task behind that act later still."""
+    loop = asyncio.get_running_loop()
+    loop.call_soon(ticks, "early", 20)
     await asyncio.sleep(1)
     world.note("slept")
+    loop.call_soon(ticks, "late", 3)
     _behind.append(asyncio.create_task(lags()))
     return 1
 
@@ -29,10 +33,10 @@ async def waits() -> int:
 _behind: list[asyncio.Task[None]] = []
 
 
-def ticks(left: int) -> None:
-    world.note("tick", left=left)
+def ticks(when: str, left: int) -> None:
+    world.note("tick", when=when, left=left)
     if left:
-        asyncio.get_running_loop().call_soon(ticks, left - 1)
+        asyncio.get_running_loop().call_soon(ticks, when, left - 1)
 
 
 async def lags() -> None:
@@ -57,6 +61,32 @@ async def outgoing(ctx: WorkflowContext, payload: dict[str, int]) -> int:
     world.note("body", where="last")
     total: int = first + second + third + approved.data
     return total
+
+
+def passes(number: int) -> int:
+    """Act between two points, as code of the engine's would that calls code of the program's."""
+    reach("inside_effect")
+    world.note("between", number=number)
+    reach("inside_effect")
+    return number
+
+
+async def busy() -> None:
+    for left in range(40):
+        world.note("busy", left=left)
+        await asyncio.sleep(0)
+
+
+@workflow(id="alike_direct", deterministic=False)
+async def direct(ctx: WorkflowContext, payload: dict[str, int]) -> int:
+    """Act beside its step and after it."""
+    beside = asyncio.create_task(busy())
+    number = await ctx.step.run("passes", passes, 1)
+    world.note("body", where="second")
+    await beside
+    await asyncio.sleep(0)
+    world.note("body", where="last")
+    return number
 
 
 def approve(_waiting: object) -> int:
@@ -96,16 +126,17 @@ def differing(which: Any, answers: dict[str, Any]) -> tuple[list[str], int]:
 
 MIXED = (w.mixed, w.ANSWERS)
 OUTGOING = (outgoing, {"approve": approve})
+DIRECT: tuple[Any, dict[str, Any]] = (direct, {})
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("case", [MIXED, OUTGOING], ids=["mixed", "outgoing"])
+@pytest.mark.parametrize("case", [MIXED, OUTGOING, DIRECT], ids=["mixed", "outgoing", "direct"])
 def test_one_of_those_alike_speaks_for_all(case: tuple[Any, dict[str, Any]]):
     """Lived by itself, each point ends as the one that was tried for it: history, calls, result, and what was done."""
     wrong, alike = differing(*case)
 
     assert [] == wrong
-    assert alike > 10
+    assert alike > 5
 
 
 def _without(part: int) -> Callable[[Life], object]:
@@ -119,34 +150,26 @@ def _without(part: int) -> Callable[[Life], object]:
     return left
 
 
-def _unseen(name: str) -> Callable[[Life], object]:
-    """Tell what a crash leaves as if nothing of the program were under way."""
-    whole = Life._left
-
-    def left(life: Life) -> object:
-        kept = getattr(life, name)
-        setattr(life, name, 0)
-        try:
-            return whole(life)
-        finally:
-            setattr(life, name, kept)
-
-    return left
-
-
 @pytest.mark.sweep
 @pytest.mark.parametrize(
-    "blind",
-    [_without(0), _without(2), _without(3), _unseen("suspended"), _unseen("loose")],
-    ids=["what is durable", "bodies", "calls", "functions that wait", "tasks left behind"],
+    ("overlooked", "case"),
+    [(0, OUTGOING), (2, OUTGOING), (3, OUTGOING), ("callbacks", OUTGOING), ("turns", DIRECT)],
+    ids=["what is durable", "bodies", "functions", "callbacks", "code that comes past points itself"],
 )
 def test_whoever_overlooks_a_part_of_what_is_left_is_caught(
-    monkeypatch: pytest.MonkeyPatch, blind: Callable[[Life], object]
+    monkeypatch: pytest.MonkeyPatch, overlooked: int | str, case: tuple[Any, dict[str, Any]]
 ):
     """Taking points for alike that aren't makes the comparison above fail, for each thing that may differ."""
-    monkeypatch.setattr(Life, "_left", blind)
+    if isinstance(overlooked, int):
+        monkeypatch.setattr(Life, "_left", _without(overlooked))
+    elif overlooked == "callbacks":
+        monkeypatch.setattr(ProgramCode, "seen", lambda _code, callback: callback)
+    else:
+        monkeypatch.setattr(
+            ProgramCode, "running", property(lambda _code: 0, lambda _code, _number: None), raising=False
+        )
 
-    wrong, _ = differing(*OUTGOING)
+    wrong, _ = differing(*case)
 
     assert wrong
 

@@ -29,7 +29,7 @@ from random import Random
 from typing import Any, final
 
 from polos import registry
-from polos.context import current_step, is_async
+from polos.context import is_async
 from polos.definition import Workflow
 from polos.engine import events as e
 from polos.engine.json import Json
@@ -46,6 +46,7 @@ from polos.testing.appender import SimulatedAppender
 from polos.testing.audit import Audit
 from polos.testing.clock import VirtualClock
 from polos.testing.loop import PATIENCE_SECONDS, RealWaitTooLong, SimulatedLoop
+from polos.testing.program_code import ProgramCode
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_points import AWAIT, Points
 from polos.testing.threads import SimulatedThreads
@@ -186,9 +187,9 @@ class _Suspends:
         error: BaseException | None = None
         life = self._life
         while True:
-            life.calls += 1
             try:
-                awaited = code.send(None) if error is None else code.throw(error)
+                with life.code:
+                    awaited = code.send(None) if error is None else code.throw(error)
             except StopIteration as stop:
                 return stop.value
             try:
@@ -196,14 +197,11 @@ class _Suspends:
             except Crashed:
                 life.orphans.append(code)  # it knows nothing of the crash, and is closed with everything else
                 raise
-            life.suspended += 1
             try:
                 yield awaited
                 error = None
             except BaseException as thrown:  # noqa: BLE001  # GeneratorExit, too: it is passed on like all others
                 error = thrown
-            finally:
-                life.suspended -= 1
 
 
 @final
@@ -224,12 +222,14 @@ class _Performer(Performer):
 
         async def seen(*args: Any, **kwargs: Any) -> Any:
             note()
-            return await _Suspends(func(*args, **kwargs), life)
+            with life.code:
+                outcome = func(*args, **kwargs)
+            return await _Suspends(outcome, life)
 
         def seen_in_thread(*args: Any, **kwargs: Any) -> Any:
             note()
-            life.calls += 1
-            outcome = func(*args, **kwargs)
+            with life.code:
+                outcome = func(*args, **kwargs)
             return _Suspends(outcome, life) if inspect.isawaitable(outcome) else outcome
 
         return seen if is_async(func) else seen_in_thread
@@ -250,9 +250,7 @@ class Life:
         endless: whether it was given up on.
         cut: how many events of runs there were before it.
         orphans: coroutines of functions that nothing waits for any more.
-        calls: how often code of the program had the word: functions of steps (each time that they go on) and answers.
-        suspended: functions that wait for something.
-        loose: tasks that functions of steps have made.
+        code: the program's: functions of steps each time that they go on, answers, and what it leaves on the loop.
         loop: what it runs on.
         engine: the engine.
     """
@@ -285,8 +283,7 @@ class Life:
         self.cut = sum(map(len, audit.histories.values()))
         self.orphans: list[Any] = []
         self._sent: set[str] = set()
-        self.calls = self.suspended = 0
-        self.loose: set[asyncio.Task[Any]] = set()
+        self.code = ProgramCode()
         self._clock = clock
         self._chance = chance
         self._changes = changes
@@ -301,7 +298,7 @@ class Life:
         self.engine.marks.append(chance)
         if changes is not None:
             points.leaves = self._left
-            self.loop.on_task = self._made
+            self.loop.on_call = self.code.seen
 
     def live(self) -> None:
         """Live until every run has ended, nothing happens any more, or the process dies; then `close` it."""
@@ -328,16 +325,12 @@ class Life:
         Say what would be left if the process died now, so that equals leave the same.
 
         What the next life can see are the store, the time, and whatever code of the program did outside. That code is
-        taken to have done something whenever it was run; while a task of it may be run at any moment, nothing is equal.
+        taken to have done something whenever it was run. While it is running, and where it may be called by others
+        than the loop, each moment is its own.
         """
-        if self.suspended or self.loose or self._changes is None:
+        if self._changes is None or self.code.running or self.loop.is_connected:
             return object()
-        return self._changes(), self._clock.now_us(), self._chance.visits, self.calls
-
-    def _made(self, task: asyncio.Task[Any]) -> None:
-        if current_step.get(None) is not None:
-            self.loose.add(task)
-            task.add_done_callback(self.loose.discard)
+        return self._changes(), self._clock.now_us(), self._chance.visits, self.code.turns
 
     def _until_quiet(self) -> None:
         for _ in range(MOMENTS_MAX):
@@ -382,8 +375,8 @@ class Life:
             if found is None:
                 self.waits.append(f"{waiting.kind} {waiting.key!r} of run {state.run} ({state.workflow})")
             else:
-                self.calls += 1
-                command = self._command(waiting, self.task.answers[found])
+                with self.code:
+                    command = self._command(waiting, self.task.answers[found])
                 sent |= self._send(f"answer-{state.run}-{name}-{op.version}-{op.attempt}", command)
         return sent
 

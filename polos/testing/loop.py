@@ -21,7 +21,8 @@ import socket
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, final
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast, final
 
 from polos.errors import PolosUsageError
 from polos.testing.clock import Alarm, VirtualClock
@@ -107,7 +108,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         on_due: is given the alarms whose moment has come, and has them ring when it likes; None to ring them at once.
         is_busy: tells whether a function is under way that may wait for the real world: a connection, a process, a
             thread. Time stands still for it then, for as long as `PATIENCE_SECONDS`. None for never.
-        on_task: is given each task that somebody makes; None if nobody cares.
+        on_call: is given each callback that it is to call, and gives what it is to call instead; None for nothing else.
     """
 
     def __init__(self, clock: VirtualClock, *, world: object = None) -> None:
@@ -119,11 +120,16 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self.world = world
         self.on_due: Callable[[list[Alarm]], None] | None = None
         self.is_busy: Callable[[], bool] | None = None
-        self.on_task: Callable[[asyncio.Task[Any]], None] | None = None
+        self.on_call: Callable[[Callable[..., object]], Callable[..., object]] | None = None
         self._real = selector
         self._clock_of_world = clock
         self._until_us: int | None = 0
         self._moments_max: int | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether functions have connections or processes open."""
+        return self._real.is_connected
 
     def transports(self) -> list[asyncio.BaseTransport]:
         """Give the connections that are open, and the processes instead of their pipes."""
@@ -185,12 +191,26 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     # --------------------------------------------------------------------------------- what asyncio calls
 
-    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        """Make a task."""
-        task = super().create_task(coro, **options)
-        if self.on_task is not None:
-            self.on_task(task)
-        return task
+    def call_soon(
+        self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call something when the loop turns."""
+        return super().call_soon(self._called(callback), *args, context=context)
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call something when the loop turns, asked for by another thread."""
+        return super().call_soon_threadsafe(self._called(callback), *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call something at a moment."""
+        return super().call_at(when, self._called(callback), *args, context=context)
+
+    def _called(self, callback: Callable[[Unpack[_Ts]], object]) -> Callable[[Unpack[_Ts]], object]:
+        return callback if self.on_call is None else cast("Any", self.on_call(callback))
 
     def _make_self_pipe(self) -> None:
         """Make no pipe yet."""
