@@ -113,7 +113,7 @@ class MemoryLog:
         self._tables = tables or {table: _Sorted() for table in TABLES}
         self.blobs = blobs
         self._lock = threading.Lock()
-        self._shared: set[int] = set()  # ids of the tables that an open reader sees
+        self._own: set[Table] = set()  # tables that no open reader sees
         self._readers = 0
         self._subscribers: list[Callable[[Position], None]] = []
         self._closed = False
@@ -137,15 +137,13 @@ class MemoryLog:
         with self._lock:
             self._check_open()
             self._readers += 1
-            self._shared.update(map(id, self._tables.values()))
+            self._own.clear()
             return self._tables.copy()
 
     def end_reading(self) -> None:
         """End what `begin_reading` began."""
         with self._lock:
             self._readers -= 1
-            if not self._readers:
-                self._shared.clear()
 
     def acquire(self) -> Epoch:
         """Take the next epoch."""
@@ -242,8 +240,9 @@ class MemoryLog:
     def _changed(self, name: Table) -> _Sorted:
         """Give a table that may be changed: a copy, if an open reader sees the present one."""
         table = self._tables[name]
-        if id(table) in self._shared:
+        if self._readers and name not in self._own:
             table = self._tables[name] = table.copy()
+            self._own.add(name)
         return table
 
     def _write(self, plan: Plan) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from itertools import islice
 from typing import Protocol, final
 
@@ -60,6 +61,12 @@ class Tables(Protocol):
     ) -> Iterator[tuple[bytes, bytes]]:
         """Give what lies in ``start <= key < stop``, in order of key or backwards."""
         ...
+
+
+@lru_cache(256)  # an engine that starts asks for a dozen kinds of rows, of which there are none as a rule
+def _bounds(prefix: Key) -> tuple[bytes, bytes]:
+    start = encode_key(prefix)
+    return start, start + BEHIND_PREFIX
 
 
 @final
@@ -149,8 +156,7 @@ class EntryReader:
     ) -> Iterator[tuple[Key, bytes]]:
         """Give the rows whose key starts with `prefix`, in key order, strictly behind `after` (a whole key)."""
         self._check_open()
-        start = encode_key(prefix)
-        stop = start + BEHIND_PREFIX
+        start, stop = _bounds(prefix)
         if after is not None and reverse:
             stop = min(stop, encode_key(after))
         elif after is not None:
@@ -174,10 +180,13 @@ class EntryReader:
 
     def end_of_range(self, position: int) -> tuple[int, bytes] | None:
         """Give a position, or the last of the sealed range that it is in, and the head there; None behind the end."""
+        entry = self.tables.get("log", position_key(position)) if position else None
+        if entry is not None:
+            return position, entry_head(entry, position)
         if position:
             for key, entry in islice(self.tables.scan("log", position_key(position)), 1):
                 last = read_position(key)
-                if last != position and is_range(entry) and decode_range(entry, last)[0] <= position:
+                if is_range(entry) and decode_range(entry, last)[0] <= position:
                     return last, entry_head(entry, last)
         head = self._head_behind(position)
         return None if head is None else (position, head)

@@ -62,25 +62,30 @@ class Audit:
 
     def catch_up(self, _position: Position) -> None:
         """Fold what is new."""
-        grown: set[str] = set()
+        grown: dict[str, RunState] = {}
         with self._log.reader() as reader:
             for record in reader.records(after=self._head):
                 self._head = record.position
                 event = decode(record.type, record.schema_version, record.payload)
-                self._take(record.stream, event, record.time_us, record.position)
-                if record.stream.startswith(RUN_PREFIX):
-                    grown.add(record.stream.removeprefix(RUN_PREFIX))
-        for run in grown:
-            self.cuts.setdefault(run, []).append(self.states[run].version)
+                state = self._take(record.stream, event, record.time_us, record.position)
+                if state is not None:
+                    grown[state.run] = state
+        for run, state in grown.items():
+            self.cuts.setdefault(run, []).append(state.version)
 
-    def _take(self, stream: str, event: e.Event, time_us: int, position: int) -> None:
+    def _take(self, stream: str, event: e.Event, time_us: int, position: int) -> RunState | None:
+        """Fold an event; gives the run whose it is."""
+        state: RunState | None = None
         assert time_us >= self._time_us, "recorded time never goes back"
         self._time_us = time_us
         changes: Changes = {}
         if stream.startswith(RUN_PREFIX):
             run = stream.removeprefix(RUN_PREFIX)
-            self.histories.setdefault(run, []).append((event, time_us, position))
-            state = self.states.setdefault(run, RunState(run=run))
+            state = self.states.get(run)
+            if state is None:
+                state = self.states[run] = RunState(run=run)
+                self.histories[run] = []
+            self.histories[run].append((event, time_us, position))
             advance(state, event, time_us=time_us, rows=changes)
             self._look(state, event)
         elif isinstance(event, e.RangeSealed):
@@ -94,6 +99,7 @@ class Audit:
                 self.rows.pop(key, None)
             else:
                 self.rows[key] = value
+        return state
 
     def _look(self, state: RunState, event: e.Event) -> None:
         match event:

@@ -61,6 +61,8 @@ SETTINGS = Settings(
     inbox_poll_seconds=0, record_sources=False
 )  # a poll of the inbox would keep time from standing still
 
+_NO_CHANCE = Random(0)  # how long an append takes is drawn from it, and here it takes no time
+
 Answers = Mapping[str, Any]
 
 
@@ -290,7 +292,7 @@ class Life:
         self.loop = SimulatedLoop(clock)
         self.loop.set_exception_handler(self._complain)
         self.loop.is_busy = self._is_busy
-        world = World(clock=clock, chance=Random(0), audit=audit)
+        world = World(clock=clock, chance=_NO_CHANCE, audit=audit)
         self.engine = Engine(
             store, clock=clock, settings=SETTINGS, bodies=Bodies(task.find, described=task.described),
             appender=partial(SimulatedAppender, world=world), performer=partial(_Performer, life=self),

@@ -23,6 +23,7 @@ class MemoryStore:
     """
 
     read_only = False
+    path = Path("memory")
 
     def __init__(self, log: Log | None = None) -> None:
         """
@@ -31,7 +32,6 @@ class MemoryStore:
         Args:
             log: to be used instead of a new `MemoryLog`, as it stands.
         """
-        self.path = Path("memory")
         self.blobs = MemoryBlobs()
         self.log: Log = MemoryLog(blobs=self.blobs) if log is None else log
         self.inbox = MemoryInbox()

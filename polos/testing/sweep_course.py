@@ -261,13 +261,17 @@ class _Sweep:
         if real:
             self._expect_real()
         outcome = self._scenario(points, real=real)
-        if len(points) == 1 and points[0] not in self._recoveries:
+        if self._may_have_pairs(points) and points[0] not in self._recoveries:
             groups = self._different(numbered(outcome.recovery), outcome.left)
             self._recoveries[points[0]] = [group[self._wanted.seed % len(group)] for group in groups]
         self._report.unknown += outcome.unknown
         self._report.missed += len(outcome.cuts) < len(points)
         where = " and then at ".join(map(str, points))
         self._judge(outcome, points, f"a crash at {where}")
+
+    def _may_have_pairs(self, points: tuple[CrashPoint, ...]) -> bool:
+        """Tell whether it matters to what a crash leaves behind in the recovery from these."""
+        return len(points) == 1 and self._wanted.pairs > 0
 
     def _expect_real(self) -> None:
         """Find what is right in child processes, which may see another time zone or directory than this one."""
@@ -313,6 +317,7 @@ class _Sweep:
         cuts: list[int] = []
         outcome: CrashOutcome | None = None
         now_us = START_US
+        compares = not points or self._may_have_pairs(points)
         for number, crash_at in enumerate((*points, None), 1):
             scene.number, scene.life = number, None
             self._patience.begin(scene.who)
@@ -331,7 +336,7 @@ class _Sweep:
                 ledger=ledger,
                 points=Points(crash_at, die=place.close),
                 chance=chance,
-                changes=store.changes if crash_at is None else None,
+                changes=store.changes if compares and crash_at is None else None,
             )
             if number > 1:
                 cuts.append(life.cut)

@@ -333,7 +333,7 @@ def differences(expected: CrashOutcome, found: CrashOutcome, *, leave_out: set[P
         if same(found.result, expected.result) is False:
             told.append(f"the result is {found.result!r}, undisturbed it is {expected.result!r}")
         leave_out = leave_out | {key}
-    for place, left, right in _compare(wanted, got, ()):
+    for place, left, right in () if wanted == got else _compare(wanted, got, ()):
         if not any(place[: len(kept)] == kept for kept in leave_out):
             told.append(f"{_named(place)} is {right!r}, undisturbed it is {left!r}")
     return told

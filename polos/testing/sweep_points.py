@@ -17,9 +17,9 @@ program's loop, which may have an engine, too. So what other threads reach isn't
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, final
 
 from polos.errors import PolosUsageError
@@ -114,12 +114,15 @@ class Points:
 
 def numbered(names: Iterable[str]) -> list[CrashPoint]:
     """Give the points that a life has come to, from their names in order."""
-    counts: Counter[str] = Counter()
+    counts: dict[str, int] = {}
     found: list[CrashPoint] = []
     for name in names:
-        counts[name] += 1
-        found.append(CrashPoint(name, counts[name]))
+        number = counts[name] = counts.get(name, 0) + 1
+        found.append(_point(name, number))
     return found
+
+
+_point = lru_cache(CrashPoint)  # each scenario of a sweep comes past the same ones
 
 
 def grouped(points: Sequence[CrashPoint], left: Sequence[object]) -> list[tuple[CrashPoint, ...]]:
