@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import CodeType
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 __all__ = ["ProgramCode"]
 
@@ -55,7 +55,7 @@ class ProgramCode:
             callback = callback.func
         owner = getattr(callback, "__self__", None)
         if isinstance(owner, asyncio.Task):  # it is a turn of a task
-            coroutine: Any = owner.get_coro()
+            coroutine = cast("Any", owner).get_coro()
             code = getattr(coroutine, "cr_code", None)
         else:
             code = getattr(getattr(callback, "__func__", callback), "__code__", None)
