@@ -377,7 +377,7 @@ class Engine:
                 self.loader.begin_anew(unit, resident)
             unit.ready.append(resident)
 
-        self.post(Work(apply))
+        self.post(Work(apply, wakes=run))
 
     # ------------------------------------------------------------------------------------ commits
 

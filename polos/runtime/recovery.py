@@ -135,7 +135,8 @@ class Recovery:
         self._under_way = False
         lost = dict.fromkeys(run for unit in units for run in unit.residents)
         for work in reversed(again):
-            engine.work.appendleft(work)
+            if work.wakes is None or work.wakes not in lost:  # those are woken below, each time once
+                engine.work.appendleft(work)
         for unit in units:
             engine.debts.begun.update(unit.begun)
         engine.lines.settle_again(lost)

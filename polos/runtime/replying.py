@@ -56,6 +56,8 @@ def reply_when_durable(unit: Unit) -> None:
 
 def _looking_on(unit: Unit, work: Work) -> Work:
     """Make work that goes on to the other runs a unit rests on; if what it waits for fails, it is decided anew."""
+    # While a log refuses everything it is decided anew again and again: it goes on with the work, not with itself.
+    work = work.inner or work
     anew = False
 
     def apply(following: Unit) -> Reply | None:
@@ -69,4 +71,4 @@ def _looking_on(unit: Unit, work: Work) -> Work:
         elif work.done is not None:
             work.done(told)
 
-    return replace(work, apply=apply, done=done)
+    return replace(work, apply=apply, done=done, inner=work)

@@ -66,6 +66,8 @@ class Work:
         fail: gets the refusal.
         run: the run that it is about, if it is about one.
         outside: somebody outside waits for it; such work isn't taken any more once the engine stops.
+        wakes: the run that it has looked at, if it does nothing else.
+        inner: the work that this one goes on with, if it is that and waits for one thing more.
     """
 
     apply: Callable[[Unit], Reply | None]
@@ -73,6 +75,8 @@ class Work:
     fail: Callable[[BaseException], None] | None = None
     outside: bool = False
     run: str | None = None
+    wakes: str | None = None
+    inner: Work | None = None
 
 
 @dataclass(slots=True)
