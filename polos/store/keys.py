@@ -37,8 +37,9 @@ PREFIX_BYTES = 160
 KEPT = 2048  # strings
 INT_MAX = 2**63 - 1
 
-_INT = b"\x01"
-_STR = b"\x02"
+_INT_TAG = 0x01
+_STR_TAG = 0x02
+_STR = bytes([_STR_TAG])
 _END = b"\x00"
 _DIGEST_MARK = 0xFF
 _pack_int = struct.Struct(">BQ").pack
@@ -83,7 +84,7 @@ def decode_key(encoded: bytes) -> Key:
         ValueError: these aren't the bytes of a key, or a string in it was cut (see `is_lossy`).
     """
     parts = _parts(encoded)
-    key = tuple(part for part in parts if part is not None)
+    key = tuple([part for part in parts if part is not None])
     if len(key) != len(parts):
         raise ValueError("a string of this key was cut; the key is kept beside the value")
     return key
@@ -92,7 +93,7 @@ def decode_key(encoded: bytes) -> Key:
 def _encode_int(number: int) -> bytes:
     if not 0 <= number <= INT_MAX:
         raise PolosUsageError(f"an integer in a key must be in 0 <= n < 2**63, not {number}")
-    return _pack_int(1, number)
+    return _pack_int(_INT_TAG, number)
 
 
 def _encode_string(text: str) -> bytes:
@@ -125,15 +126,16 @@ def _unescape(raw: bytes) -> str:
 def _parts(encoded: bytes) -> list[str | int | None]:
     """Take an encoded key apart; a cut string is None."""
     parts: list[str | int | None] = []
-    at = 0
-    while at < len(encoded):
-        tag = encoded[at : at + 1]
-        if tag == _INT and at + 9 <= len(encoded):
+    at, size = 0, len(encoded)
+    marked = _DIGEST_MARK in encoded
+    while at < size:
+        tag = encoded[at]
+        if tag == _INT_TAG and at + 9 <= size:
             parts.append(int.from_bytes(encoded[at + 1 : at + 9], "big"))
             at += 9
-        elif tag == _STR:
+        elif tag == _STR_TAG:
             end = encoded.find(_END, at)
-            mark = encoded.find(_DIGEST_MARK, at, end if end >= 0 else None)
+            mark = encoded.find(_DIGEST_MARK, at, end if end >= 0 else None) if marked else -1
             if mark >= 0 and mark + 33 <= len(encoded):
                 parts.append(None)
                 at = mark + 33
