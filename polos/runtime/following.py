@@ -111,6 +111,12 @@ class LogMoves:
             finally:
                 self._waiting.discard(waited)
 
+    def fail(self, error: PolosError) -> int:
+        """Have everybody who waits get an error; gives how many that are."""
+        count = sum(not waited.done() for waited in self._waiting)
+        self._wake(error)
+        return count
+
     # ------------------------------------------------------------------------------------ private
 
     def _arm(self) -> None:

@@ -79,6 +79,13 @@ class Watchers:
             if not future.done():
                 future.set_result(end)
 
+    def fail(self, error: Exception) -> int:
+        """Have everybody who waits get an error; gives how many that are."""
+        waiting = [future for held in self._futures.values() for future in held if not future.done()]
+        for future in waiting:
+            future.set_exception(error)
+        return len(waiting)
+
     def close(self) -> None:
         """Tell everybody that nobody will know any more."""
         for run in list(self._futures):

@@ -34,6 +34,12 @@ class FaultPlan:
     """
     Says what happens at which append; appends count from 1. Safe to change from any thread.
 
+    Attributes:
+        appends: how many have begun.
+        failed: how many of them failed.
+        refused: how many were refused, or kept waiting for a log that can't be opened again, since one was written.
+        on_refused: called at each of these, where it happens.
+
     Example:
         >>> plan = FaultPlan()
         >>> plan.at(3, Fault.UNKNOWN_KEPT)
@@ -49,9 +55,13 @@ class FaultPlan:
         self._reopening_fails = 0
         self._gate = threading.Event()
         self._gate.set()
+        self._holder = 0  # the thread that ordered `hold`
         self._reached = threading.Condition(self._lock)
+        self._waiting = 0
         self.appends = 0
         self.failed = 0
+        self.refused = 0
+        self.on_refused: Callable[[], None] = _nothing
 
     def at(self, number: int, fault: Fault) -> None:
         """
@@ -90,7 +100,8 @@ class FaultPlan:
             self._reopening_fails = times
 
     def hold(self) -> None:
-        """Make appends wait before they write, until `let_go`: a slow disk, without a clock."""
+        """Make appends wait before they write, until `let_go`, on another thread: a slow disk, without a clock."""
+        self._holder = threading.get_ident()
         self._gate.clear()
 
     def let_go(self) -> None:
@@ -109,15 +120,45 @@ class FaultPlan:
             fault = self._at.pop(self.appends, self._always)
             self.failed += fault is not None
             self._reached.notify_all()
+            written = fault in (None, Fault.UNKNOWN_KEPT)
+            self.refused = 0 if written else self.refused + 1
+        if not written:
+            self.on_refused()
+        if self._holder == threading.get_ident() and not self._gate.is_set():
+            raise RuntimeError(f"append {self.appends} is held, on the only thread that could let it go")
+        self._waiting += 1
         self._gate.wait()
+        self._waiting -= 1
         return fault
+
+    @property
+    def held(self) -> int | None:
+        """The number of the append that waits for `let_go`; None if none does."""
+        with self._lock:
+            return None if self._gate.is_set() or not self._waiting else self.appends
 
     def begin_reopening(self) -> bool:
         """Say whether this `reopen` fails."""
         with self._lock:
             fails = self._reopening_fails > 0
             self._reopening_fails -= fails
-            return fails
+            self.refused += fails
+        if fails:
+            self.on_refused()
+        return fails
+
+    def __str__(self) -> str:
+        """Say what is ordered, as a test orders it."""
+        with self._lock:
+            orders = [] if self._always is None else [f"always({self._always})"]
+            orders += [f"at({number}, {fault})" for number, fault in sorted(self._at.items())]
+            orders += [f"fail_reopening({self._reopening_fails})"] if self._reopening_fails else []
+            orders += [] if self._gate.is_set() else ["hold()"]
+        return ", ".join(orders) or "nothing"
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _look(fault: object) -> None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from polos.testing.sweep_outcome import CrashOutcome
     from polos.testing.sweep_points import CrashPoint
     from polos.testing.sweep_report import CrashReport, CrashSweepFailed
+    from polos.testing.unanswered import NeverAnswered
 
 __all__ = [
     "BadRecording",
@@ -58,6 +59,7 @@ __all__ = [
     "FaultPlan",
     "Hanging",
     "JumpingClock",
+    "NeverAnswered",
     "Outcome",
     "Outside",
     "RecordedRun",
@@ -94,6 +96,7 @@ _HOMES: Final = {
     "FaultPlan": "polos.store.faults",
     "Hanging": "polos.testing.jumping",
     "JumpingClock": "polos.testing.jumping",
+    "NeverAnswered": "polos.testing.unanswered",
     "Outcome": "polos.testing.explored",
     "Outside": "polos.testing.outside",
     "RecordedRun": "polos.testing.recorded",

@@ -136,6 +136,14 @@ class CapturedEvents(Sequence[Captured]):
             finally:
                 self._waiting.remove((loop, changed))
 
+    def fail(self, error: Exception) -> int:
+        """Have everybody who waits on the running loop get an error; gives how many that are."""
+        here = asyncio.get_running_loop()
+        waiting = [changed for loop, changed in self._waiting if loop is here and not changed.done()]
+        for changed in waiting:
+            changed.set_exception(error)
+        return len(waiting)
+
     # ------------------------------------------------------------------------------------ private
 
     def _matching(self, types: tuple[type[Any] | str, ...], run: object) -> list[Captured]:

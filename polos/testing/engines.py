@@ -8,8 +8,10 @@ stopped and started again, as a directory does, so a restart can be tested on ei
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any, final
 
 from polos.errors import PolosUsageError, StoreClosed
@@ -24,6 +26,7 @@ from polos.store.log import Epoch, Log
 from polos.testing.capture import CapturedEvents
 from polos.testing.jumping import JumpingClock
 from polos.testing.store import MemoryStore
+from polos.testing.unanswered import NeverAnswered, Unanswered
 
 __all__ = ["QUIET", "polos_in_memory", "polos_on_disk"]
 
@@ -47,7 +50,9 @@ def polos_in_memory(
     store = MemoryStore()
     store.path = place
     events.follow(store.log)
-    return _TestedPolos(clock, data_dir=place, opens=lambda: _Watched(store, faults), settings=settings)
+    return _TestedPolos(
+        clock, events=events, faults=faults, data_dir=place, opens=lambda: _Watched(store, faults), settings=settings
+    )
 
 
 def polos_on_disk(
@@ -61,16 +66,22 @@ def polos_on_disk(
         events.follow(store.log)
         return _Watched(store, faults)
 
-    return _TestedPolos(clock, data_dir=place, opens=opens, settings=settings)
+    return _TestedPolos(clock, events=events, faults=faults, data_dir=place, opens=opens, settings=settings)
 
 
 @final
 class _TestedPolos(Polos):
     """A `Polos` whose clock knows its engine."""
 
-    def __init__(self, clock: JumpingClock, *, settings: dict[str, Any], **given: Any) -> None:
+    def __init__(
+        self, clock: JumpingClock, *, events: CapturedEvents, faults: FaultPlan, settings: dict[str, Any], **given: Any
+    ) -> None:
         super().__init__(clock=clock, **given, **(QUIET | settings))
         self._jumping = clock
+        self._events = events
+        self._faults = faults
+        self._unanswered: Unanswered | None = None
+        self._never: NeverAnswered | None = None
         # A fixture is made before its test defines workflows, perhaps under an id that an earlier test has used: so
         # each is looked up in the registry when it is needed, and what is there then counts.
         self._definitions = {}
@@ -80,6 +91,35 @@ class _TestedPolos(Polos):
         if self._engine is None:
             await super().start()
             self._jumping.watch(self.engine)
+            self._unanswered = Unanswered(
+                self.engine, self._connection(), clock=self._jumping, plan=self._faults, events=self._events,
+                cancel=self._cancel,
+            )  # fmt: skip
+            self._unanswered.start()
+
+    async def stop(self) -> None:
+        """Stop; that waits for a log that refuses by itself, and not for ever."""
+        unanswered, self._unanswered = self._unanswered, None
+        if unanswered is not None:
+            unanswered.stop()
+        await super().stop()
+
+    def _cancel(self, error: NeverAnswered) -> None:
+        """Take the test out of whatever it awaits."""
+        self._never = error
+        if self._task is not None:
+            self._task.cancel(str(error))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop, and say why if the block was cancelled for what it awaits."""
+        await super().__aexit__(kind, error, trace)
+        never, self._never = self._never, None
+        if never is not None and isinstance(error, asyncio.CancelledError):
+            if self._task is not None:
+                self._task.uncancel()
+            raise never from error
 
     async def _wait(self, run_id: str, timeout_seconds: float | None) -> End | None:
         """Wait as `Polos` does, but not for an engine that isn't started: no other comes, and no time passes."""

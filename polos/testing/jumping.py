@@ -56,6 +56,7 @@ class JumpingClock:
 
     Attributes:
         hanging: how many functions of steps are known never to end by themselves; see `Hanging`.
+        on_passing: called when time passes by itself, before it does.
     """
 
     def __init__(self, *, seed: int = 0, start_us: int = START_US) -> None:
@@ -73,6 +74,7 @@ class JumpingClock:
         self._quiet = 0  # looks in a row that found nothing
         self._settled: list[asyncio.Future[None]] = []
         self.hanging = 0
+        self.on_passing: Callable[[], None] | None = None
 
     # ---------------------------------------------------------------------------------- for the engine
 
@@ -172,6 +174,14 @@ class JumpingClock:
         self._time.jump(round(seconds * 1e6))
         self._ring()
 
+    def fail(self, error: Exception) -> int:
+        """Have everybody who waits for `settle` or `advance` get an error; gives how many that are."""
+        settled, self._settled = self._settled, []
+        waiting = [future for future in settled if not future.done()]
+        for future in waiting:
+            future.set_exception(error)
+        return len(waiting)
+
     # ---------------------------------------------------------------------------------------- looking
 
     def _look_soon(self) -> None:
@@ -207,6 +217,8 @@ class JumpingClock:
             if not waiting.done():
                 waiting.set_result(None)
         if not settled:
+            if self.on_passing is not None:
+                self.on_passing()
             self._pass(self._time.next_us() or 0)
 
     def _may_pass(self) -> bool:

@@ -37,6 +37,7 @@ from polos.testing.clock import Alarm, VirtualClock
 from polos.testing.loop import SimulatedLoop
 from polos.testing.patience import Frames, Interrupted, Patience, over_this
 from polos.testing.store import MemoryStore
+from polos.testing.unanswered import REFUSALS_MAX, refused
 from polos.testing.under_way import under_way
 from polos.testing.waiting import WaitingThreads
 from polos.testing.world import Crashed, World
@@ -325,8 +326,27 @@ class Simulation:
         self._run(lambda loop: loop.run_for(round(seconds * 1e6)))
 
     def settle(self) -> None:
-        """Let time pass until nothing happens by itself any more."""
-        self._run(lambda loop: loop.run_for(None))
+        """
+        Let time pass until nothing happens by itself any more.
+
+        Raises:
+            NeverAnswered: the log refuses everything, so that the engine would try again for ever.
+        """
+        before, began_us, counted = self.plan.on_refused, self.clock.monotonic_us(), 0
+
+        def refuse() -> None:
+            nonlocal counted
+            counted = min(counted + 1, self.plan.refused)
+            if counted >= REFUSALS_MAX:
+                self.loop.stop()
+
+        self.plan.on_refused = refuse
+        try:
+            self._run(lambda loop: loop.run_for(None))
+        finally:
+            self.plan.on_refused = before
+        if counted >= REFUSALS_MAX:
+            raise refused(self.plan, counted, (self.clock.monotonic_us() - began_us) / 1e6)
 
     def run_turns(self, count: int) -> None:
         """Let the loop turn so many times; see `SimulatedLoop.run_turns`."""

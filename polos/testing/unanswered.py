@@ -1,0 +1,166 @@
+"""
+Telling a test that what it awaits can't be answered, because of a fault that it has ordered itself.
+
+What an engine is asked while its log refuses writes, it keeps, and tries again every few milliseconds. On a clock that
+jumps, a test that awaits it lets that happen for ever: time passes from one attempt to the next, nothing else does, and
+who could order the end of the fault is the one that waits. The same goes for a log that is held. Neither is wrong by
+itself: a disk may be full for an hour. So it is an error only when it has gone on for long with nobody but the clock at
+work, and then everything that waits for the log fails with it: commands, ends of runs, streams, events. What was asked
+stays asked, and may still happen.
+
+How long is counted in attempts, which is virtual time, and for a log that is held in looks at the real loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, final
+
+from polos.errors import PolosUsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from polos.runtime.connection import StoreConnection
+    from polos.runtime.engine import Engine
+    from polos.store.faults import FaultPlan
+    from polos.testing.capture import CapturedEvents
+    from polos.testing.jumping import JumpingClock
+
+__all__ = ["REFUSALS_MAX", "NeverAnswered", "Unanswered", "refused"]
+
+REFUSALS_MAX: Final = 2_000  # with the default settings this is 100 s of virtual time, and takes about 3 s
+LOOK_SECONDS = 1.0
+HELD_LOOKS_MAX = 30
+
+
+@final
+class NeverAnswered(PolosUsageError):
+    """
+    A test awaits what can't be answered as long as the fault lasts that it has ordered.
+
+    ```python run
+    from polos import WorkflowContext, workflow
+    from polos.testing import Fault, NeverAnswered, Simulation
+
+    @workflow(id="never_recorded")
+    async def order(ctx: WorkflowContext, payload: dict) -> str:
+        return "done"
+
+    with Simulation([order]) as world:
+        world.plan.always(Fault.FULL)
+        world.create(order, {})
+        try:
+            world.settle()
+        except NeverAnswered as error:
+            print("2000 appends" in str(error))
+    ```
+    """
+
+
+def refused(plan: FaultPlan, count: int, seconds: float) -> NeverAnswered:
+    """
+    Make the error of who waits for a log that refuses.
+
+    Args:
+        plan: of the log.
+        count: how many appends were refused in a row.
+        seconds: how much virtual time passed meanwhile.
+    """
+    found = f"the log has refused {count} appends one after another, in {seconds:g} s of virtual time"
+    return _never(plan, found, "never()")
+
+
+def _never(plan: FaultPlan, found: str, way_out: str) -> NeverAnswered:
+    return NeverAnswered(
+        f"{found}; the test has ordered {plan}. Nothing that waits for the log comes to an end before `{way_out}`, and "
+        f"whoever waits can't order that: begin it as a task, order `{way_out}`, and await it then. What was asked for "
+        "is kept, and may still happen."
+    )
+
+
+@final
+class Unanswered:
+    """Looks whether the log of a `Polos` comes to anything, and has what waits for it fail if it doesn't."""
+
+    def __init__(
+        self, engine: Engine, connection: StoreConnection, *, clock: JumpingClock, plan: FaultPlan,
+        events: CapturedEvents, cancel: Callable[[NeverAnswered], None],
+    ) -> None:  # fmt: skip
+        """
+        Take everything that may wait.
+
+        Args:
+            engine: that has the log.
+            connection: by which it is followed.
+            clock: its clock.
+            plan: of the log.
+            events: what is captured of it.
+            cancel: cancels the test, if it waits for something else that waits for the log.
+        """
+        self._engine = engine
+        self._connection = connection
+        self._cancel = cancel
+        self._clock = clock
+        self._plan = plan
+        self._events = events
+        self._passes = 0
+        self._seen = 0
+        self._since_seconds = 0.0
+        self._held: int | None = None
+        self._looks = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._told: list[Callable[[BaseException], None]] = []
+
+    def start(self) -> None:
+        """Begin to look, on the running loop."""
+        self._clock.on_passing = self._passes_by_itself
+        self._look_later()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._clock.on_passing = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # -------------------------------------------------------------------------------------- looking
+
+    def _passes_by_itself(self) -> None:
+        """Time is about to pass, because nobody does anything."""
+        count = self._plan.refused
+        if count <= self._seen:
+            self._passes, self._since_seconds = 0, self._clock.passed_seconds
+        self._passes += count > self._seen
+        self._seen = count
+        if self._passes >= REFUSALS_MAX:
+            self._fail(refused(self._plan, self._passes, self._clock.passed_seconds - self._since_seconds))
+            self._seen = count + 1  # counted anew for whatever is awaited next
+
+    def _look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        held = self._plan.held
+        self._looks = self._looks + 1 if held is not None and held == self._held else 0
+        self._held = held
+        if self._looks >= HELD_LOOKS_MAX:
+            self._looks = 0
+            found = f"append {held} is held, for {HELD_LOOKS_MAX * LOOK_SECONDS:g} s of real time by now"
+            self._fail(_never(self._plan, found, "let_go()"))
+        self._look_later()
+
+    # -------------------------------------------------------------------------------------- telling
+
+    def _fail(self, error: NeverAnswered) -> None:
+        """Have everything fail that waits for the log, or if that is nothing we know, the block of the test."""
+        engine, connection = self._engine, self._connection
+        asked = [work for unit in engine.in_flight.values() for work in unit.waiting()]
+        fails = [work.fail for work in (*asked, *engine.work) if work.outside and work.fail is not None]
+        told = [fail for fail in fails if fail not in self._told]  # who was told is still asked for, and waits no more
+        self._told += told
+        for fail in told:
+            fail(error)
+        count = len(told) + engine.watchers.fail(error) + connection.moves().fail(error)
+        count += self._events.fail(error) + self._clock.fail(error)
+        if not count:
+            self._cancel(error)

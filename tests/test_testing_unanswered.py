@@ -1,0 +1,181 @@
+"""A test that awaits what a fault of its own order keeps from ever being answered is told, instead of spinning."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from polos import Polos, WorkflowContext, events, workflow
+from polos.testing import (
+    CapturedEvents,
+    Fault,
+    FaultPlan,
+    JumpingClock,
+    NeverAnswered,
+    Simulation,
+    simulation,
+    unanswered,
+)
+
+
+@workflow(id="unanswered")
+async def asks(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
+    return await ctx.step.wait_for_signal("go")
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the kit say so soon."""
+    monkeypatch.setattr(unanswered, "REFUSALS_MAX", 20)
+    monkeypatch.setattr(simulation, "REFUSALS_MAX", 20)
+    monkeypatch.setattr(unanswered, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(unanswered, "HELD_LOOKS_MAX", 3)
+
+
+@pytest.fixture(params=["polos", "polos_lmdb"])
+def either(request: pytest.FixtureRequest) -> Polos:
+    """Each of the two engines."""
+    found: Polos = request.getfixturevalue(request.param)
+    return found
+
+
+def awaiting(polos: Polos, faults: FaultPlan, order: Callable[[], None], what: Callable[[Any], Awaitable[Any]]) -> str:
+    """Await something of a run that waits, under a fault; gives what the error says."""
+
+    async def main() -> str:
+        async with polos:
+            run = await asks.invoke(polos, {})
+            order()
+            with pytest.raises(NeverAnswered) as raised:
+                await what(run)
+            faults.never()
+            faults.fail_reopening(0)
+            faults.let_go()
+            await run.signal("go", 7)
+            assert 7 == (await polos.engine.watchers.watch(run.id, polos.engine.loop)).result  # type: ignore[union-attr]
+            return str(raised.value)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("what", ["run", "signal", "event", "stream"])
+def test_what_waits_for_a_log_that_always_refuses_fails(
+    either: Polos, polos_faults: FaultPlan, polos_events: CapturedEvents, what: str
+):
+    """Commands, runs, captured events and streams fail where they are awaited, and the engine goes on after `never`."""
+
+    async def wait(run: Any) -> None:
+        if what == "run":
+            await asks.run(either, {})
+        elif what == "signal":
+            await run.signal("more", 1)
+        else:
+            sent = asyncio.ensure_future(run.signal("more", 1))
+            try:
+                if what == "event":
+                    await polos_events.wait_for("RunCompleted")
+                else:
+                    async for _ in events.stream_workflow(either, "unanswered", run.id):
+                        pass
+            finally:
+                await asyncio.wait([sent])
+                assert isinstance(sent.exception(), NeverAnswered)
+
+    said = awaiting(either, polos_faults, lambda: polos_faults.always(Fault.FULL), wait)
+
+    assert "the log has refused 20 appends one after another, in " in said
+    assert "always(Fault.FULL)" in said
+    assert "before `never()`" in said
+
+
+def test_a_log_that_is_never_opened_again_is_told_too(polos: Polos, polos_faults: FaultPlan):
+    """After an unknown outcome, reopening that fails again and again is the same."""
+
+    def order() -> None:
+        polos_faults.next(Fault.UNKNOWN_LOST)
+        polos_faults.fail_reopening(10**6)
+
+    assert "fail_reopening(" in awaiting(polos, polos_faults, order, lambda run: run.signal("more", 1))
+
+
+@pytest.mark.parametrize("what", ["signal", "settle"])
+def test_a_log_that_is_held_is_told(either: Polos, polos_faults: FaultPlan, polos_clock: JumpingClock, what: str):
+    """An append that nobody lets go fails what waits for it, by the real clock: no time passes by the virtual one."""
+
+    async def wait(run: Any) -> None:
+        if what == "signal":
+            await run.signal("more", 1)
+            return
+        sent = asyncio.ensure_future(run.signal("more", 1))
+        await asyncio.sleep(0)
+        try:
+            await polos_clock.settle()
+        finally:
+            await asyncio.wait([sent])
+            assert isinstance(sent.exception(), NeverAnswered)
+
+    said = awaiting(either, polos_faults, polos_faults.hold, wait)
+
+    assert "is held" in said
+    assert "before `let_go()`" in said
+
+
+def test_a_disk_may_be_full_for_an_hour(polos: Polos, polos_faults: FaultPlan, polos_clock: JumpingClock):
+    """While the test lets time pass itself, nothing fails, however long it is; what was asked for is answered then."""
+
+    async def main() -> Any:
+        async with polos:
+            run = await asks.invoke(polos, {})
+            polos_faults.always(Fault.FULL)
+            polos_clock.auto = False
+            sent = asyncio.ensure_future(run.signal("go", 7))
+            await polos_clock.advance(10)
+            assert polos_faults.failed > 20
+            assert not sent.done()
+            polos_faults.never()
+            polos_clock.auto = True
+            await sent
+            return await polos.engine.watchers.watch(run.id, polos.engine.loop)
+
+    assert 7 == asyncio.run(main()).result
+
+
+def test_a_test_that_waits_for_something_of_its_own_is_cancelled(polos: Polos, polos_faults: FaultPlan):
+    """What the kit can't reach is cancelled, and the block says why."""
+
+    async def main() -> None:
+        async with polos:
+            polos_faults.always(Fault.REFUSED)
+            asked = asyncio.ensure_future(asks.invoke(polos, {}))
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                assert isinstance(asked.exception(), NeverAnswered)
+
+    with pytest.raises(NeverAnswered, match="always"):
+        asyncio.run(main())
+
+
+def test_a_simulation_that_settles_is_told():
+    """Letting time pass until nothing happens ends, although the engine would try for ever."""
+    with Simulation([asks]) as sim:
+        run = sim.create(asks, {}).run
+        sim.plan.always(Fault.FULL)
+        sim.send("signal", run=run, name="go", data=7)
+        with pytest.raises(NeverAnswered, match=r"refused 20 appends .* always\(Fault.FULL\)"):
+            sim.settle()
+        sim.plan.never()
+        sim.settle()
+
+        assert 7 == sim.audit.end_of(run).result  # type: ignore[union-attr]
+
+
+def test_a_log_that_is_held_on_the_only_thread_is_told():
+    """In a simulation nobody could let an append go: it says so instead of waiting."""
+    with Simulation([asks]) as sim:
+        sim.plan.hold()
+        sim.create(asks, {})
+        with pytest.raises(AssertionError, match="is held, on the only thread that could let it go"):
+            sim.settle()
