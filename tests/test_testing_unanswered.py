@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from polos import Polos, WorkflowContext, events, workflow
 from polos.testing import (
     CapturedEvents,
+    ExploredWorld,
     Fault,
     FaultPlan,
     JumpingClock,
     NeverAnswered,
     Simulation,
+    explore,
     simulation,
     unanswered,
 )
@@ -170,6 +173,19 @@ def test_a_simulation_that_settles_is_told():
         sim.settle()
 
         assert 7 == sim.audit.end_of(run).result  # type: ignore[union-attr]
+
+
+def test_an_exploration_that_never_ends_names_the_fault(tmp_path: Path):
+    """An exploration whose log refuses everything says so, beside that it isn't over."""
+
+    @explore(runs=0, points_max=60, workflows=[asks], folder=tmp_path)
+    def it(world: ExploredWorld) -> None:
+        world.sim.plan.always(Fault.FULL)
+        world.start(asks, {})
+        world.finish()
+
+    with pytest.raises(AssertionError, match=r"the log has refused the last \d+ appends, by order: always"):
+        it()
 
 
 def test_a_log_that_is_held_on_the_only_thread_is_told():

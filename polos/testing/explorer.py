@@ -258,7 +258,9 @@ class ExploredWorld:
         self.finished = True
         while self._step():
             if len(self.happened) > self._points_max:
-                raise AssertionError(f"it isn't over after {self._points_max} things have happened (points_max)")
+                plan = self.sim.plan
+                why = f"; the log has refused the last {plan.refused} appends, by order: {plan}" if plan.refused else ""
+                raise AssertionError(f"it isn't over after {self._points_max} things have happened (points_max){why}")
         self._look(may_wait=may_wait)
         return self.runs[0].outcome if self.runs else Outcome(run="", status="absent")
 
