@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import os
 import threading
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from polos import WorkflowState, workflow
 from polos.testing import Outside, Waiting
+from pydantic import Field
 
 bank = Outside("bank")
 memory: list[str] = []  # a fake that is gone with its process
@@ -230,3 +232,66 @@ async def where() -> str:
 async def says_where(ctx, payload: dict) -> Any:
     """Its result depends on the process."""
     return await ctx.step.run("where", where)
+
+
+async def itself() -> dict[str, Any]:
+    """Say which process this is."""
+    return {"pid": os.getpid(), "cwd": str(Path.cwd()), "zone": os.environ.get("TZ", ""), "steady": 1}
+
+
+@workflow(id="swept-itself")
+async def says_itself(ctx, payload: dict) -> Any:
+    """Its result is of the process that called its step."""
+    return await ctx.step.run("itself", itself)
+
+
+async def lasts() -> None:
+    """Take a while."""
+    await asyncio.sleep(2)
+
+
+@workflow(id="swept-deadline")
+async def has_a_deadline(ctx, payload: dict) -> str:
+    """Wait for a step as long as it takes, but not twice as long."""
+    try:
+        async with asyncio.timeout(3):
+            await ctx.step.run("lasts", lasts)
+    except TimeoutError:
+        return "late"
+    return "in time"
+
+
+_moments = itertools.count(1)  # as a clock gives another time, and chance another number, each time
+
+
+class Marked(WorkflowState):
+    """What a run may say of itself."""
+
+    at: int = 0
+    names: set[str] = Field(default_factory=set)
+
+
+@workflow(id="swept-state-of-time", state_schema=Marked)
+async def keeps_the_time(ctx, payload: dict) -> None:
+    """Its state is of the moment at which its code is run."""
+    ctx.state.at = next(_moments)
+    await ctx.step.run("lasts", lasts)
+
+
+@workflow(id="swept-timer-of-chance")
+async def waits_by_chance(ctx, payload: dict) -> None:
+    """How long it waits is drawn each time that its code is run."""
+    await ctx.step.wait_for("pause", seconds=next(_moments))
+
+
+@workflow(id="swept-suspend-of-chance")
+async def asks_by_chance(ctx, payload: dict) -> None:
+    """What it shows is drawn each time that its code is run."""
+    await ctx.step.suspend("approve", {"token": next(_moments)})
+
+
+@workflow(id="swept-set-in-state", state_schema=Marked)
+async def keeps_a_set(ctx, payload: dict) -> None:
+    """A set is written down in the order of a process's hashes, and is the same set."""
+    ctx.state.names = {"anna", "bert", "carl", "dora", "emil"}
+    await ctx.step.run("lasts", lasts)

@@ -218,7 +218,7 @@ def test_state_changed_in_a_step_is_found():
     failed = failure(carts_ship)
 
     assert failed.points
-    assert "the log has StateChanged, the code asks for nothing" in failed.differences[0]
+    assert "the log has StateChanged of ctx.state.reserved, the code asks for nothing" in failed.differences[0]
 
 
 def test_a_history_that_cannot_be_replayed_is_found():

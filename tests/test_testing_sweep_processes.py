@@ -7,13 +7,14 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from polos import workflow
 from polos.errors import PolosUsageError
-from polos.testing import CrashOutcome, CrashSweepFailed
+from polos.testing import CrashOutcome, CrashSweepFailed, sweep_processes
 from polos.testing.sweep import sweep
 from polos.testing.sweep_report import CrashReport
 
@@ -47,7 +48,7 @@ def test_a_sound_workflow_survives_being_killed():
 
     report = sweep(w.mixed, {"number": 1}, answers=w.ANSWERS, check=check, real=True, points=14, pairs=6)
 
-    assert (14, 6, 21) == (report.singles, report.pairs, report.processes)
+    assert (14, 6, 22) == (report.singles, report.pairs, report.processes)
 
 
 @pytest.mark.parametrize("flow", [w.iterates_a_set, w.asks_a_cache, w.counts_in_a_module], ids=lambda flow: flow.id)
@@ -63,7 +64,7 @@ def test_what_one_process_hides_is_found(flow: Any):
 
 
 def test_the_share_of_points_in_child_processes():
-    """Of a few points two are tried so besides, the last one among them; with processes=0 none is."""
+    """However small, one between each two commits is tried so besides, and the last one; with processes=0 none is."""
     tried: list[tuple[str, ...]] = []
 
     def check(outcome: CrashOutcome) -> None:
@@ -72,8 +73,11 @@ def test_the_share_of_points_in_child_processes():
 
     report = swept(w.small, processes=0.01, check=check)
 
-    assert 3 == report.processes  # the undisturbed run is one
+    commits = sum(point.name == "after_append_before_handback" for point in report.points)
+    at = [[str(point) for point in report.points].index(crash) for crashes in tried for crash in crashes]
+    assert 2 + commits + 1 == report.processes  # the undisturbed run is lived twice
     assert [(), (str(report.points[-1]),)] == [tried[0], tried[-1]]
+    assert all(second - first <= 2 * len(report.points) / commits for first, second in pairwise(at))
     assert 0 == swept(w.small, processes=0).processes
 
 
@@ -255,7 +259,7 @@ def test_a_program_without_an_ending_is_found_by_other_processes(tmp_path: Path)
     said = says(tmp_path, sys.executable, str(program))
     piped = says(tmp_path, "sh", "-c", f"{shlex.quote(sys.executable)} - < sweep-it")
 
-    assert re.search(r"kept: 2 of \d+ crash points and 0 pairs survived, 3 scenarios in child processes", said), said
+    assert re.search(r"kept: 2 of \d+ crash points and 0 pairs survived, 4 scenarios in child processes", said), said
     assert "PolosUsageError: workflow 'kept' is no name of module '__main__'" in piped
 
 
@@ -285,7 +289,45 @@ def test_children_of_other_modules_are_found(tmp_path: Path, monkeypatch: pytest
     import swept_far  # type: ignore[import-not-found]  # it was just written
 
     assert swept_far.far.id == "swept-far"
-    assert 4 == swept(w.starts_by_id, real=True, points=3).processes
+    assert 5 == swept(w.starts_by_id, real=True, points=3).processes
+
+
+def test_a_script_that_sweeps_when_it_is_imported_is_refused(tmp_path: Path):
+    """Its child processes import it and don't sweep themselves, which would never end; they say what to do."""
+    program = tmp_path / "sweeps.py"
+    program.write_text(PROGRAM.replace('if __name__ == "__main__":\n   ', "if True:\n   "))
+
+    said = says(tmp_path, sys.executable, str(program))
+
+    assert "this module sweeps while it is imported" in said
+    assert "under if __name__ == '__main__'" in said
+
+
+def test_an_interpreter_of_lives_that_died_is_replaced(monkeypatch: pytest.MonkeyPatch):
+    """Who kills it fails that sweep; the next one has a new one."""
+    report = swept(w.small, points=1)
+    for template in sweep_processes._interpreters.both:
+        template._process.kill()
+        template._process.wait()
+
+    assert report.processes == swept(w.small, points=1).processes
+
+
+def test_what_each_process_says_otherwise_is_not_compared():
+    """The number of a process, its directory and its time zone differ without a crash, and are told as left out."""
+    report = swept(w.says_itself, real=True, points=3)
+
+    assert 3 == report.singles
+    assert "not compared in child processes, because each says otherwise: /result/" in str(report)
+
+
+def test_time_goes_on_from_where_a_process_was_killed():
+    """What passed between the last commit and the kill has passed for the next life as well, as in one process."""
+    here = failure(w.has_a_deadline, processes=0)
+    there = failure(w.has_a_deadline, real=True)
+
+    assert here.points == there.points
+    assert here.differences == there.differences
 
 
 def test_what_depends_on_the_process_is_noted():

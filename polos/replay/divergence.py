@@ -18,7 +18,7 @@ __all__ = ["Difference", "Divergence", "caller_line"]
 
 _OWN = (
     "/polos/replay/",
-    "/polos/testing/recorded",
+    "/polos/testing/",
     "/polos/step.py",
     "/polos/waits.py",
     "/polos/children.py",

@@ -85,6 +85,7 @@ class Driver:
         self.pending: dict[str, Pending] = {}
         self.outcome: Outcome | None = None
         self.differences: list[Difference] = []
+        self.on_match: Callable[[e.Event, e.Event], None] | None = None
         self._values = values
         self._new_run_id = new_run_id
         self._python = python
@@ -442,12 +443,13 @@ class Driver:
 
     def _compare(self, recorded: e.Event, asked: e.Event) -> None:
         """Note what differs without stopping the run."""
+        if self.on_match is not None:
+            self.on_match(recorded, asked)
         for what in ("function", "digest", "workflow"):
             old, new = getattr(recorded, what, None), getattr(asked, what, None)
             if old != new:
-                self.differences.append(
-                    Difference(version=self.cause, name=name_of(asked), what=what, recorded=old, asked=new)
-                )
+                name = name_of(asked)
+                self.differences.append(Difference(version=self.cause, name=name, what=what, recorded=old, asked=new))
 
     def _give_up(self, event: e.Event) -> None:
         """Abandon a request. One of this very activation vanishes: nobody has seen it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 from polos.engine import events as e
 from polos.engine.json import Json, printable
@@ -30,6 +30,9 @@ def key_of(event: e.Event) -> tuple[str, str]:
 
 def shown(event: e.Event) -> str:
     """Give a request as text, for reports."""
+    if isinstance(event, e.StateChanged):
+        names = sorted({*cast("dict[str, Json]", event.changed), *event.removed})
+        return f"StateChanged of ctx.state.{', ctx.state.'.join(names)}"
     name = name_of(event)
     return f"{type(event).__name__} {name!r}" if name else type(event).__name__
 

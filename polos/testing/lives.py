@@ -56,7 +56,7 @@ from polos.values import encode
 
 __all__ = ["Answers", "Life", "RunChance", "Task", "Waiting"]
 
-MOMENTS_MAX = 100_000
+MOMENTS_MAX = 20_000
 SETTINGS = Settings(
     inbox_poll_seconds=0, record_sources=False
 )  # a poll of the inbox would keep time from standing still

@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any, Final, cast, final
@@ -47,7 +48,7 @@ from polos.testing.sweep_outcome import CrashOutcome, differences, outcome_of, u
 from polos.testing.sweep_points import CrashPoint, Points, grouped, numbered
 from polos.testing.sweep_processes import Children, LifeFailed
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport, CrashSweepFailed
-from polos.testing.sweep_template import OUTSIDE
+from polos.testing.sweep_template import OUTSIDE, is_serving
 
 __all__ = ["PAIRS", "PROCESSES", "Check", "Setup", "Wanted", "swept"]
 
@@ -55,6 +56,8 @@ __tracebackhide__ = True  # pytest shows the test's own lines, and the page
 
 PAIRS: Final = 100
 PROCESSES: Final = 0.05
+STRETCHES_MAX: Final = 8  # between commits: so many child processes are tried at least
+_COMMIT: Final = "after_append_before_handback"
 
 SWEEPING = Turn()  # the points and the place of a process are one sweep's at a time
 
@@ -85,11 +88,21 @@ class Wanted:
 
     def look(self) -> None:
         """Refuse what makes no sense, before anything is begun."""
+        if is_serving():
+            raise PolosUsageError(
+                "this module sweeps while it is imported, by a process that is to live a scenario of that very sweep; "
+                "sweep in a test function, or under if __name__ == '__main__'"
+            )
+        if not isinstance(cast("object", self.workflows), Sequence):
+            raise TypeError(f"workflows is a list of workflows, it is {self.workflows!r}")
         for workflow in (self.workflow, *self.workflows):
             if not isinstance(cast("object", workflow), Workflow):
                 raise TypeError(f"a sweep is of what @workflow gives, this is {workflow!r}")
         if not isinstance(cast("object", self.answers), Mapping):
             raise TypeError(f"answers is a dict of what is answered, by key, it is {self.answers!r}")
+        self._look_at_values()
+
+    def _look_at_values(self) -> None:
         for name in ("check", "setup", "same"):
             value = getattr(self, name)
             if value is not None and (not callable(value) or inspect.iscoroutinefunction(value)):
@@ -98,8 +111,11 @@ class Wanted:
             raise ValueError(f"processes is a share from 0 to 1, it is {self.processes!r}")
         if not _is(self.pairs, int) or self.pairs < 0:
             raise ValueError(f"pairs is a whole number from 0, it is {self.pairs!r}")
-        if not isinstance(cast("object", self.every_point), bool):
-            raise TypeError(f"every_point is True or False, it is {self.every_point!r}")
+        for name in ("every_point", "real"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} is True or False, it is {getattr(self, name)!r}")
+        if not _is(self.seed, int):
+            raise TypeError(f"seed is a whole number, it is {self.seed!r}")
         if self.points is not None and (not _is(self.points, int) or self.points < 0):
             raise ValueError(f"points is a whole number from 0, or None for all, it is {self.points!r}")
         if not _is(self.patience_seconds, int, float) or not self.patience_seconds > 0:
@@ -154,6 +170,7 @@ class _Sweep:
         self._expected: CrashOutcome | None = None
         self._left: list[object] = []
         self._leave_out: set[tuple[Any, ...]] = set()
+        self._leave_out_real: set[tuple[Any, ...]] = set()
         self._children: Children | None = None
         self._expected_real: CrashOutcome | None = None
         self._recoveries: dict[CrashPoint, list[CrashPoint]] = {}  # points of the recovery, one of those alike
@@ -208,12 +225,21 @@ class _Sweep:
             report.pairs += 1
 
     def _drawn(self, singles: Sequence[CrashPoint]) -> list[CrashPoint]:
-        """Give the points that are tried in child processes besides: the last one, for all of a history is replayed."""
-        count = min(len(singles), max(2, math.ceil(len(singles) * self._wanted.processes)))
-        if not count or not self._wanted.processes:
+        """
+        Give the points that are tried in child processes besides.
+
+        What one process remembers for the next step is missed by a kill between certain commits alone, so they are
+        spread over all; the last point is one of them, for all of a history is replayed there.
+        """
+        if not self._wanted.processes or not singles:
             return []
-        others = self._chance.sample(range(len(singles) - 1), count - 1)
-        return [singles[index] for index in (*sorted(others), len(singles) - 1)]
+        stretches = sum(point.name == _COMMIT for point in singles)
+        share = math.ceil(len(singles) * self._wanted.processes)
+        count = min(len(singles), max(2, share, min(stretches + 1, STRETCHES_MAX)))
+        last = len(singles) - 1
+        edges = [last * number // (count - 1) for number in range(count)] if count > 1 else []
+        drawn = [self._chance.randrange(low, high) for low, high in pairwise(edges)]
+        return [singles[index] for index in (*drawn, last)]
 
     def _different(self, points: Sequence[CrashPoint], left: Sequence[object]) -> list[tuple[CrashPoint, ...]]:
         """Give points in groups of which one is tried."""
@@ -244,7 +270,7 @@ class _Sweep:
         if groups[0] == groups[1]:
             self._left = first.left  # else the next scenario may come to them by another way
         self._leave_out = unsteady(first, second)
-        self._report.left_out = tuple(sorted({"/".join(map(str, place[1:])) for place in self._leave_out}))
+        self._report.left_out = _places(self._leave_out)
         self._judge(second, (), "a second undisturbed run (does setup begin anew?)")
         if children:
             used = [self._task.find(execution.workflow) for execution in first.executions]
@@ -282,14 +308,20 @@ class _Sweep:
         self._expected_real = there
         what = "the undisturbed run, in a child process,"
         self._judge(there, (), what)
-        others = differences(here, there, leave_out=self._leave_out, same=self._wanted.same)
+        # What functions give may hang on the process: its number, its directory, its time zone.
+        of_processes = unsteady(there, self._scenario((), real=True, turn=1)) - self._leave_out
+        self._leave_out_real = self._leave_out | of_processes
+        if of_processes:
+            places = ", ".join(_places(of_processes))
+            self._report.notes.append(f"not compared in child processes, because each says otherwise: {places}")
+        others = differences(here, there, leave_out=self._leave_out_real, same=self._wanted.same)
         shapes = [[(run.path, run.status) for run in outcome.executions] for outcome in (here, there)]
         if sorted(shapes[0]) != sorted(shapes[1]):
             self._fail(there, (), others, what)
         elif others:
             self._report.notes.append(f"in a child process it is otherwise without a crash, too: {others[0]}")
 
-    def _scenario(self, points: tuple[CrashPoint, ...], *, real: bool = False) -> CrashOutcome:
+    def _scenario(self, points: tuple[CrashPoint, ...], *, real: bool = False, turn: int = 0) -> CrashOutcome:
         if self._stop.is_set():
             raise PolosUsageError("the sweep was stopped: nobody waits for it any more")
         self._report.scenarios += 1
@@ -300,7 +332,7 @@ class _Sweep:
             self._scene = Scene(points, number=len(points) + 1, real=True)
             self._patience.pause()  # they have their own
             try:
-                outcome = self._children.live(points, directory)
+                outcome = self._children.live(points, directory, turn=turn)
             except LifeFailed as error:
                 outcome = CrashOutcome(status="absent", in_process=False, problems=[str(error)])
             Place.current = Place(directory / OUTSIDE)
@@ -371,15 +403,20 @@ class _Sweep:
         assert expected is not None, "the undisturbed run comes first"
         self._scene.doing = "check"
         self._patience.begin(self._scene.who)
-        told = differences(expected, outcome, leave_out=self._leave_out, same=self._wanted.same)
+        leave_out = self._leave_out if outcome.in_process else self._leave_out_real
+        told = differences(expected, outcome, leave_out=leave_out, same=self._wanted.same)
         if told or self._wanted.check is None or outcome.unknown:
             return told, None
         try:
-            self._wanted.check(outcome)
+            said = self._wanted.check(outcome)
         except BaseException as error:
             if not says_no(error):
                 raise
             return [f"check: {type(error).__name__}: {error}"], error
+        if said is False or inspect.isawaitable(said):
+            if inspect.iscoroutine(said):
+                said.close()
+            raise TypeError(f"check is a plain function that raises where something is wrong, it returned {said!r}")
         return [], None
 
     def _fail(
@@ -457,6 +494,10 @@ class _Sweep:
             return None
         name = f"{self._name()}/"  # an id may hold a slash itself
         return wanted.removeprefix(name) if wanted.startswith(name) else ""
+
+
+def _places(left_out: set[tuple[Any, ...]]) -> tuple[str, ...]:
+    return tuple(sorted({"/".join(map(str, place[1:])) for place in left_out}))
 
 
 def _parse_target(target: str) -> tuple[bool, tuple[CrashPoint, ...]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -22,12 +22,13 @@ from polos.engine import events as e
 from polos.engine.json import Json
 from polos.engine.state import RunState, waiting_reason
 from polos.engine.state import status as status_of
-from polos.replay.divergence import Difference, Divergence
+from polos.replay.divergence import Divergence, caller_line
 from polos.replay.driver import Driver
 from polos.runtime.engine import Engine
 from polos.runtime.loading import input_of, replay
 from polos.runtime.unit import Resident
 from polos.testing.audit import Audit, Stored
+from polos.testing.comparing import COMPARERS, Compared, same_record
 from polos.testing.lives import Life
 from polos.testing.replays import attempts, fold
 
@@ -255,10 +256,12 @@ def _replayed(engine: Engine, run: str, whole: list[Stored]) -> list[str]:
         code = engine.bodies.make(engine, resident, python=None)
         if not isinstance(code, Driver):
             continue
+        found: list[str] = []
+        code.on_match = partial(_look, code, found)
         try:
             replay(code, history, attempt_version=start)
-            if code.differences:
-                return [f"replayed, it asks for something else: {_otherwise(found)}" for found in code.differences]
+            if found:
+                return [f"replayed, it asks for something else: {text}" for text in found]
         except Divergence as divergence:
             return [f"replayed, it diverges from its history: {divergence}"]
         finally:
@@ -266,10 +269,17 @@ def _replayed(engine: Engine, run: str, whole: list[Stored]) -> list[str]:
     return []
 
 
-def _otherwise(found: Difference) -> str:
-    if found.what == "digest":
-        return f"step {found.name!r} is given other arguments"
-    return f"step {found.name!r} has another {found.what}: {found.asked!r}, recorded is {found.recorded!r}"
+def _look(code: Driver, found: list[str], recorded: e.Event, asked: e.Event) -> None:
+    """Say in what a request differs from the recorded one that it matches; called at the line that asks."""
+    if recorded == asked or type(asked) not in COMPARERS:
+        return
+    now_us = code.fact_us
+    pair = Compared(run=code.run, version=0, recorded=recorded, asked=asked, recorded_us=now_us, asked_us=now_us)
+    for difference in COMPARERS[type(asked)](pair):
+        if isinstance(difference.recorded, dict) and same_record(difference.recorded, difference.asked):
+            continue  # a set is a list in the order of this process's hashes
+        line = None if isinstance(asked, e.StateChanged) else caller_line()  # noticed when the code is quiet
+        found.append("\n    ".join(replace(difference, line=line).lines()))
 
 
 def told_so_far(life: Life) -> list[str]:

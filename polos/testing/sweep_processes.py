@@ -94,6 +94,11 @@ class _Template:
         """Give the end of what its lives printed."""
         return (self._directory / "output").read_text("utf-8", "replace")[-4_000:]
 
+    @property
+    def alive(self) -> bool:
+        """Whether lives can be asked of it."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """End it."""
         self._connection.close()
@@ -118,8 +123,11 @@ class _Interpreters:
     process: int = 0
 
     def get(self) -> tuple[_Template, ...]:
+        if self.process == os.getpid() and not all(template.alive for template in self.both):
+            self.close()  # a life has taken its interpreter with it
         if not self.both or self.process != os.getpid():
             self.both, self.process = tuple(_Template(environment) for environment in ENVIRONMENTS), os.getpid()
+            atexit.unregister(self.close)
             atexit.register(self.close)
         return self.both
 
@@ -193,13 +201,14 @@ class Children:
         self._modules[module.__name__] = str(Path(file).absolute())
         return Ref(module.__name__, names)
 
-    def live(self, points: tuple[CrashPoint, ...], directory: Path) -> CrashOutcome:
+    def live(self, points: tuple[CrashPoint, ...], directory: Path, *, turn: int = 0) -> CrashOutcome:
         """
         Live a scenario.
 
         Args:
             points: where its lives are killed; the last one isn't.
             directory: for everything that outlives a process.
+            turn: which interpreter has the first life.
 
         Raises:
             LifeFailed: a life ended otherwise.
@@ -207,7 +216,7 @@ class Children:
         templates = _interpreters.get()
         directory.mkdir(mode=0o700, parents=True)
         for number, crash_at in enumerate((*points, None), 1):
-            template = templates[(number - 1) % len(templates)]
+            template = templates[(number - 1 + turn) % len(templates)]
             failure = template.load(tuple(self._modules.items()))
             if failure is not None:
                 raise PolosUsageError(f"another process can't import this (processes=0 does without):\n{failure}")

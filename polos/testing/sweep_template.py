@@ -26,6 +26,7 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, final
@@ -45,11 +46,12 @@ from polos.testing.sweep_outcome import outcome_of
 from polos.testing.sweep_points import CrashPoint, Points
 from polos.types import Completed, NotDone
 
-__all__ = ["ENDING", "OUTSIDE", "Answer", "Load", "Order", "Ref", "main", "to_bytes"]
+__all__ = ["ENDING", "OUTSIDE", "Answer", "Load", "Order", "Ref", "is_serving", "main", "to_bytes"]
 
 DYING_SECONDS: Final = 1.0
 OUTSIDE: Final = "outside"  # the user's part of a scenario's directory
 ENDING: Final = "ending"
+_DIED: Final = "died"
 
 
 @final
@@ -152,8 +154,18 @@ def _ref(fields: dict[str, Any]) -> Ref:
 _described: dict[int, Described] = {}  # of this interpreter's workflows: their sources are read before lives are forked
 
 
+_serving = False
+
+
+def is_serving() -> bool:
+    """Tell whether this is a process for the lives of others, which mustn't begin a sweep of its own."""
+    return _serving
+
+
 def main(descriptor: int) -> None:
     """Do what is asked on a connection, until it is closed."""
+    global _serving  # noqa: PLW0603  # it is about the process
+    _serving = True
     asked = Connection(descriptor)
     while True:
         try:
@@ -253,20 +265,23 @@ def _live(order: Order) -> None:
     store = open_store(order.directory / "data", sync="off", check=False)  # a killed process loses nothing by it
     with store.log.reader() as reader:
         start_us = max(START_US, reader.head().time_us)
+    died = order.directory / _DIED
+    if died.exists():
+        start_us = max(start_us, int(died.read_text()))
     audit = Audit(store.log)
     ledger = CallLedger(order.directory / "calls.jsonl")
     ledger.life = order.life
     chance = RunChance(order.seed, order.life, audit)
     if order.setup is not None:
         order.setup.find()(place.path)
-    life = Life(
-        task, store=store, clock=VirtualClock(start_us=start_us, chance=chance), audit=audit, ledger=ledger,
-        points=Points(order.crash_at, die=_die), chance=chance,
-    )  # fmt: skip
+    clock = VirtualClock(start_us=start_us, chance=chance)
+    points = Points(order.crash_at, die=partial(_die, clock, died))
+    life = Life(task, store=store, clock=clock, audit=audit, ledger=ledger, points=points, chance=chance)
     (order.directory / f"cut-{order.life}").write_text(str(life.cut))
     life.live()
     (order.directory / ENDING).write_text(json.dumps(outcome_of(life).to_json()), "utf-8")
 
 
-def _die() -> None:
+def _die(clock: VirtualClock, note: Path) -> None:
+    note.write_text(str(clock.now_us()))  # time doesn't go back for the next life
     os.kill(os.getpid(), signal.SIGKILL)
