@@ -6,7 +6,11 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+from polos import workflow
+from polos.runtime.loading import Loader
 from polos.testing.garbage import OBJECTS, seldom_collected
+
+from tests.test_testing_sweep import swept
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +83,21 @@ def test_the_garbage_of_a_sweep_does_not_outlive_it() -> None:
         del kept
 
     assert 0 == gc.collect()
+
+
+def test_engines_of_a_sweep_go_by_themselves() -> None:
+    """What an engine is made of goes with its life, and waits for no collector."""
+
+    @workflow
+    async def leaves_nothing(ctx) -> None:
+        await ctx.step.run("one", lambda: 1)
+
+    def parts() -> int:
+        return sum(type(found) is Loader for found in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    before = parts()
+    swept(leaves_nothing, pairs=0, processes=0, points=3)
+
+    assert before == parts()

@@ -58,7 +58,11 @@ class Audit:
         self._begun: Counter[tuple[str, str]] = Counter()
         self._heard: set[str] = set()
         self.catch_up(self._head)
-        log.subscribe(self.catch_up)
+        self._unsubscribe = log.subscribe(self.catch_up)
+
+    def close(self) -> None:
+        """Read no further."""
+        self._unsubscribe()
 
     def catch_up(self, _position: Position) -> None:
         """Fold what is new."""

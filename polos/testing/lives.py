@@ -454,6 +454,11 @@ class Life:
         loop.drop_ready()
         loop.close()
 
+    def forget(self) -> None:
+        """Let go of the engine, once nobody looks at it: what goes by itself no collector has to look for."""
+        vars(self.engine).clear()  # its parts know it, as it knows them
+        self.points.leaves = None
+
     def _disconnect(self) -> None:
         """Close connections and end processes, as the system does for a process that is gone."""
         loop = self.loop

@@ -86,6 +86,7 @@ class _Waiting(selectors.BaseSelector):
         return {} if self._system is None else self._system.get_map()
 
     def close(self) -> None:
+        del self.idle, self.make_pipe  # the loop knows its selector, too
         if self._system is not None:
             self._system.close()
 

@@ -381,10 +381,13 @@ class _Sweep:
                 place.dead = True
                 self._patience.spare()
                 life.close()
+            scene.doing = ""
+            life.forget()
             now_us = clock.now_us()
             if outcome is not None:
                 break
         assert outcome is not None, "the last life isn't crashed"
+        audit.close()
         place.dead = False
         outcome.directory = directory
         outcome.cuts = cuts
