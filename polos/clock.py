@@ -153,6 +153,10 @@ class RunIds:
         self._clock = clock
         self._last = ""
 
+    def go_on(self, last: str) -> None:
+        """Make ids behind this one from now on, also where chance and clock say again what they have said before."""
+        self._last = max(self._last, last)
+
     def new(self) -> str:
         """Make the next one."""
         made = new_run_id(self._clock, self._clock.now_us())

@@ -295,3 +295,10 @@ async def keeps_a_set(ctx, payload: dict) -> None:
     """A set is written down in the order of a process's hashes, and is the same set."""
     ctx.state.names = {"anna", "bert", "carl", "dora", "emil"}
     await ctx.step.run("lasts", lasts)
+
+
+@workflow(id="swept-acts-in-body")
+async def acts_in_its_body(ctx, payload: dict) -> None:
+    """Act where it may be done again."""
+    bank.note("acted")
+    await ctx.step.run("lasts", lasts)

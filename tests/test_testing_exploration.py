@@ -320,9 +320,10 @@ def test_what_can_t_be_repeated_is_said_to_be_so(tmp_path: Path) -> None:
     """A failure that doesn't come again has its reason outside of the world, and the error says so."""
     calls: list[int] = []
 
-    @explore(runs=5, folder=tmp_path)
+    @explore(runs=5, folder=tmp_path, workflows=[race])
     def test(world: ExploredWorld) -> None:
         calls.append(1)
+        world.start(race, {"names": ["a"]})
         world.finish()
         assert len(calls) != 3
 
@@ -360,8 +361,9 @@ def test_a_saved_file_that_isn_t_one_is_refused(tmp_path: Path) -> None:
 def test_pytest_sees_everything_but_the_world(tmp_path: Path) -> None:
     """Fixtures and parameters of an explored test are pytest's, its first argument isn't."""
 
-    @explore(runs=1, folder=tmp_path)
+    @explore(runs=1, folder=tmp_path, workflows=[race])
     def test(world: ExploredWorld, number: int, *, name: str) -> None:
+        world.start(race, {"names": ["a"]})
         assert (3, "x") == (number, name)
 
     assert ["number", "name"] == list(inspect.signature(test).parameters)
@@ -495,3 +497,14 @@ def test_parameters_tell_saved_schedules_apart_whatever_is_in_them(monkeypatch: 
     monkeypatch.setenv("PYTEST_CURRENT_TEST", "tests/a b.py::explored[x::y[z] /] (call)")
 
     assert exploration._test_id(explored).endswith("explored[x::y[z] /]")
+
+
+def test_an_exploration_of_nothing_is_refused():
+    """A body that starts no run would pass whatever the code does."""
+
+    @explore(runs=2)
+    def nothing(world: ExploredWorld) -> None:
+        pass
+
+    with pytest.raises(PolosUsageError, match="it starts no run"):
+        nothing()

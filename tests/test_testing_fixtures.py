@@ -71,6 +71,21 @@ def test_thirty_days_cost_nothing(either: Polos, polos_clock: JumpingClock, polo
     ] == polos_events.types(run)  # fmt: skip
 
 
+def test_runs_by_another_clock_on_the_same_directory_are_others(tmp_path: Path):
+    """A clock that begins anew draws the same ids again; those of the directory's runs aren't given twice."""
+
+    async def main() -> str:
+        clock = JumpingClock()
+        async with Polos(tmp_path / "data", clock=clock, inbox_poll_seconds=0) as polos:
+            clock.watch(polos.engine)
+            handle = await asking.invoke(polos)
+            return handle.id
+
+    first, second = asyncio.run(main()), asyncio.run(main())
+
+    assert first < second
+
+
 def test_no_time_passes_while_the_test_has_something_to_do(polos: Polos, polos_clock: JumpingClock):
     """A test that goes on with what the engine told it isn't overtaken by a timer."""
 

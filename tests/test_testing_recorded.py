@@ -540,3 +540,9 @@ def test_a_run_under_way_is_compared_as_far_as_it_is(polos: Polos, polos_events:
     assert_replays(found, defined(waits))
     (difference,) = differences(found, defined(other))
     assert ({"timeout_seconds": 60.0}, {"timeout_seconds": 90.0}) == (difference.recorded, difference.asked)
+
+
+def test_a_recording_that_is_not_there_is_told(tmp_path: Path):
+    """Who names a file that isn't there learns which command writes one."""
+    with pytest.raises(BadRecording, match=r"there is no file .*missing.json: `polos test record RUN --out"):
+        RecordedRun.load(tmp_path / "missing.json")

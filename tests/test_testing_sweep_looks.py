@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from polos.testing import CrashOutcome
 
 from tests import sweep_workflows as w
 from tests.test_testing_sweep import failure, swept
@@ -53,3 +54,15 @@ def test_wrong_arguments_are_told(options: dict[str, Any], text: str):
     """What makes no sense is refused by its name before anything is begun."""
     with pytest.raises(TypeError, match=text):
         swept(w.small, **options)
+
+
+def test_an_effect_in_the_body_is_explained():
+    """A body that acts outside of steps fails without a crash, and the page says that its code is run once more."""
+
+    def check(outcome: CrashOutcome) -> None:
+        assert 1 == w.bank.count("acted")
+
+    failed = failure(w.acts_in_its_body, check=check)
+
+    assert "no crash is needed" in str(failed)
+    assert "what a body does besides steps is done again" in str(failed)

@@ -294,6 +294,7 @@ class Polos(PolosClient):
             opens=self._opens,
         )
         self._engine.on_drain = self._drain_soon
+        self._run_ids.go_on(self._engine.loader.last_id)
         self.close()  # what was opened to read before
         self._opened = StoreConnection(
             self._engine.store, clock=self._clock, timeout_seconds=self.client_timeout_seconds

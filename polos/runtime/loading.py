@@ -128,6 +128,11 @@ class Loader:
             return None
         return None if resident.ended else resident
 
+    @property
+    def last_id(self) -> str:
+        """The greatest id of a run, as far as it is known."""
+        return self._last_id or ""
+
     def exists(self, run: str) -> bool:
         """Tell whether there is a run with that id."""
         if run in self._engine.residents:

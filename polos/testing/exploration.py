@@ -289,6 +289,8 @@ class _Exploration:
             self.body(world)
             if not world.finished:
                 world.finish()
+            if not world.sim.audit.states:
+                raise PolosUsageError("this explores nothing: it starts no run (world.start(workflow, payload))")
         except BaseException as error:
             if not says_no(error):
                 raise

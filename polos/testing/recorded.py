@@ -211,10 +211,15 @@ class RecordedRun:
         Read a file.
 
         Raises:
-            BadRecording: as for `from_bytes`.
-            FileNotFoundError: there is none.
+            BadRecording: there is no such file, or as for `from_bytes`.
         """
-        return cls.from_bytes(Path(path).read_bytes(), where=os.fspath(path))
+        try:
+            data = Path(path).read_bytes()
+        except FileNotFoundError:
+            raise BadRecording(
+                f"there is no file {os.fspath(path)}: `polos test record RUN --out {os.fspath(path)}` writes one"
+            ) from None
+        return cls.from_bytes(data, where=os.fspath(path))
 
 
 def record_run(reader: Reader, run: str, *, tree: bool = False) -> RecordedRun:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["assert_replays", "differences"]
 
+__tracebackhide__ = True  # pytest shows the test's own lines, and the differences
+
 
 def assert_replays(
     recording: str | os.PathLike[str] | RecordedRun,

@@ -436,6 +436,7 @@ class _Sweep:
             raise CrashSweepFailed(
                 f"{name}: {what} is wrong by itself, no crash is needed",
                 points=(), differences=told, before=events, after=[], target="", real=real,
+                notes=(_RUN_ONCE_MORE,) if error is not None else (),
             ) from error  # fmt: skip
         place = "child processes" if real else "this process"
         raise CrashSweepFailed(
@@ -509,6 +510,10 @@ def _parse_target(target: str) -> tuple[bool, tuple[CrashPoint, ...]]:
     return real, tuple(CrashPoint.parse(point) for point in points)
 
 
+_RUN_ONCE_MORE: Final = (
+    "Before the check its code was run on its history once more, as after a crash: no function of a step is called "
+    "then, but what a body does besides steps is done again."
+)
 _SAY_SO: Final = "; if it is meant to, give a `check` that looks at the outcome's `status` and `error`"
 _ONLY_HERE: Final = (
     "The same crash does no harm in child processes, where the process is really killed. Look for what this process "
