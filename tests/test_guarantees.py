@@ -22,6 +22,7 @@ INVARIANTS = [f"L{number}" for number in range(1, 9)] + [f"E{number}" for number
 PAGE = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
 CONTROLS = (ROOT / "tests" / "controls" / "README.md").read_text(encoding="utf-8")
 LINK = re.compile(r"\[`(?P<file>[\w/]+\.py)::(?P<test>\w+)`\]\(\.\./(?:tests/)?(?P<target>[\w/]+\.py)\)")
+LINE_KILLS = "crash/test_line_kills.py"
 ROW = re.compile(r"^\| (?P<name>[^|]+) \| (?P<tests>[^|]+) \| (?P<controls>[^|]+) \|$", re.MULTILINE)
 
 
@@ -106,6 +107,64 @@ def test_every_control_is_named():
     assert len(controls) > 25
     assert set() == controls - tabled
     assert set() == controls - listed
+
+
+def amounts(file: str) -> list[tuple[int, int]]:
+    """Give how much a file tries, in its order: in short campaigns, and in long ones."""
+    return [
+        (ast.literal_eval(node.args[0]), ast.literal_eval(node.args[1]))
+        for node in sorted(
+            (
+                found
+                for found in ast.walk(ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8")))
+                if isinstance(found, ast.Call) and isinstance(found.func, ast.Name) and found.func.id == "scaled"
+            ),
+            key=lambda call: call.lineno,
+        )
+    ]
+
+
+def figures() -> list[str]:
+    """Give what the page has to say, word for word, of what is tried: from the files that try it."""
+    (at_random, fresh, point), ((mixed, mixed_long),) = amounts("crash/test_engine_kills.py"), amounts(LINE_KILLS)
+    short, long = (at_random[n] * 20 + fresh[n] + point[n] * 15 for n in (0, 1))
+    programs, core = amounts("property/test_programs.py"), amounts("property/test_core.py")[0]
+    drawn, crashed = ([sum(one) for one in zip(*some, strict=True)] for some in ((*programs[:2], core), programs[2:]))
+    machine = [one for pair in amounts("property/test_machine.py") for one in pair]
+    races, queues = amounts("property/test_races.py")[0], amounts("property/test_queue_histories.py")[0]
+    admission, log = amounts("property/test_admission.py")[0], amounts("property/test_log_model.py")[0]
+    disk, lines = amounts("crash/test_engine_disk.py")[0], amounts("property/test_lines_swept.py")[0]
+    kept = [path.name for path in (ROOT / "tests" / "golden").glob("format-*/*/*")]
+    files = [path for path in tidy.python_files("tests") if path.match("controls/test_*.py")]
+    return [
+        f"{short} kills: {point[0] * 15} at 15 points, {at_random[0] * 20} at random, {fresh[0]} in fresh interpreters",
+        f"`make crash-long`: {long:,} kills",
+        f"| {mixed * 8} kills | `make mixed-long`: {mixed_long * 8:,} kills |",
+        f"up to {drawn[0]} programs, and each crash and failure of {crashed[0]} more |",
+        f"`make property-long`: {drawn[1]:,} and {crashed[1]:,} |",
+        f"up to {machine[0]} sequences of {machine[2]} | `make property-long`: {machine[1]:,} of {machine[3]} |",
+        f"| {races[0] * 8:,} schedules | `make property-long`: {races[1] * 8:,} |",
+        f"up to {admission[0]} sequences of 50 | `make property-long`: {admission[1]:,} |",
+        f"| {queues[0] * 3} histories | `make property-long`: {queues[1] * 3:,} |",
+        f"of {lines[0]} programs | `make mixed-long`: at each tick of {lines[1]} programs |",
+        f"up to {log[0]} sequences of 40 | `make property-long`: {log[1]:,} |",
+        f"| {disk[0]} lives | `make crash-long`: {disk[1]} |",
+        f"| {kept.count('history.jsonl')} histories and {kept.count('store.tar.xz')} data directories |",
+        f"| the checks themselves | {sum(len(names_in(path)) for path in files)} tests with engines, ",
+    ]
+
+
+def test_figures_are_those_of_the_tests():
+    """What the page says of how much is tried is what its tests try, where it can be counted without running them."""
+    assert [] == [figure for figure in figures() if figure not in PAGE]
+
+
+def test_every_folder_of_tests_is_explained():
+    """The table of folders names those that there are."""
+    page = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    folders = {path.parts[1] for path in tidy.tracked() if path.parts[0] == "tests" and len(path.parts) > 2}
+
+    assert folders == set(re.findall(r"`(\w+)/`", "\n".join(line for line in page.split("\n") if line[:1] == "|")))
 
 
 def test_every_promise_is_shown():

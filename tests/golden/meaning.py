@@ -28,6 +28,8 @@ from tests.property.replaying import attempts
 
 __all__ = ["fold", "replayed", "rows_of", "told"]
 
+_ASKS = "polos.agents.models.call_model"  # as it is recorded
+
 
 def rows_of(records: Iterable[Record]) -> Rows:
     """Give the rows of a log."""
@@ -143,11 +145,14 @@ def _attempt(sim: Simulation, run: str, start: int, history: list[Stored]) -> di
         return settle()
 
     code._settle = note
+    # What a model is asked holds words of polos's own: how to shorten a talk, to judge by a rule, to use a tool. They
+    # may be improved; whoever replays a run is told, and goes on.
+    worded = {event.name for event, _, _ in history if isinstance(event, e.StepScheduled) and event.function == _ASKS}
     try:
         unseen = replay(code, history, attempt_version=start)
         return {
             "asked": asked,
-            "differences": [str(difference) for difference in code.differences],
+            "differences": [str(one) for one in code.differences if not (one.what == "digest" and one.name in worded)],
             "unseen": [fact.version for fact in unseen],
             "end": None if code.outcome is None else _end(code._finish(code.outcome, code.cause).event),
             "recorded": _recorded_end(history),

@@ -22,6 +22,8 @@ from polos.store.inbox import InboxItem
 from polos.testing.simulation import Simulation
 from polos.testing.world import Crashed
 
+from tests.golden.scenes_of_agents import OF_AGENTS
+
 __all__ = ["SCENES", "Queries"]
 
 # Asked of the engine that goes on with the history: run, name, arguments and the answer of then.
@@ -428,12 +430,19 @@ def sessions(sim: Simulation, program: ModuleType) -> None:
     sim.settle()
 
 
-def archive(sim: Simulation, program: ModuleType) -> None:
+def _seal(sim: Simulation) -> None:
+    """Let three hours pass, and die as soon as something is sealed: then it leaves the log, which has to have it."""
+
     def die(point: str) -> None:
-        # What is sealed leaves the log; a history has to have it still.
         if point == "archive_sealed_before_taken_out":
             raise Crashed
 
+    arm(die)
+    sim.run_for(3 * 3600)
+    arm(None)
+
+
+def archive(sim: Simulation, program: ModuleType) -> None:
     sim.create(program.kept, None)
     sim.create(program.archived, {"n": 0})
     sim.create(program.archived, {"n": 3}, user="ada")
@@ -441,9 +450,109 @@ def archive(sim: Simulation, program: ModuleType) -> None:
     sim.run_for(60)
     sim.create(program.archived, {"n": 1})
     sim.run_for(60)
-    arm(die)
-    sim.run_for(3 * 3600)
-    arm(None)
+    _seal(sim)
+
+
+def pruned(sim: Simulation, program: ModuleType) -> None:
+    sim.create(program.pruned, {})
+    sim.run_for(60)
+    _seal(sim)
+
+
+def archive_count(sim: Simulation, program: ModuleType) -> None:
+    for number in range(3):
+        sim.create(program.counted, {"n": number})
+    _seal(sim)
+
+
+def retry_policies(sim: Simulation, program: ModuleType) -> None:
+    for fails in (False, True):
+        sim.create(program.policies, {"fails": fails})
+        sim.settle()
+
+
+def definitions(sim: Simulation, program: ModuleType) -> None:
+    early = program.from_beginning
+    sim.crash()
+    del sim.workflows[early.id]
+    sim.start()
+    sim.send("publish", topic="golden/early", events=[{"data": "before anybody listened"}])
+    sim.run_for(1)
+    sim.crash()
+    sim.workflows[early.id] = early
+    sim.start()
+    for text in ("a", "a b", "a b c", "a b c d"):
+        sim.create(program.held_back, {"text": text})
+        sim.run_for(4)
+    sim.settle()
+
+
+def once(sim: Simulation, program: ModuleType) -> None:
+    def call(number: int, **options: Any) -> str:
+        made = sim.create(program.once, {"n": number}, **options).run
+        sim.run_for(1)
+        return made
+
+    call(1, idempotency_key="order-1")
+    call(2, idempotency_key="order-1")
+    call(3, singleton="shop", idempotency_key="order-2")
+    sim.recover()
+    call(4, idempotency_key="order-1")
+    call(5, singleton="shop")
+    call(6, singleton="shop", singleton_policy="queue")
+    last = call(7, singleton="shop", singleton_policy="queue")
+    sim.run_for(70)
+    call(8, singleton="shop", singleton_policy="cancel_old")
+    sim.settle()
+    assert last not in sim.audit.living()
+    call(9, idempotency_key="order-1")
+    sim.settle()
+
+
+def key_rates(sim: Simulation, program: ModuleType) -> None:
+    for number, key in enumerate(["a", "a", "a", "b", None, "a"]):
+        sim.create(program.key_rated, {"n": number}, concurrency_key=key)
+    sim.run_for(10)
+    sim.recover()
+    sim.settle()
+
+
+def detached(sim: Simulation, program: ModuleType) -> None:
+    parent = sim.create(program.leaving, {}).run
+    waiting = sim.create(program.left, None).run
+    sim.create(program.chain, {"round": 1}, seconds=90)
+    sim.run_for(70)
+    sim.send("cancel", run=parent)
+    (child,) = (run for run, state in sim.audit.states.items() if state.parent == waiting)
+    sim.send("cancel", run=child, by="ada")
+    sim.settle()
+
+
+def typed_results(sim: Simulation, program: ModuleType) -> None:
+    program.WORLD["hangs"] = True
+    run = sim.create(program.typed, {}).run
+    sim.run_for(1)
+    sim.recover()
+    program.WORLD["hangs"] = False
+    sim.run_for(1)
+    sim.send("update", run=run, name="receipt", data=3)
+    sim.run_for(1)
+    sim.send("signal", run=run, name="go")
+    sim.settle()
+
+
+def scheduled_in_code(sim: Simulation, program: ModuleType) -> None:
+    def declare() -> None:
+        sim.engine.schedules.declare(sim.workflows.values())  # as `Polos` does when it starts
+        sim.run_for(2 * 86_400)
+
+    declare()
+    for schedule in ({"cron": "0 7 * * *", "timezone": "Europe/Berlin"}, None):
+        options: dict[str, Any] = {} if schedule is None else {"schedule": schedule}
+        sim.crash()
+        sim.workflows[program.scheduled.id] = workflow(id=program.scheduled.id, **options)(program.unscheduled)
+        sim.start()
+        declare()
 
 
 SCENES: dict[str, Scene] = {
@@ -452,6 +561,8 @@ SCENES: dict[str, Scene] = {
         steps, step_retries, unknown_outcome, reconcile, pure_steps, gather, timers, topics, signals, suspends,
         children, cancellation, updates, state, continue_as_new, direct_bodies, run_retries, run_timeout, divergence,
         set_aside, large_result, queues, triggers, schedules, recorded_values, generators, synchronization, two_logs,
-        inbox, unfinished, deltas, retries, debounced, archive, sessions, pinned,
+        inbox, unfinished, deltas, retries, debounced, archive, sessions, pinned, once, key_rates, detached, pruned,
+        archive_count, retry_policies, definitions,
+        typed_results, scheduled_in_code, *OF_AGENTS,
     )
 }  # fmt: skip

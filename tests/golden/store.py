@@ -1,26 +1,32 @@
 """
 A whole data directory of a format, as LMDB left it when its process was killed.
 
-`python -m tests.golden.store` writes `format-<n>/store/store.tar.xz` and what to expect of it, once. Exported
-histories show that today's code understands the records; this one shows that it understands the files: pages, index,
-rows, blobs, a command that waits in the inbox, and an owner who didn't say goodbye.
+`python -m tests.golden.store NAME` writes `format-<n>/NAME/store.tar.xz` and what to expect of it, once. Exported
+histories show that today's code understands the records; these show that it understands the files. `store` has pages,
+index, rows, blobs, a command that waits in the inbox, and an owner who didn't say goodbye; `segments` has runs that
+were archived, with and without their deltas, and of which the log has nothing but the leaves.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import polos
 from polos.clock import uuid7
+from polos.engine.projections import run_stream
+from polos.errors import RecordsSealed
+from polos.runtime.archived import ArchivedTree, archived_tree
 from polos.runtime.folding import FOLD
 from polos.store.check import verify
 from polos.store.directory import open_store
@@ -30,9 +36,10 @@ from polos.store.inbox_dir import DirectoryInbox
 from tests.golden.form import FOLDER, load_program
 from tests.golden.make import AlreadyKept
 
-__all__ = ["ARCHIVES", "extract"]
+__all__ = ["ARCHIVES", "SEGMENTS", "extract", "told"]
 
 ARCHIVES = sorted(FOLDER.glob("format-*/store/store.tar.xz"))
+SEGMENTS = sorted(FOLDER.glob("format-*/segments/store.tar.xz"))
 
 
 def extract(archive: Path, place: Path) -> Path:
@@ -42,6 +49,39 @@ def extract(archive: Path, place: Path) -> Path:
     directory = place / "data"
     directory.chmod(0o700)
     return directory
+
+
+def told(tree: ArchivedTree) -> dict[str, Any]:
+    """Give what is kept of an archived tree: its runs and how they ended, its events, deltas that were pruned."""
+    return {
+        "runs": [[run["id"], run["workflow_id"], run["status"], _digest(run["result"])] for run in tree.executions],
+        "events": [[event["position"], event["run"], event["type"]] for event in tree.events],
+        "pruned": sum(event["data"].get("pruned", 0) for event in tree.events),
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+async def live_and_archive(directory: Path, program: Any) -> None:
+    """Run, have what has ended archived, and die when the log has nothing of it any more but leaves."""
+    patch("platform.node", lambda: "golden").start()
+    client = polos.Polos(data_dir=directory)
+    await client.start()
+    handles = [await program.sealed.invoke(client, {"n": 1}, session_id="s-1"), await program.talk.invoke(client)]
+    await program.left_over.invoke(client, tags=["left over"])
+
+    def in_log(run: str) -> bool:
+        with client.engine.store.log.reader() as reader:
+            try:
+                return bool(list(reader.stream(run_stream(run))))
+            except RecordsSealed:
+                return False
+
+    while any(in_log(handle.id) for handle in handles):
+        await asyncio.sleep(0)
+    os._exit(0)
 
 
 async def live(directory: Path, program: Any) -> None:
@@ -66,18 +106,23 @@ async def live(directory: Path, program: Any) -> None:
     os._exit(0)
 
 
-def make() -> None:
+LIVES: dict[str, Callable[[Path, Any], Coroutine[Any, Any, None]]] = {"store": live, "segments": live_and_archive}
+
+
+def make(name: str) -> None:
     """Write the archive and what to expect."""
-    place = FOLDER / f"format-{FORMAT_VERSION}" / "store"
+    place = FOLDER / f"format-{FORMAT_VERSION}" / name
     if (place / "store.tar.xz").exists():
         raise AlreadyKept(f"{place} is kept for ever")
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder, "data")
-        subprocess.run([sys.executable, "-m", "tests.golden.store", "live", str(directory)], check=True)
+        subprocess.run([sys.executable, "-m", "tests.golden.store", name, str(directory)], check=True)
         report = verify(directory, fold=FOLD)
         assert report.ok, report.damage
         with open_store(directory, read_only=True) as store, store.log.reader() as reader:
             runs = {str(key[1]): json.loads(value) for key, value in reader.rows(("run",))}
+            archived = {str(key[1]): json.loads(value) for key, value in reader.rows(("archived",))}
+            trees = {run: told(archived_tree(store, run)) for run, row in archived.items() if row["root"] == run}
         expected = {
             "made_by": {"polos": polos.__version__, "python": sys.version.split()[0]},
             "chain": report.chain,
@@ -85,6 +130,7 @@ def make() -> None:
             "blobs": report.blobs,
             "rows": report.rows,
             "runs": {run: [found["workflow"], found["status"], found["waiting_reason"]] for run, found in runs.items()},
+            "archived": trees,
         }
         (directory / "log" / "lock.mdb").unlink()  # the table of readers: of this machine and this boot
         with tarfile.open(place / "store.tar.xz", "w:xz", preset=9) as packed:
@@ -100,7 +146,8 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["live"]:
-        asyncio.run(live(Path(sys.argv[2]), load_program(FOLDER / f"format-{FORMAT_VERSION}" / "store")))
+    name = sys.argv[1]
+    if sys.argv[2:]:
+        asyncio.run(LIVES[name](Path(sys.argv[2]), load_program(FOLDER / f"format-{FORMAT_VERSION}" / name)))
     else:
-        make()
+        make(name)

@@ -77,7 +77,8 @@ def test_reads_to_the_byte(case: Case):
     program = (case.folder / "workflow.py").read_bytes()
     registered = [json.loads(line.record.payload) for line in case.lines if line.record.type == "CodeRegistered"]
 
-    assert {hashlib.sha256(program).hexdigest()} == {one["modules"][f"golden_{case.name}"] for one in registered}
+    own = [one["modules"] for one in registered if not all(name.startswith("polos.") for name in one["modules"])]
+    assert {hashlib.sha256(program).hexdigest()} == {modules[f"golden_{case.name}"] for modules in own}
     assert (case.folder / "history.jsonl").read_bytes() == b"".join(line.write() + b"\n" for line in case.lines)
     assert (case.folder / "history.jsonl").read_bytes() == write_history((one.record, one.blob) for one in case.lines)
 

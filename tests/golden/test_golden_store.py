@@ -16,18 +16,24 @@ from typing import Any
 
 import pytest
 from polos import Polos, PolosClient, events, registry
+from polos import archive as archived
 from polos.definition import Workflow
 from polos.engine.codec import decode
 from polos.runtime.folding import FOLD
 from polos.store.check import verify
 from polos.store.directory import open_store
 from polos.store.format import FORMAT_VERSION
+from polos.types.events import StreamEvent
 
 from tests.golden.form import load_program
-from tests.golden.store import ARCHIVES, extract
+from tests.golden.store import ARCHIVES, SEGMENTS, extract, told
 
 
-@pytest.fixture(params=ARCHIVES, ids=lambda path: path.parent.parent.name)
+def _name(path: Path) -> str:
+    return path.parent.parent.name
+
+
+@pytest.fixture(params=ARCHIVES, ids=_name)
 def archive(request: pytest.FixtureRequest) -> Path:
     """Give each archive."""
     found: Path = request.param
@@ -48,10 +54,11 @@ def directory(archive: Path, tmp_path: Path) -> Path:
 
 
 def test_each_format_has_a_directory():
-    """For each format there ever was a data directory is kept."""
-    assert [f"format-{number}" for number in range(1, FORMAT_VERSION + 1)] == [
-        path.parent.parent.name for path in ARCHIVES
-    ]
+    """For each format there ever was a data directory is kept, and one with archived runs."""
+    formats = [f"format-{number}" for number in range(1, FORMAT_VERSION + 1)]
+
+    assert formats == [path.parent.parent.name for path in ARCHIVES]
+    assert formats == [path.parent.parent.name for path in SEGMENTS]
 
 
 def test_verifies(directory: Path, expected: dict[str, Any]):
@@ -116,6 +123,43 @@ def test_goes_on(archive: Path, directory: Path):
     assert 36 == len(ticket)
     assert 3 == seen.count("step_finish"), "both children's steps are shown as they ended then, and the last one"
     assert [] == list((directory / "inbox").iterdir())
+    assert verify(directory, fold=FOLD).ok
+
+
+@pytest.mark.parametrize("path", SEGMENTS, ids=_name)
+def test_archived_runs_are_read_and_work_goes_on(path: Path, tmp_path: Path):
+    """Without an engine what was archived is there as it was, deltas or not; with one, what is left goes on."""
+    directory, program = extract(path, tmp_path), load_program(path.parent)
+    expected: dict[str, Any] = json.loads((path.parent / "expected.json").read_bytes())
+    report = verify(directory, fold=FOLD)
+
+    async def look() -> tuple[dict[str, Any], list[StreamEvent]]:
+        async with PolosClient(data_dir=directory) as client:
+            pruned = [run for run, tree in expected["archived"].items() if tree["pruned"]]
+            events_of = events.stream_workflow(client, "golden_sealed_talk", pruned[0], from_sequence=0)
+            seen = [event async for event in events_of]
+            return {run: told(await archived.read(client, run)) for run in expected["archived"]}, seen
+
+    async def finish() -> dict[str, Any]:
+        for found in vars(program).values():
+            if isinstance(found, Workflow):
+                registry.register(found)
+        async with Polos(data_dir=directory) as polos:
+            (run,) = await polos.list_executions()
+            await polos.signal(run["id"], "go", "on")
+            return await polos._wait_ended(run["id"])
+
+    trees, seen = asyncio.run(look())
+
+    assert report.damage is None
+    assert [expected[what] for what in ("records", "blobs", "rows", "chain")] == [
+        report.records, report.blobs, report.rows, report.chain
+    ]  # fmt: skip
+    assert expected["archived"] == json.loads(json.dumps(trees))
+    assert sum(tree["pruned"] for tree in trees.values()) == sum(
+        event.data["count"] for event in seen if event.event_type == "deltas_pruned"
+    )
+    assert "on" == asyncio.run(finish())["result"]
     assert verify(directory, fold=FOLD).ok
 
 
