@@ -154,8 +154,17 @@ class RunIds:
         self._last = ""
 
     def go_on(self, last: str) -> None:
-        """Make ids behind this one from now on, also where chance and clock say again what they have said before."""
-        self._last = max(self._last, last)
+        """
+        Make ids behind this one from now on, also where chance and clock say again what they have said before.
+
+        An id that isn't one of these, which runs may have from elsewhere, says nothing about them.
+        """
+        try:
+            is_ours = uuid.UUID(last).version == 7 and str(uuid.UUID(last)) == last
+        except ValueError:
+            is_ours = False
+        if is_ours:
+            self._last = max(self._last, last)
 
     def new(self) -> str:
         """Make the next one."""
