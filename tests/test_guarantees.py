@@ -134,6 +134,7 @@ def figures() -> list[str]:
     races, queues = amounts("property/test_races.py")[0], amounts("property/test_queue_histories.py")[0]
     admission, log = amounts("property/test_admission.py")[0], amounts("property/test_log_model.py")[0]
     disk, lines = amounts("crash/test_engine_disk.py")[0], amounts("property/test_lines_swept.py")[0]
+    crashes = amounts("test_torture.py")[0]
     kept = [path.name for path in (ROOT / "tests" / "golden").glob("format-*/*/*")]
     files = [path for path in tidy.python_files("tests") if path.match("controls/test_*.py")]
     return [
@@ -143,6 +144,7 @@ def figures() -> list[str]:
         f"up to {drawn[0]} programs, and each crash and failure of {crashed[0]} more |",
         f"`make property-long`: {drawn[1]:,} and {crashed[1]:,} |",
         f"up to {machine[0]} sequences of {machine[2]} | `make property-long`: {machine[1]:,} of {machine[3]} |",
+        f"| at least {crashes[0]:,} crashes, ",
         f"| {races[0] * 8:,} schedules | `make property-long`: {races[1] * 8:,} |",
         f"up to {admission[0]} sequences of 50 | `make property-long`: {admission[1]:,} |",
         f"| {queues[0] * 3} histories | `make property-long`: {queues[1] * 3:,} |",
