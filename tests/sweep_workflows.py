@@ -302,3 +302,15 @@ async def acts_in_its_body(ctx, payload: dict) -> None:
     """Act where it may be done again."""
     bank.note("acted")
     await ctx.step.run("lasts", lasts)
+
+
+@workflow(id="swept-forgets-await")
+async def forgets_to_await(ctx, payload: dict) -> Any:
+    """Ask for a step and go on without it."""
+    ctx.step.run("lost", lasts)
+    return await ctx.step.run("kept", once_more)
+
+
+async def once_more() -> str:
+    """Have no effect."""
+    return "kept"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -66,3 +67,12 @@ def test_an_effect_in_the_body_is_explained():
 
     assert "no crash is needed" in str(failed)
     assert "what a body does besides steps is done again" in str(failed)
+
+
+def test_a_step_that_is_never_awaited_is_found():
+    """A forgotten `await` is no warning among many: the step never runs, and the page has the line."""
+    failed = failure(w.forgets_to_await)
+
+    assert re.search(
+        r"Step.run is called at .*sweep_workflows.py:\d+ and never awaited, so it does nothing", failed.differences[0]
+    )

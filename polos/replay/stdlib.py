@@ -36,7 +36,7 @@ import warnings
 from _thread import allocate_lock, get_ident
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from types import FunctionType
+from types import CoroutineType, FunctionType
 from typing import Any, cast
 
 from polos.errors import NondeterministicCall
@@ -51,6 +51,7 @@ __all__ = [
     "gather",
     "install",
     "leave_group",
+    "unawaited",
     "unawaited_is_fine",
     "wait",
     "wait_for",
@@ -61,6 +62,7 @@ _installing = allocate_lock()
 _originals: dict[str, Callable[..., Any]] = {}
 _collecting: set[int] = set()  # threads inside the garbage collector
 _silent: set[int] = set()  # threads that close a run
+_listening: dict[int, Callable[[Any], bool]] = {}  # by thread
 
 
 def install() -> None:
@@ -351,6 +353,25 @@ def _note_collection(phase: str, _: dict[str, int]) -> None:
         _collecting.discard(get_ident())
 
 
+@contextmanager
+def unawaited(listener: Callable[[CoroutineType[Any, Any, Any]], bool]) -> Generator[None]:
+    """
+    Have somebody told of coroutines that nobody awaits, on this thread.
+
+    Args:
+        listener: gets each one when it is given up, and tells whether it takes it, or Python may warn of it; its
+            `cr_origin` says where it was made.
+    """
+    depth = sys.get_coroutine_origin_tracking_depth()
+    sys.set_coroutine_origin_tracking_depth(max(depth, 1))
+    _listening[get_ident()] = listener
+    try:
+        yield
+    finally:
+        del _listening[get_ident()]
+        sys.set_coroutine_origin_tracking_depth(depth)
+
+
 def _quieten() -> None:
     """Hold back "coroutine was never awaited" on threads that close a run; elsewhere nothing changes."""
     warn = getattr(warnings, "_warn_unawaited_coroutine", None)
@@ -358,7 +379,9 @@ def _quieten() -> None:
         return  # an interpreter that reports it in another way; nothing depends on the silence
 
     def warn_unless_closing(coroutine: object) -> None:
-        if get_ident() not in _silent:
+        thread = get_ident()
+        listener = _listening.get(thread)
+        if thread not in _silent and not (listener is not None and listener(coroutine)):
             warn(coroutine)
 
     setattr(warnings, "_warn_unawaited_coroutine", warn_unless_closing)  # noqa: B010 -- private, so unknown to type checkers

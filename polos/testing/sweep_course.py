@@ -23,9 +23,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from types import CoroutineType
 from typing import Any, Final, cast, final
 
 from polos.definition import Workflow
@@ -33,6 +35,7 @@ from polos.engine.decide import created_to_json
 from polos.engine.json import Json
 from polos.errors import PolosUsageError
 from polos.points import disarm
+from polos.replay.stdlib import unawaited
 from polos.runtime.starting import root_run
 from polos.testing.audit import Audit
 from polos.testing.clock import START_US, VirtualClock
@@ -256,7 +259,10 @@ class _Sweep:
 
     def _undisturbed(self, *, children: bool) -> None:
         """Find the points and what is right, and look whether it is right a second time; then get child processes."""
-        first = self._expected = self._scenario(())
+        forgotten: set[str] = set()
+        with unawaited(partial(_note_unawaited, forgotten)):
+            first = self._expected = self._scenario(())
+        first.problems += sorted(forgotten)
         self._judge(first, (), "the undisturbed run")
         if first.status not in ("completed", "failed", "cancelled"):
             self._fail(first, (), [f"the undisturbed run ends as {first.status}"], "the undisturbed run doesn't end")
@@ -500,6 +506,15 @@ class _Sweep:
         return wanted.removeprefix(name) if wanted.startswith(name) else ""
 
 
+def _note_unawaited(forgotten: set[str], coroutine: CoroutineType[Any, Any, Any]) -> bool:
+    """Note what code asks polos for and doesn't wait for; of anything else Python warns."""
+    if not Path(coroutine.cr_code.co_filename).is_relative_to(_POLOS):
+        return False
+    file, line, _ = coroutine.cr_origin[0] if coroutine.cr_origin else ("?", 0, "")
+    forgotten.add(f"{coroutine.__qualname__} is called at {file}:{line} and never awaited, so it does nothing")
+    return True
+
+
 def _places(left_out: set[tuple[Any, ...]]) -> tuple[str, ...]:
     return tuple(sorted({"/".join(map(str, place[1:])) for place in left_out}))
 
@@ -514,6 +529,7 @@ _RUN_ONCE_MORE: Final = (
     "Before the check its code was run on its history once more, as after a crash: no function of a step is called "
     "then, but what a body does besides steps is done again."
 )
+_POLOS: Final = Path(__file__).parent.parent
 _SAY_SO: Final = "; if it is meant to, give a `check` that looks at the outcome's `status` and `error`"
 _ONLY_HERE: Final = (
     "The same crash does no harm in child processes, where the process is really killed. Look for what this process "
