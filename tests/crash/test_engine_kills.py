@@ -59,7 +59,8 @@ def test_killed_at_every_point(tmp_path, point):
     deaths = []
     with client(tmp_path):
         for number in range(KILLS_A_POINT):
-            nth = 1 if point in RARE else 1 + number * number // 2
+            step = number % 7  # a long campaign goes through these again: a life comes there some thirty times, no more
+            nth = 1 if point in RARE else 1 + step * step // 2
             deaths.append(killed_life(tmp_path, Plan(number, point, nth)))
         finish(tmp_path)
 
