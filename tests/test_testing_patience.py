@@ -490,6 +490,10 @@ def test_a_simulation_says_what_hangs(hangs: Hangs, flow: Any, kind: str, who: s
 
     assert f"{who} hasn't come back within 0.02 s of real time; it is at" == str(failed.value).partition("\n")[0]
     assert f"in {kind.removesuffix('_async')}" in str(failed.value)
+    hangs.free.set()
+    for thread in threading.enumerate():
+        if thread.name == "polos-simulated":
+            thread.join()  # or it would run beside all that comes
 
 
 def test_a_simulation_with_patience_is_as_any_other(hangs: Hangs):

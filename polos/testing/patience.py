@@ -43,7 +43,7 @@ from polos.runtime.installed import is_installed
 
 __all__ = [
     "PATIENCE_SECONDS", "TO_DO", "Frames", "Hang", "Interrupted", "Patience", "TookTooLong", "Turn", "beside",
-    "is_lost", "over_this", "own_frames", "stack_of", "stop_if_over", "summary_of",
+    "is_lost", "over_this", "own_frames", "raise_in", "stack_of", "stop_if_over", "summary_of",
 ]  # fmt: skip
 
 PATIENCE_SECONDS: Final = 60.0
@@ -271,15 +271,13 @@ class Patience:
             return not self._ended
 
     def _raise(self) -> None:
-        import ctypes  # takes a while, and is hardly ever needed
-
         # That thread goes on where it is now, since this one holds the interpreter until it has been told.
         for _ in range(LOOKS):
             frame = _frame_of(self._thread)
             if frame is None or not _is_unheard(frame):
                 break
             time.sleep(LOOK_AGAIN_SECONDS)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(Interrupted))
+        raise_in(self._thread)
 
     def _lose(self) -> bool:
         """Give the thread up, unless it has come back."""
@@ -288,6 +286,13 @@ class Patience:
             if self.lost:
                 _lost.add(self._thread)
             return self.lost
+
+
+def raise_in(thread: int) -> None:
+    """Raise `Interrupted` on a thread, as soon as it runs a line of Python."""
+    import ctypes  # takes a while, and is hardly ever needed
+
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Interrupted))
 
 
 def stop_if_over() -> None:

@@ -18,6 +18,7 @@ from typing import cast, final
 
 from polos.runtime.threads import Job
 from polos.testing.loop import SimulatedLoop
+from polos.testing.patience import Interrupted, raise_in
 from polos.testing.world import Crashed, Effect, World
 
 __all__ = ["WaitingThreads", "perform_in_thread"]
@@ -49,6 +50,8 @@ class _Thread(threading.Thread):
         """Do the job."""
         try:
             self.job.work()
+        except Interrupted:
+            pass  # it didn't come back, and nobody waits for it any more
         finally:
             self._threads.alive.remove(self)
             self._loops.release()
@@ -82,8 +85,10 @@ class _Thread(threading.Thread):
     def end(self) -> None:
         """Have the job end, wherever it is: the process is gone."""
         self._over = True
-        if self._threads.running is not self:  # one that doesn't come back isn't waited for any more
+        if self._threads.running is not self:
             self._hand_over()
+        elif self.ident is not None:  # one that doesn't come back isn't waited for any more, and mustn't run for ever
+            raise_in(self.ident)
 
     def _hand_over(self) -> Callable[[Callable[[], None]], object] | None:
         """Let it run until it is over, or waits; gives for what."""
