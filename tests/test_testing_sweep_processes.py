@@ -303,7 +303,14 @@ def test_a_script_that_sweeps_when_it_is_imported_is_refused(tmp_path: Path):
     assert "under if __name__ == '__main__'" in said
 
 
-def test_an_interpreter_of_lives_that_died_is_replaced(monkeypatch: pytest.MonkeyPatch):
+def test_a_set_is_the_same_in_the_order_of_other_hashes():
+    """A set in a run's state is written down in another order by each process, and that is no difference."""
+    report = swept(w.keeps_a_set, real=True, points=6)
+
+    assert 6 == report.singles
+
+
+def test_an_interpreter_of_lives_that_died_is_replaced():
     """Who kills it fails that sweep; the next one has a new one."""
     report = swept(w.small, points=1)
     for template in sweep_processes._interpreters.both:

@@ -211,8 +211,8 @@ class _Sweep:
         singles = self._different(report.points, self._left)
         self._alike = {group[wanted.seed % len(group)]: group for group in singles}
         if wanted.points is not None and wanted.points < len(singles):
-            drawn = sorted(self._chance.sample(list(self._alike), wanted.points), key=list(self._alike).index)
-            self._alike = {point: (point,) for point in drawn}
+            drawn = set(self._chance.sample(list(self._alike), wanted.points))
+            self._alike = {point: (point,) for point in self._alike if point in drawn}
         for point, group in self._alike.items():
             self._try((point,), real=wanted.real)
             report.singles += len(group)
