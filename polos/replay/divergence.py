@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import inspect
 import sys
-from dataclasses import dataclass
 from types import FrameType
 
 from polos.engine.json import Json
 
-__all__ = ["Difference", "Divergence", "caller_line"]
+__all__ = ["Divergence", "caller_line"]
 
 _OWN = (
     "/polos/replay/",
@@ -39,17 +38,6 @@ def caller_line() -> str:
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return "unknown"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """Something recorded that differs without stopping the run: a function's name, arguments."""
-
-    version: int
-    name: str
-    what: str
-    recorded: str | None
-    asked: str | None
 
 
 class Divergence(Exception):  # the term of the field

@@ -10,6 +10,10 @@ Requests are proposed events. Within an activation they match by kind and name, 
 across activations by `cause`. What the code asks for and gives up within one activation leaves no
 trace: neither the log nor the outside has seen it.
 
+A request that matches may still differ from the recorded one: another function, other arguments. That stops no run, and
+an engine has no use for it, so nothing here looks. Whoever wants to know sets `on_match`, which is told of each pair at
+the line that asks; what counts as a difference is then theirs to say.
+
 The driver performs nothing. Functions to be called wait in `pending` until the shell comes for them.
 """
 
@@ -25,7 +29,7 @@ from polos.engine import events as e
 from polos.engine.commands import Request
 from polos.engine.json import Json
 from polos.errors import ExecutionCancelledError, RunEvicted
-from polos.replay.divergence import Difference, Divergence, caller_line
+from polos.replay.divergence import Divergence, caller_line
 from polos.replay.facts import Counters, Earlier, Fact, Outcome, Pending, StepCall, UpdateHandler, Values
 from polos.replay.loop import LoopTimer, WorkflowLoop
 from polos.replay.requests import CLOSINGS, ENDS, closing_of, key_of, name_of, refused_answer, shown, state_change
@@ -84,7 +88,6 @@ class Driver:
         self.replaying = self.forced = False
         self.pending: dict[str, Pending] = {}
         self.outcome: Outcome | None = None
-        self.differences: list[Difference] = []
         self.on_match: Callable[[e.Event, e.Event], None] | None = None
         self._values = values
         self._new_run_id = new_run_id
@@ -432,7 +435,8 @@ class Driver:
         found = self._expected.get(key_of(event))
         if found:
             recorded = found.pop(0)
-            self._compare(recorded, event)
+            if self.on_match is not None:
+                self.on_match(recorded, event)
             self._asked.append(_Asked(Request(event=recorded, spec=spec), "matched"))
             return recorded
         reused = self._expected.get(("ResultReused", name_of(event)))
@@ -440,16 +444,6 @@ class Driver:
             return reused.pop(0)
         self._asked.append(_Asked(Request(event=event, spec=spec), caller_line()))
         return None
-
-    def _compare(self, recorded: e.Event, asked: e.Event) -> None:
-        """Note what differs without stopping the run."""
-        if self.on_match is not None:
-            self.on_match(recorded, asked)
-        for what in ("function", "digest", "workflow"):
-            old, new = getattr(recorded, what, None), getattr(asked, what, None)
-            if old != new:
-                name = name_of(asked)
-                self.differences.append(Difference(version=self.cause, name=name, what=what, recorded=old, asked=new))
 
     def _give_up(self, event: e.Event) -> None:
         """Abandon a request. One of this very activation vanishes: nobody has seen it."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from polos.engine import events as e
 from polos.replay.divergence import caller_line
@@ -59,10 +59,15 @@ _UNASKED = (e.RunStarted, e.CancelRequested, e.CancelForced, e.UpdateReceived)
 class NotingDriver(Driver):
     """The engine's driver, with notes."""
 
-    matches: list[Match]
     _call: StepCall | None = None
     _spec: e.RunCreated | None = None
     _forgiving = False
+
+    def __init__(self, **settings: Any) -> None:
+        """Take what every driver takes; nothing is noted yet."""
+        super().__init__(**settings)
+        self.matches: list[Match] = []
+        self.on_match = self._matched
 
     async def ask(self, event: e.Event, *, spec: e.RunCreated | None = None, call: StepCall | None = None) -> Fact:
         """Ask, and note with what."""
@@ -121,8 +126,7 @@ class NotingDriver(Driver):
 
     # ------------------------------------------------------------------------------------ what the engine's does
 
-    def _compare(self, recorded: e.Event, asked: e.Event) -> None:
-        super()._compare(recorded, asked)
+    def _matched(self, recorded: e.Event, asked: e.Event) -> None:
         line = None if isinstance(asked, e.StateChanged) else caller_line()  # noticed when the code is quiet
         self._note(recorded, asked, None if line == "unknown" else line)
 

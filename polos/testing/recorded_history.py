@@ -145,7 +145,6 @@ class History:
         resident.input = input_of(event for event, _, _ in attempt.events)
         code = self._engine.bodies.make(self._engine, resident, python=started.python)
         assert isinstance(code, NotingDriver), "a body that isn't deterministic was refused"
-        code.matches = []
         return code
 
     def _attempt(self, run: str, attempt: _Attempt) -> list[d.Difference]:

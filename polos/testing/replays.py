@@ -10,20 +10,32 @@ either, and are left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from polos.engine import events as e
 from polos.engine.evolve import evolve
 from polos.engine.state import RunState
 from polos.replay.driver import Driver
+from polos.replay.requests import name_of
 from polos.runtime.loading import input_of, replay
 from polos.runtime.ports import RunCode
 from polos.runtime.unit import Resident
 from polos.testing.audit import Stored
 from polos.testing.simulation import Simulation
 
-__all__ = ["attempts", "check_replay", "code_of", "fold"]
+__all__ = ["Difference", "attempts", "check_replay", "code_of", "differences_of", "fold"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Something recorded that differs without stopping the run: a function's name, arguments."""
+
+    version: int
+    name: str
+    what: str
+    recorded: str | None
+    asked: str | None
 
 
 def attempts(history: list[Stored]) -> Iterator[tuple[int, list[Stored]]]:
@@ -51,6 +63,20 @@ def code_of(sim: Simulation, run: str, start: int, history: list[Stored]) -> tup
     return sim.engine.bodies.make(sim.engine, resident, python=None), resident
 
 
+def differences_of(code: Driver) -> list[Difference]:
+    """Give the list in which a driver that is about to replay will note what differs without stopping it."""
+    found: list[Difference] = []
+
+    def note(recorded: e.Event, asked: e.Event) -> None:
+        for what in ("function", "digest", "workflow"):
+            old, new = getattr(recorded, what, None), getattr(asked, what, None)
+            if old != new:
+                found.append(Difference(version=code.cause, name=name_of(asked), what=what, recorded=old, asked=new))
+
+    code.on_match = note
+    return found
+
+
 def check_replay(sim: Simulation, run: str, whole: list[Stored] | None = None) -> None:
     """
     Check that replay asks for nothing new and nothing else, in every attempt of a run (E6).
@@ -64,9 +90,9 @@ def check_replay(sim: Simulation, run: str, whole: list[Stored] | None = None) -
         code, _ = code_of(sim, run, start, history)
         if not isinstance(code, Driver):
             return
+        found = differences_of(code)
         try:
             replay(code, history, attempt_version=start)
-            found: list[Any] = list(code.differences)
             assert not found, f"E6: run {run} is replayed with other functions or arguments: {found}"
         finally:
             code.discard()

@@ -21,6 +21,7 @@ from polos.runtime.loading import Stored, input_of, replay
 from polos.runtime.public_events import RunInfo, public_events
 from polos.runtime.unit import Resident
 from polos.store.log import Record
+from polos.testing.replays import differences_of
 from polos.testing.simulation import Simulation
 
 from tests.golden.form import Case
@@ -148,11 +149,12 @@ def _attempt(sim: Simulation, run: str, start: int, history: list[Stored]) -> di
     # What a model is asked holds words of polos's own: how to shorten a talk, to judge by a rule, to use a tool. They
     # may be improved; whoever replays a run is told, and goes on.
     worded = {event.name for event, _, _ in history if isinstance(event, e.StepScheduled) and event.function == _ASKS}
+    differences = differences_of(code)
     try:
         unseen = replay(code, history, attempt_version=start)
         return {
             "asked": asked,
-            "differences": [str(one) for one in code.differences if not (one.what == "digest" and one.name in worded)],
+            "differences": [str(one) for one in differences if not (one.what == "digest" and one.name in worded)],
             "unseen": [fact.version for fact in unseen],
             "end": None if code.outcome is None else _end(code._finish(code.outcome, code.cause).event),
             "recorded": _recorded_end(history),
