@@ -25,8 +25,8 @@ from polos.testing import (
 )
 from polos.testing.outside import Place
 from polos.testing.sweep import sweep
-from polos.testing.sweep_course import SWEEPING
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
+from polos.testing.sweep_scenario import SWEEPING
 
 from tests import sweep_workflows as w
 

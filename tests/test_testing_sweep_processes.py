@@ -239,7 +239,7 @@ def test_the_command_of_a_failure_plays_it_again(tmp_path: Path):
     assert dies
     assert dies == re.findall(r"the process dies at (\S+)", again)
     assert "real/" in command
-    assert "sweep_course.py" not in first, "the page isn't buried under polos's own frames"
+    assert not re.search(r"sweep_\w+\.py:\d", first), "the page isn't buried under polos's own frames"
 
 
 def test_a_plugin_that_a_module_names_serves_it(tmp_path: Path):

@@ -54,8 +54,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from polos.definition import Workflow
 from polos.testing.patience import PATIENCE_SECONDS, Patience, beside
-from polos.testing.sweep_course import PAIRS, PROCESSES, Check, Setup, Wanted, swept
+from polos.testing.sweep_course import swept
 from polos.testing.sweep_report import CrashReport
+from polos.testing.sweep_wanted import PAIRS, PROCESSES, Check, Setup, Wanted
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

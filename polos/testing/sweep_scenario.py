@@ -1,0 +1,206 @@
+"""
+Playing one scenario: lives that die at their points, and a last one that comes to the end.
+
+Every scenario begins with nothing: an empty log, an empty place outside, a clock at the same moment. What one life
+hands to the next is what a process would leave behind, the log and the outside, and the time that has passed. Which
+scenarios are played, and what is held against them, is none of its business.
+
+The place of the outside and the armed points are the process's, so one sweep at a time has the stage. Whose code is on
+it is noted as it comes (`Scene`): when it doesn't come back, somebody on another thread has to say who it was.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, final
+
+from polos.errors import PolosUsageError
+from polos.points import disarm
+from polos.testing.audit import Audit
+from polos.testing.clock import START_US, VirtualClock
+from polos.testing.lives import Life, RunChance
+from polos.testing.outside import Place
+from polos.testing.patience import Hang, Patience, Turn, is_lost
+from polos.testing.store import MemoryStore
+from polos.testing.sweep_calls import CallLedger
+from polos.testing.sweep_hanging import Scene, hangs
+from polos.testing.sweep_outcome import CrashOutcome, outcome_of
+from polos.testing.sweep_points import CrashPoint, Points
+from polos.testing.sweep_processes import Children, LifeFailed
+from polos.testing.sweep_report import CrashReport, CrashSweepFailed
+from polos.testing.sweep_target import Targets
+from polos.testing.sweep_template import OUTSIDE
+from polos.testing.sweep_wanted import Wanted
+
+__all__ = ["SWEEPING", "Stage"]
+
+__tracebackhide__ = True  # pytest shows the test's own lines, and the page
+
+SWEEPING: Final = Turn()  # the points and the place of a process are one sweep's at a time
+
+
+@final
+class Stage:
+    """
+    Where the scenarios of a sweep are played, one after another.
+
+    Attributes:
+        scene: what it is at.
+        task: what all lives have in common.
+        targets: names the scenarios.
+    """
+
+    def __init__(self, wanted: Wanted, report: CrashReport, stop: threading.Event, patience: Patience) -> None:
+        """
+        Prepare; nothing is played yet.
+
+        Args:
+            wanted: what the caller asked for.
+            report: counts the scenarios.
+            stop: nothing more is played once it is set.
+            patience: with whoever is on.
+        """
+        self._wanted = wanted
+        self._report = report
+        self._stop = stop
+        self._patience = patience
+        self._children: Children | None = None
+        self._place = Path()
+        self.scene = Scene(())
+        patience.failure = self._hangs
+        self.task = wanted.task()
+        self.targets = Targets(wanted.workflow.id, self.task)
+
+    def __enter__(self) -> None:
+        """Make room for what scenarios leave outside."""
+        self._place = Path(tempfile.mkdtemp(prefix="polos-sweep-"))
+
+    def __exit__(self, *_: object) -> None:
+        """Clear it away."""
+        if not is_lost():  # else others have come since
+            Place.current = None
+        shutil.rmtree(self._place, ignore_errors=True)
+
+    def use_children(self, workflows: Iterable[str]) -> None:
+        """Let child processes begin to import what they will need: these workflows, by id."""
+        used = [self.task.find(workflow) for workflow in workflows]
+        self._children = Children(
+            self.task,
+            workflows=[workflow for workflow in used if workflow is not None],
+            setup=self._wanted.setup,
+            patience_seconds=self._wanted.patience_seconds,
+        )
+
+    @property
+    def has_children(self) -> bool:
+        """Whether scenarios can be played in child processes."""
+        return self._children is not None
+
+    def may_have_pairs(self, points: tuple[CrashPoint, ...]) -> bool:
+        """Tell whether it matters to what a crash leaves behind in the recovery from these."""
+        return len(points) == 1 and self._wanted.pairs > 0
+
+    def check_begins(self) -> None:
+        """Note that the caller's own judgement is on now."""
+        self.scene.doing = "check"
+        self._patience.begin(self.scene.who)
+
+    def play(self, points: tuple[CrashPoint, ...], *, real: bool = False, turn: int = 0) -> CrashOutcome:
+        """
+        Play a scenario.
+
+        Args:
+            points: where its lives end, one after another; the last one comes to the end.
+            real: whether they are lived in child processes.
+            turn: of several that crash nowhere, which one it is.
+
+        Raises:
+            PolosUsageError: the sweep was stopped.
+        """
+        if self._stop.is_set():
+            raise PolosUsageError("the sweep was stopped: nobody waits for it any more")
+        self._report.scenarios += 1
+        directory = self._place / str(self._report.scenarios)
+        outcome = self._in_children(points, directory, turn) if real else self._in_process(points, directory / OUTSIDE)
+        outcome.crashes = tuple(map(str, points))
+        return outcome
+
+    def _in_children(self, points: tuple[CrashPoint, ...], directory: Path, turn: int) -> CrashOutcome:
+        assert self._children is not None, "there are child processes"
+        self._report.processes += 1
+        self.scene = Scene(points, number=len(points) + 1, real=True)
+        self._patience.pause()  # they have their own
+        try:
+            outcome = self._children.live(points, directory, turn=turn)
+        except LifeFailed as error:
+            outcome = CrashOutcome(status="absent", in_process=False, problems=[str(error)])
+        Place.current = Place(directory / OUTSIDE)
+        return outcome
+
+    def _in_process(self, points: tuple[CrashPoint, ...], directory: Path) -> CrashOutcome:
+        scene = self.scene = Scene(points)
+        place = Place.current = Place(directory)
+        store = MemoryStore()
+        audit, ledger = Audit(store.log), CallLedger()
+        cuts: list[int] = []
+        outcome: CrashOutcome | None = None
+        now_us = START_US
+        compares = not points or self.may_have_pairs(points)
+        for number, crash_at in enumerate((*points, None), 1):
+            scene.number, scene.life = number, None
+            self._patience.begin(scene.who)
+            place.dead = False
+            ledger.life = number
+            chance = RunChance(self._wanted.seed, number, audit)
+            clock = VirtualClock(start_us=now_us, chance=chance)
+            if self._wanted.setup is not None:
+                scene.doing = "setup"
+                self._wanted.setup(place.path)
+            life = scene.life = Life(
+                self.task,
+                store=store,
+                clock=clock,
+                audit=audit,
+                ledger=ledger,
+                points=Points(crash_at, die=place.close),
+                chance=chance,
+                changes=store.changes if compares and crash_at is None else None,
+            )
+            if number > 1:
+                cuts.append(life.cut)
+            scene.doing = "life"
+            try:
+                life.live()
+                scene.doing = "replay"
+                outcome = None if life.points.dead else outcome_of(life)
+            finally:
+                place.dead = True
+                self._patience.spare()
+                life.close()
+            scene.doing = ""
+            life.forget()
+            now_us = clock.now_us()
+            if outcome is not None:
+                break
+        assert outcome is not None, "the last life isn't crashed"
+        audit.close()
+        place.dead = False
+        outcome.directory = directory
+        outcome.cuts = cuts
+        return outcome
+
+    def _hangs(self, hang: Hang) -> CrashSweepFailed:
+        """Say that a scenario hung; on another thread, for this one has come to its end or is lost."""
+        scene, lost = self.scene, self._patience.lost
+        if lost:
+            if scene.life is not None:
+                disarm(scene.life.points)
+            Place.current = None
+            shutil.rmtree(self._place, ignore_errors=True)
+            SWEEPING.give_back(self._patience)
+        target = self.targets.of(scene.points, real=scene.real)
+        return hangs(self._wanted.workflow.id, scene, hang, lost=lost, target=target)

@@ -1,0 +1,110 @@
+"""
+What a sweep is asked for, and what is refused.
+
+A sweep takes long, lives on another thread and runs code of the program hundreds of times: a slip in its arguments
+that came out there would be told late, and as a failure of the workflow. So everything is looked at first, on the
+caller's own line, by the names that the caller used.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast, final
+
+from polos.definition import Workflow
+from polos.engine.decide import created_to_json
+from polos.engine.json import Json
+from polos.errors import PolosUsageError
+from polos.runtime.starting import root_run
+from polos.testing.clock import VirtualClock
+from polos.testing.lives import Task
+from polos.testing.patience import PATIENCE_SECONDS
+from polos.testing.sweep_outcome import CrashOutcome
+from polos.testing.sweep_template import is_serving
+
+__all__ = ["PAIRS", "PROCESSES", "Check", "Setup", "Wanted"]
+
+__tracebackhide__ = True  # pytest shows the test's own lines, and the page
+
+PAIRS: Final = 100
+PROCESSES: Final = 0.05
+
+Check = Callable[[CrashOutcome], object]
+Setup = Callable[[Path], object]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the caller asked for; the names are those of `crash_sweep`."""
+
+    workflow: Workflow[Any]
+    input: object = None
+    initial_state: object = None
+    check: Check | None = None
+    setup: Setup | None = None
+    answers: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    workflows: Sequence[Workflow[Any]] = ()
+    real: bool = False
+    processes: float = PROCESSES
+    pairs: int = PAIRS
+    points: int | None = None
+    every_point: bool = False
+    seed: int = 0
+    same: Callable[[Any, Any], object] | None = None
+    patience_seconds: float = PATIENCE_SECONDS
+
+    def look(self) -> None:
+        """Refuse what makes no sense, before anything is begun."""
+        if is_serving():
+            raise PolosUsageError(
+                "this module sweeps while it is imported, by a process that is to live a scenario of that very sweep; "
+                "sweep in a test function, or under if __name__ == '__main__'"
+            )
+        if not isinstance(cast("object", self.workflows), Sequence):
+            raise TypeError(f"workflows is a list of workflows, it is {self.workflows!r}")
+        for workflow in (self.workflow, *self.workflows):
+            if not isinstance(cast("object", workflow), Workflow):
+                raise TypeError(f"a sweep is of what @workflow gives, this is {workflow!r}")
+        if not isinstance(cast("object", self.answers), Mapping):
+            raise TypeError(f"answers is a dict of what is answered, by key, it is {self.answers!r}")
+        self._look_at_values()
+
+    def _look_at_values(self) -> None:
+        for name in ("check", "setup", "same"):
+            value = getattr(self, name)
+            if value is not None and (not callable(value) or inspect.iscoroutinefunction(value)):
+                raise TypeError(f"{name} must be a plain function, it is {value!r}")
+        if not _is(self.processes, int, float) or not 0 <= self.processes <= 1:
+            raise ValueError(f"processes is a share from 0 to 1, it is {self.processes!r}")
+        if not _is(self.pairs, int) or self.pairs < 0:
+            raise ValueError(f"pairs is a whole number from 0, it is {self.pairs!r}")
+        for name in ("every_point", "real"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} is True or False, it is {getattr(self, name)!r}")
+        if not _is(self.seed, int):
+            raise TypeError(f"seed is a whole number, it is {self.seed!r}")
+        if self.points is not None and (not _is(self.points, int) or self.points < 0):
+            raise ValueError(f"points is a whole number from 0, or None for all, it is {self.points!r}")
+        if not _is(self.patience_seconds, int, float) or not self.patience_seconds > 0:
+            raise ValueError(f"patience_seconds is a time over 0, it is {self.patience_seconds!r}")
+
+    def task(self) -> Task:
+        """Give what all lives have in common."""
+        workflow = self.workflow
+        created = root_run(
+            workflow.id, workflow.encode_payload(self.input), clock=VirtualClock(seed=self.seed), deployment="sweep",
+            seconds=workflow.run_timeout_seconds, queue=workflow.queue_name,
+            queue_limit=workflow.queue_concurrency_limit, tags=workflow.tags, initial_state=self.initial_state,
+        )  # fmt: skip
+        runs: list[Json] = [{"run": created.root, "created": created_to_json(created)}]
+        command: dict[str, Json] = {"kind": "create", "runs": runs}
+        known = {other.id: other for other in (*self.workflows, workflow)}
+        return Task(run=created.root, command=command, workflows=known, answers=self.answers, seed=self.seed)
+
+
+def _is(value: object, *types: type) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool)
