@@ -130,15 +130,20 @@ class Engine:
             StoreFormatTooNew: a newer polos computed its rows.
         """
         self._loop = asyncio.get_running_loop()
-        rows_are_old(self.store.log)  # a newer polos's aren't touched, not even by an epoch
+        log = self.store.log
+        with log.reader() as reader:
+            rows_are_old(reader)  # a newer polos's aren't touched, not even by an epoch
         epoch = self.store.acquire_ownership()
         reach("owned_before_recovery")
-        if rows_are_old(self.store.log):
-            await asyncio.to_thread(update_rows, self.store.log, epoch)
+        with log.reader() as reader:
+            head, old = reader.head(), rows_are_old(reader)
+        if old and head.position:
+            await asyncio.to_thread(update_rows, log, epoch)
+        elif old:
+            update_rows(log, epoch)  # there are none, which takes no thread
         if owned is not None:
             owned()
-        with self.store.log.reader() as reader:
-            self.clock.not_before(reader.head().time_us)
+        self.clock.not_before(head.time_us)
         self._writer = self._make_appender(
             self.store.log, epoch, self.store.blobs, on_commit=self._from_writer, on_room=self._room_from_writer
         )

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from polos.engine.codec import decode
 from polos.engine.projections import ROWS_VERSION, Rows, fold_rows
 from polos.errors import StoreFormatTooNew
-from polos.store.log import Epoch, Key, Log, Position, Record
+from polos.store.log import Epoch, Key, Log, Position, Reader, Record
 
 __all__ = ["FOLD", "ROWS_VERSION", "fold_log", "rows_are_old", "update_rows"]
 
@@ -45,15 +45,14 @@ def _fold(records: Iterable[Record]) -> Rows:
     )
 
 
-def rows_are_old(log: Log) -> bool:
+def rows_are_old(reader: Reader) -> bool:
     """
-    Tell whether the rows of a log come from older projections.
+    Tell whether the rows of a log, in this view, come from older projections.
 
     Raises:
         StoreFormatTooNew: from newer ones; nobody who computes others may write here.
     """
-    with log.reader() as reader:
-        found = reader.rows_version()
+    found = reader.rows_version()
     if found > ROWS_VERSION:
         raise StoreFormatTooNew(
             f"the rows of this log are of version {found}, and this polos computes version {ROWS_VERSION}; install a "

@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from dataclasses import replace
-from typing import final
+from functools import lru_cache
+from typing import Final, final
 
 from polos.engine import events as e
 from polos.engine.codec import decode
@@ -24,6 +25,9 @@ from polos.store.log import Log, Position
 __all__ = ["Audit", "Stored", "comparable"]
 
 Stored = tuple[e.Event, int, int]  # event, time in microseconds, position: as `polos.runtime.loading` has it
+
+_SMALL_BYTES: Final = 1_000
+_decoded = lru_cache(1_000)(decode)  # the lives of a sweep record the same events over and over, and nobody changes one
 
 
 @final
@@ -70,7 +74,8 @@ class Audit:
         with self._log.reader() as reader:
             for record in reader.records(after=self._head):
                 self._head = record.position
-                event = decode(record.type, record.schema_version, record.payload)
+                read = _decoded if len(record.payload) <= _SMALL_BYTES else decode
+                event = read(record.type, record.schema_version, record.payload)
                 state = self._take(record.stream, event, record.time_us, record.position)
                 if state is not None:
                     grown[state.run] = state

@@ -100,6 +100,7 @@ class Task:
         answers: what is answered, by key, or by the beginning of one with a star behind it.
         seed: from which everything is drawn.
         described: the workflows' sources, read once.
+        replayed: histories that the code was run on once more and fits, by run, each as often as it was.
     """
 
     run: str
@@ -108,6 +109,9 @@ class Task:
     answers: Answers = field(default_factory=dict[str, Any])
     seed: int = 0
     described: dict[int, Described] = field(default_factory=dict[int, Described])
+    replayed: dict[str, list[list[tuple[e.Event, int]]]] = field(
+        default_factory=dict[str, list[list[tuple[e.Event, int]]]]
+    )
 
     def find(self, workflow: str) -> Workflow[Any] | None:
         """Give a workflow by its id."""
@@ -463,6 +467,8 @@ class Life:
         """Close connections and end processes, as the system does for a process that is gone."""
         loop = self.loop
         loop.is_busy = None
+        if not loop.has_opened:
+            return
         for transport in loop.transports():
             transport.close()
         loop.run_ready()

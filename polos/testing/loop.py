@@ -11,6 +11,7 @@ So a run of the loop is a function of the program and the seed, however long it 
 Most simulated programs never meet the operating system at all, and a sweep lives thousands of lives, each with a loop
 of its own: what a loop needs to wait (epoll, and the pipe through which another thread wakes it) costs as much as a
 good part of such a life. It is opened when the first connection or process is, or when there is something to wait for.
+Until then a turn of the loop has nothing to ask the operating system, and is done without.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, cast, final
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVarTuple, Unpack, cast, final
 
 from polos.errors import PolosUsageError
 from polos.testing.clock import Alarm, VirtualClock
@@ -45,12 +46,22 @@ class RealWaitTooLong(PolosUsageError):
 _Ready = list[tuple[selectors.SelectorKey, int]]
 
 
+class _Inner(TypedDict):
+    """What a loop of asyncio knows and has no public view of."""
+
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+    _debug: bool
+    _closed: bool
+
+
 @final
 class _Waiting(selectors.BaseSelector):
     """
     A selector that doesn't wait by itself: it asks the loop what to do instead.
 
     Attributes:
+        system: what waits for the operating system; None as long as there is nothing to wait for.
         idle: what the loop does when nothing is ready.
         make_pipe: makes the loop's own pipe, when there is something for another thread to wake it from.
     """
@@ -59,19 +70,19 @@ class _Waiting(selectors.BaseSelector):
     make_pipe: Callable[[], None]
 
     def __init__(self) -> None:
-        self._system: selectors.BaseSelector | None = None
+        self.system: selectors.BaseSelector | None = None
 
     def open(self) -> selectors.BaseSelector:
         """Give what waits for the operating system, made if need be."""
-        if self._system is None:
-            self._system = selectors.DefaultSelector()
+        if self.system is None:
+            self.system = selectors.DefaultSelector()
             self.make_pipe()
-        return self._system
+        return self.system
 
     @property
     def is_connected(self) -> bool:
         """Whether anything but the loop's own pipe is open, that is: a function opened a connection or a process."""
-        return self._system is not None and len(self._system.get_map()) > 1
+        return self.system is not None and len(self.system.get_map()) > 1
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: object = None) -> selectors.SelectorKey:
         return self.open().register(fileobj, events, data)
@@ -83,12 +94,12 @@ class _Waiting(selectors.BaseSelector):
         return self.open().modify(fileobj, events, data)
 
     def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
-        return {} if self._system is None else self._system.get_map()
+        return {} if self.system is None else self.system.get_map()
 
     def close(self) -> None:
         del self.idle, self.make_pipe  # the loop knows its selector, too
-        if self._system is not None:
-            self._system.close()
+        if self.system is not None:
+            self.system.close()
 
     def select(self, timeout: float | None = None) -> _Ready:
         ready = self.wait(0) if self.is_connected else []
@@ -126,11 +137,17 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self._clock_of_world = clock
         self._until_us: int | None = 0
         self._moments_max: int | None = None
+        self._inner = cast("_Inner", vars(self))
 
     @property
     def is_connected(self) -> bool:
         """Whether functions have connections or processes open."""
         return self._real.is_connected
+
+    @property
+    def has_opened(self) -> bool:
+        """Whether there was ever anything to ask the operating system about."""
+        return self._real.system is not None
 
     def transports(self) -> list[asyncio.BaseTransport]:
         """Give the connections that are open, and the processes instead of their pipes."""
@@ -145,7 +162,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def drop_ready(self) -> None:
         """Forget what was to be called next, but for the connections that are being closed."""
-        ready: deque[asyncio.Handle] = vars(self)["_ready"]
+        ready = self._inner["_ready"]
         kept = [handle for handle in ready if isinstance(_owner(handle), asyncio.BaseTransport)]
         ready.clear()
         ready.extend(kept)
@@ -179,7 +196,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def has_moment(self) -> bool:
         """Tell whether something is to happen at a later time."""
-        timers: list[asyncio.TimerHandle] = vars(self)["_scheduled"]  # asyncio has no public view of them
+        timers = self._inner["_scheduled"]
         return self._clock_of_world.next_us() is not None or any(not timer.cancelled() for timer in timers)
 
     def run_to_moment(self) -> None:
@@ -196,13 +213,20 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """Call something when the loop turns."""
-        return super().call_soon(self._called(callback), *args, context=context)
+        called = callback if self.on_call is None else self._called(callback)
+        if self._inner["_debug"] or self._inner["_closed"]:
+            return super().call_soon(called, *args, context=context)
+        handle = asyncio.Handle(called, args, self, context)
+        self._inner["_ready"].append(handle)
+        return handle
 
     def call_soon_threadsafe(
         self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """Call something when the loop turns, asked for by another thread."""
-        return super().call_soon_threadsafe(self._called(callback), *args, context=context)
+        if self._inner["_debug"] or self._real.system is not None:
+            return super().call_soon_threadsafe(self._called(callback), *args, context=context)
+        return self.call_soon(callback, *args, context=context)
 
     def call_at(
         self, when: float, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
@@ -212,6 +236,18 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def _called(self, callback: Callable[[Unpack[_Ts]], object]) -> Callable[[Unpack[_Ts]], object]:
         return callback if self.on_call is None else cast("Any", self.on_call(callback))
+
+    def _run_once(self) -> None:
+        """Turn once: call what is ready now."""
+        inner = self._inner
+        ready = inner["_ready"]
+        if not ready or inner["_scheduled"] or inner["_debug"] or self._real.system is not None:
+            getattr(super(), "_run_once")()  # noqa: B009  # asyncio has no public name for it
+            return
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                getattr(handle, "_run")()  # noqa: B009  # as above
 
     def _make_self_pipe(self) -> None:
         """Make no pipe yet."""
@@ -261,7 +297,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
             connected = self._real.is_connected
             if connected or (timeout is None and self._clock_of_world.next_us() is None):
                 self._real.open()
-                if vars(self)["_ready"]:  # another thread was quicker than the pipe through which it wakes the loop
+                if self._inner["_ready"]:  # another thread was quicker than the pipe through which it wakes the loop
                     return []
                 ready = self._real.wait(PATIENCE_SECONDS)
                 if ready:

@@ -150,7 +150,7 @@ def outcome_of(life: Life) -> CrashOutcome:
     }
     for run, state in audit.states.items():
         executions.append(_execution(state, paths[run], audit.histories[run], children))
-        replayed += [f"{_called(paths[run])}: {text}" for text in _replayed(life.engine, run, audit.histories[run])]
+        replayed += [f"{_called(paths[run])}: {text}" for text in _replayed(life, run)]
     unknown = any(state.unknown for state in audit.states.values())
     if life.endless:
         problems.append("it doesn't end: it goes on and on")
@@ -196,6 +196,10 @@ def _paths(states: Mapping[str, RunState], root: str) -> dict[str, str]:
         else:
             paths[run] = f"({state.workflow} {number})"
     return paths
+
+
+_TIMES = 3
+_KNOWN_MAX = 12  # of a run; more are compared for longer than a replay takes
 
 
 def _called(path: str) -> str:
@@ -244,8 +248,24 @@ def _stuck(life: Life, paths: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _replayed(engine: Engine, run: str, whole: list[Stored]) -> list[str]:
-    """Say what the code asks for otherwise when it is run on its history once more."""
+def _replayed(life: Life, run: str) -> list[str]:
+    """
+    Say what the code asks for otherwise when it is run on its history once more.
+
+    Most crashes leave no trace in the history that recovery ends with, and what was replayed well a few times, for code
+    may leave things to chance, is so again.
+    """
+    whole, known = life.audit.histories[run], life.task.replayed.setdefault(run, [])
+    happened = [(event, time_us) for event, time_us, _ in whole]
+    if known.count(happened) >= _TIMES:
+        return []
+    found = _replay(life.engine, run, whole)
+    if not found and len(known) < _KNOWN_MAX:
+        known.append(happened)
+    return found
+
+
+def _replay(engine: Engine, run: str, whole: list[Stored]) -> list[str]:
     for start, history in attempts(whole):
         created = history[0][0]
         assert isinstance(created, e.RunCreated), "a run's stream begins with its creation"
