@@ -4,13 +4,17 @@ Runs a function in a forked child and brings its result back.
 What a crash leaves is looked at in a child, never in the test's own process: a damaged store can
 end in a signal, LMDB allows one environment per path and process, and a store that was opened by a
 test would be carried into the next victim.
+
+What comes back is JSON, as between all processes here: bytes from a process that may have gone wrong
+are never more than data. A result that would come back as something else (a tuple, keys that aren't
+text) is refused in the child, so that nobody compares with what wasn't returned.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import os
-import pickle
 import traceback
 import warnings
 from collections.abc import Callable
@@ -44,7 +48,7 @@ def fork() -> int:
 
 def in_child(function: Callable[[], T]) -> T:
     """
-    Give what a function returns in a forked child; it must be picklable.
+    Give what a function returns in a forked child; it must be the same when read from JSON.
 
     Raises:
         ChildFailed: it raised (the text is the child's traceback), or the child died of a signal.
@@ -59,8 +63,7 @@ def in_child(function: Callable[[], T]) -> T:
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     if code != 0:
         raise ChildFailed(f"the child died, {'of signal' if code < 0 else 'with exit code'} {abs(code)}")
-    # Only our own child writes to this pipe.
-    failure, value = pickle.loads(answer)
+    failure, value = json.loads(answer)
     if failure is not None:
         raise ChildFailed(failure)
     result: T = value
@@ -73,11 +76,13 @@ def _answer(function: Callable[[], object], hear: int, tell: int) -> None:
     try:
         os.close(hear)
         try:
-            answer = pickle.dumps((None, function()))
+            result = function()
+            answer = json.dumps([None, result])
+            assert [None, result] == json.loads(answer), f"this isn't the same when read from JSON: {result!r}"
         except Exception:
-            answer = pickle.dumps((traceback.format_exc(), None))
+            answer = json.dumps([traceback.format_exc(), None])
         with os.fdopen(tell, "wb") as pipe:
-            pipe.write(answer)
+            pipe.write(answer.encode())
         code = 0
     except BaseException:
         traceback.print_exc()

@@ -19,7 +19,6 @@ import gc
 import importlib
 import json
 import os
-import pickle
 import shutil
 import signal
 import struct
@@ -30,7 +29,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, final
+from typing import IO, Self, final
 
 from polos.store import check as store_check
 from polos.store.check import VerifyReport
@@ -87,9 +86,9 @@ class CheckServer:
     def failures(self, images: Iterable[tuple[Image, Promises, Promises]]) -> Iterator[str | None]:
         """Check images, in order; gives for each what is wrong with it, None if nothing is."""
         ahead = 0
-        for each in images:
+        for image, last, first in images:
             # One is checked while the next one is made.
-            _send(self._tell, each)
+            _send_task(self._tell, image, last, first)
             ahead += 1
             if ahead > 1:
                 yield self._answer()
@@ -98,7 +97,9 @@ class CheckServer:
             yield self._answer()
 
     def _answer(self) -> str | None:
-        answer: str | None = _receive(self._hear)
+        raw = _receive(self._hear)
+        assert raw is not None, "the process that forks has died"
+        answer: str | None = json.loads(raw)
         return answer
 
 
@@ -127,9 +128,9 @@ def main() -> None:
     asking, answering = os.fdopen(int(hear), "rb"), os.fdopen(int(tell), "wb")
     number = 0
     with contextlib.suppress(BrokenPipeError):  # whoever asked has seen enough failures
-        while (task := _receive(asking)) is not None:
+        while (task := _receive_task(asking)) is not None:
             number += 1
-            _send(answering, _checked(check, Path(where, str(number)), *task))
+            _send(answering, json.dumps(_checked(check, Path(where, str(number)), *task)).encode())
 
 
 def _checked(check: Callable[..., object], top: Path, image: Image, last: Promises, first: Promises) -> str | None:
@@ -159,16 +160,30 @@ def _checked(check: Callable[..., object], top: Path, image: Image, last: Promis
     return f"died of {signal.Signals(-code).name}: {text}" if code < 0 else text
 
 
-def _send(pipe: IO[bytes], value: Any) -> None:
-    raw = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+def _send_task(pipe: IO[bytes], image: Image, last: Promises, first: Promises) -> None:
+    """Send an image as a head of JSON and its files as they are: it is large, and there are thousands."""
+    lengths = {name: len(content) for name, content in image.files.items()}
+    head = {"lengths": lengths, "directories": image.directories, "last": last, "first": first}
+    _send(pipe, json.dumps(head).encode(), *image.files.values())
+
+
+def _receive_task(pipe: IO[bytes]) -> tuple[Image, Promises, Promises] | None:
+    raw = _receive(pipe)
+    if raw is None:
+        return None
+    head = json.loads(raw)
+    files = {name: pipe.read(length) for name, length in head["lengths"].items()}
+    return Image(files, tuple(head["directories"])), head["last"], head["first"]
+
+
+def _send(pipe: IO[bytes], raw: bytes, *more: bytes) -> None:
     pipe.write(_LENGTH.pack(len(raw)) + raw)
+    for content in more:
+        pipe.write(content)
     pipe.flush()
 
 
-def _receive(pipe: IO[bytes]) -> Any:
-    """Give what was sent; None if nothing comes any more."""
+def _receive(pipe: IO[bytes]) -> bytes | None:
+    """Give what was sent, without what comes behind it; None if nothing comes any more."""
     head = pipe.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        return None
-    # Only our own two processes write to these pipes.
-    return pickle.loads(pipe.read(_LENGTH.unpack(head)[0]))
+    return None if len(head) < _LENGTH.size else pipe.read(_LENGTH.unpack(head)[0])

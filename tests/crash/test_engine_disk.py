@@ -158,7 +158,7 @@ async def never() -> None:
 def test_commands_are_done_once(tmp_path, fault):
     """A command whose commit seems to fail is done once, however it turns out: publish, signal, cancel, resolve."""
 
-    async def scene() -> tuple[Any, ...]:
+    async def scene() -> list[Any]:
         plan = FaultPlan()
         faulty(plan)
         async with engine_on(tmp_path) as polos:
@@ -180,9 +180,9 @@ def test_commands_are_done_once(tmp_path, fault):
             ends = [await polos.get_execution(run.id) for run in runs]
             with polos.engine.store.log.reader() as reader:
                 news = [record.position * 4096 for record in reader.stream("topic/news")]
-            return plan.failed, [published] == news, [(end["status"], end["result"]) for end in ends]
+            return [plan.failed, [published] == news, [[end["status"], end["result"]] for end in ends]]
 
-    wanted = (4, True, [("completed", "on"), ("cancelled", None), ("completed", "well")])
+    wanted = [4, True, [["completed", "on"], ["cancelled", None], ["completed", "well"]]]
     assert wanted == play(scene)
 
     checked(tmp_path, checks.steps_complete_once, checks.rows_are_the_fold, called_once)

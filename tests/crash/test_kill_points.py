@@ -173,7 +173,7 @@ def test_a_childs_result_comes_back():
     """What the function returned in the child is given, and it did run in a child."""
     parent = os.getpid()
 
-    assert ([1, "two"], True) == in_child(lambda: ([1, "two"], os.getppid() == parent))
+    assert [[1, "two"], True] == in_child(lambda: [[1, "two"], os.getppid() == parent])
 
 
 def fail() -> None:
@@ -185,12 +185,13 @@ def fail() -> None:
     ("function", "text"),
     [
         (fail, "LookupError: the reason"),
-        (lambda: lambda: None, "pickle"),
+        (lambda: lambda: None, "not JSON serializable"),
+        (lambda: {1: "one"}, "isn't the same when read from JSON: {1: 'one'}"),
         (lambda: os.kill(os.getpid(), signal.SIGKILL), f"of signal {int(signal.SIGKILL)}"),
         (lambda: os._exit(7), "with exit code 7"),
         (lambda: sys.exit(0), "with exit code 1"),
     ],
-    ids=["raises", "not picklable", "signal", "exit code", "exits without an answer"],
+    ids=["raises", "not JSON", "other as JSON", "signal", "exit code", "exits without an answer"],
 )
 def test_a_childs_failure_comes_back(function, text):
     """A child that raises, or dies, fails the test with what happened in it."""

@@ -316,3 +316,19 @@ def test_images_are_judged_each_in_a_process_of_its_own(tmp_path):
     assert "died of SIGBUS" in str(died)
     assert 10_000 > len(str(long)) > 1_000
     assert [] == list(tmp_path.iterdir())
+
+
+def kill_the_server(*_: object) -> None:
+    """End the process that forks; a check that the server below is asked for."""
+    os.kill(os.getppid(), signal.SIGKILL)
+
+
+def test_a_server_that_died_passes_nothing(tmp_path):
+    """An image that nobody answered for isn't taken for sound."""
+    image: tuple[Image, Promises, Promises] = (Image({"word": b"any"}, ()), {}, {})
+
+    with (
+        CheckServer("tests.crash.test_power_model:kill_the_server", tmp_path) as server,
+        pytest.raises(AssertionError, match="has died"),
+    ):
+        list(server.failures([image]))
