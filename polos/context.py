@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, cast, final
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from polos.checking import writable
 from polos.engine import events as e
 from polos.errors import PolosUsageError, ValueRefused
 from polos.values import encode
@@ -352,7 +353,11 @@ class WorkflowContext:
 
         Durable:
             with what the body asks for next; the same live and in replay.
+
+        Raises:
+            ValueError: the id can't be written.
         """
+        writable("id", id)
         return self.require_port().patched(id)
 
     async def set_tag(self, *tags: str) -> None:

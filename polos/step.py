@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from polos.agents.step import AgentSteps
 from polos.calls import MISSING, function_name, optional_text, read_options, sort_arguments, step_call, text
-from polos.checking import short
+from polos.checking import short, writable
 from polos.children import ChildOptions, batch_requests, child_request, ended, handle, settled
 from polos.context import Port, WorkflowContext, current_step
 from polos.definition import Workflow
@@ -265,7 +265,14 @@ class Step(InStep, AgentSteps):
 
         Raises:
             ValueRefused: the data can't be recorded.
+            ValueError: a name can't be written.
         """
+        for what, given in (
+            ("suspend_step_key", suspend_step_key),
+            ("suspend_execution_id", suspend_execution_id),
+            ("suspend_workflow_id", suspend_workflow_id),
+        ):
+            writable(what, given)
         port = self._port()
         name = _name(port, step_key)
         answer = encode(data, what=f"answer to {suspend_step_key!r}")[0].value

@@ -63,7 +63,7 @@ class BeginRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefuseRun:
-    """End a run that can't be begun."""
+    """End a run that can't be begun, or whose code asks for what can't be recorded."""
 
     error: e.Failure
 

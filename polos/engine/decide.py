@@ -91,11 +91,12 @@ def _begin(state: RunState, command: c.BeginRun, _now_us: int) -> Decision:
 
 
 def _refuse_run(state: RunState, command: c.RefuseRun, _now_us: int) -> Decision:
-    if state.phase is not Phase.QUEUED:
+    if not _alive(state):
         return _nothing()
-    decision = Decision()
-    Ending(state, decision, cause=NOT_CODE).finish(e.RunFailed(cause=NOT_CODE, error=command.error))
-    return decision
+    ending = Ending(state, Decision(), cause=NOT_CODE)
+    ending.close_everything(set(), cancel_children=False)
+    ending.finish(e.RunFailed(cause=NOT_CODE, error=command.error))
+    return ending.decision
 
 
 def _set_aside(state: RunState, command: c.SetAside, _now_us: int) -> Decision:

@@ -108,6 +108,7 @@ RUN_TRANSITIONS: Mapping[Phase, Mapping[type[Any], Phase]] = {
     Phase.BACKOFF: {
         e.RunStarted: Phase.ACTIVE,
         e.CancelRequested: Phase.CANCELLING,
+        e.RunFailed: Phase.FAILED,  # what the next attempt begins with can't be recorded
         **dict.fromkeys(_LATE + _OUTER, Phase.BACKOFF),
     },
     Phase.CANCELLING: {

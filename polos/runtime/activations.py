@@ -49,6 +49,19 @@ class Activations:
             if resident.has_slot:
                 self._settle_slot(resident)
 
+    def run_code_of(self, unit: Unit, run: str | None) -> None:
+        """Run the code of one run at most; that of all others has units of its own, when this one is durable."""
+        while unit.ready:
+            resident = unit.ready.popleft()
+            if resident.run == run:
+                self._deliver(unit, resident)
+        if not unit.plain:
+            for resident in unit.created:
+                self._engine.wake(resident.run)
+        for resident in unit.residents.values():
+            if resident.has_slot:
+                self._settle_slot(resident)
+
     def _begin_ready(self, unit: Unit) -> None:
         """Start runs that were created in this unit and find a slot."""
         if unit.plain:
@@ -63,6 +76,12 @@ class Activations:
         """Start the attempt that is owed, if there is code for it and a slot."""
         state = resident.state
         if self._engine.stopping or state.aside not in (None, "no_code", "pinned"):
+            return
+        stuck = self._engine.recovery.stuck
+        if stuck and resident.run in stuck:
+            verdict = stuck[resident.run]
+            if verdict is not None:
+                self._engine.decide_on(unit, resident, verdict)
             return
         debt = state.owed.get((DebtKind.START, ""))
         later = state.phase is Phase.BACKOFF or state.attempt > 0

@@ -14,7 +14,7 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from polos.checking import not_negative, writable
 from polos.clock import Clock
 from polos.engine import events as e
 from polos.engine.projections import ENGINE_STREAM
-from polos.errors import PolosUsageError
+from polos.errors import PolosError, PolosUsageError
 from polos.runtime.bodies import Bodies
 from polos.runtime.client import PolosClient
 from polos.runtime.connection import StoreConnection
@@ -271,6 +271,8 @@ class Polos(PolosClient):
         self._entered = False
         self._ending: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[Any]] = set()
+        self._over: PolosError | None = None  # why the engine gave the log up
+        self._serving = False
         if log_file is not None:
             log_to_file(log_file)
 
@@ -294,6 +296,8 @@ class Polos(PolosClient):
             opens=self._opens,
         )
         self._engine.on_drain = self._drain_soon
+        self._engine.on_over = self._over_soon
+        self._over = None
         self._run_ids.go_on(self._engine.loader.last_id)
         self.close()  # what was opened to read before
         self._opened = StoreConnection(
@@ -309,16 +313,27 @@ class Polos(PolosClient):
         Start, and wait until SIGINT, SIGTERM or `stop`; then it has stopped gracefully.
 
         Inside `async with` SIGTERM leaves the block, and then ends the program.
+
+        Raises:
+            StoreFenced: another engine has taken the directory.
+            StoreDamaged: the log takes nothing any more; `polos verify` tells where it is damaged.
         """
         await self.start()
         assert self._stopped is not None
         serving = self._task = asyncio.current_task()
+        self._serving = True
+        if self._over is not None:
+            await self.stop()
         try:
             await self._stopped.wait()
         except asyncio.CancelledError:
             await asyncio.shield(self.stop())
             if not self._terminated or self._entered or serving is None or serving.uncancel():
                 raise
+        finally:
+            self._serving = False
+        if self._over is not None:
+            raise self._over
 
     async def stop(self) -> None:
         """
@@ -384,7 +399,16 @@ class Polos(PolosClient):
 
     def _drain_soon(self, seconds: float) -> None:
         """Drain for somebody outside, who waits for nothing more."""
-        task = self.engine.loop.create_task(self.drain(seconds))
+        self._leave(self.drain(seconds))
+
+    def _over_soon(self, error: PolosError) -> None:
+        """Have `serve` end and say why: an engine without a log decides nothing any more."""
+        self._over = error
+        if self._serving:
+            self._leave(self.stop())
+
+    def _leave(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = self.engine.loop.create_task(work)
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 

@@ -23,7 +23,7 @@ from polos.engine import events as e
 from polos.engine.commands import Request
 from polos.engine.json import Json
 from polos.engine.state import Phase
-from polos.errors import ExecutionCancelledError, PolosUsageError, RunEvicted
+from polos.errors import EngineNotRunning, ExecutionCancelledError, PolosStoreError, PolosUsageError, RunEvicted
 from polos.replay.facts import Counters, Fact, Outcome, Pending, StepCall, Values
 from polos.replay.requests import closing_of, refused_answer, state_change
 from polos.runtime.on_loop import OnLoop
@@ -278,10 +278,28 @@ class DirectCode:
     async def _send(self, request: Request) -> None:
         """Have a request, and what changed in `ctx.state`, recorded; returns when it is durable."""
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._post([*self._changes(), request], lambda: settle(durable))
+
+        def refused(error: BaseException) -> None:
+            if not durable.done():
+                durable.set_exception(error)
+
+        self._post([*self._changes(), request], lambda: settle(durable), refused)
         await durable
 
-    def _post(self, requests: list[Request], done: Callable[[], Any] | None = None) -> None:
+    def _post(
+        self,
+        requests: list[Request],
+        done: Callable[[], Any] | None = None,
+        refused: Callable[[BaseException], Any] | None = None,
+    ) -> None:
+        """
+        Have requests decided.
+
+        Args:
+            requests: what is asked for.
+            done: called when they are durable.
+            refused: called with the error if they can never be; without it the code is taken out of memory.
+        """
         cause = self.cause
         tried = False
 
@@ -295,8 +313,11 @@ class DirectCode:
             tried = True
             self._engine.decide_on(unit, resident, c.Activate(cause=cause, requests=tuple(wanted)))
 
-        def fail(_error: BaseException) -> None:
-            self.discard()
+        def fail(error: BaseException) -> None:
+            if refused is None or self._dead or isinstance(error, EngineNotRunning | PolosStoreError):
+                self.discard()  # nobody is there to record anything; the next engine begins it anew
+            else:
+                refused(error)
 
         self._engine.post(Work(apply, done=lambda _reply: done() if done else None, fail=fail))
 
@@ -363,7 +384,13 @@ class DirectCode:
             changes = self._changes()
         except PolosUsageError as error:
             self.outcome = Outcome(error=error)  # another attempt would leave the same behind
-        self._post([*changes, self._body.finish(self.outcome, self.cause)])
+        self._post([*changes, self._body.finish(self.outcome, self.cause)], refused=self._refused_end)
+
+    def _refused_end(self, error: BaseException) -> None:
+        """Fail, because the end that the body came to can't be recorded."""
+        assert self._body is not None
+        self.outcome = Outcome(error=error)
+        self._post([self._body.finish(self.outcome, self.cause)])
 
     def _start_update(self, event: e.UpdateReceived) -> None:
         handler = self._updates.get(event.name)

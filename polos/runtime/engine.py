@@ -25,7 +25,7 @@ from polos.engine.decide import decide
 from polos.engine.json import Json
 from polos.engine.messages import Message
 from polos.engine.state import DebtKind
-from polos.errors import EngineNotRunning, PolosError, PolosUsageError, StoreFailed, StoreFenced
+from polos.errors import EngineNotRunning, PolosError, PolosStoreError, PolosUsageError, StoreFailed
 from polos.points import reach
 from polos.runtime.activations import Activations
 from polos.runtime.archiving import Archiving
@@ -95,12 +95,14 @@ class Engine:
         self.debts: Debts = Debts(self)
         self.activations: Activations = Activations(self)
         self.recovery = Recovery(self)
+        self.suspects = self.recovery.suspects
         self.intake: Intake = Intake(self)
         self.archiving: Archiving = Archiving(self)
         self.broken: Exception | None = None
         self.marks: list[Mark] = []
         self.crowd = Crowd()
         self.on_drain: Callable[[float], None] | None = None  # drains and stops it, for who asks from outside
+        self.on_over: Callable[[PolosError], None] | None = None  # told that the log takes nothing from it any more
         self.previews: Previews = Previews()
         self.poisoned: set[str] = set()  # to be set aside before their code is run
         # Where runs live: all of them here, unless the log is one of several.
@@ -195,6 +197,7 @@ class Engine:
         self.lines.close()
         self.schedules.close()
         await self.archiving.stop()
+        self.suspects.let_go()
         due_us = self.clock.now_us() + round(self.settings.stop_grace_seconds * 1e6)
         await self.performer.drain(due_us)
         await self._flush(due_us)
@@ -247,8 +250,8 @@ class Engine:
         """Say why nothing is taken from outside now, None if it is."""
         if self.stopping:
             return EngineNotRunning("the engine is stopping")
-        if isinstance(self.broken, StoreFenced):
-            return EngineNotRunning("another engine has taken the store")
+        if self.recovery.over is not None:
+            return EngineNotRunning(self.recovery.over)
         if len(self.work) >= self.settings.work_queue_max:
             state = f"the log refuses writes ({self.broken})" if self.broken is not None else "the engine is busy"
             text = f"{len(self.work)} commands wait (work_queue_max) and {state}; try again later"
@@ -264,15 +267,18 @@ class Engine:
     def _drain(self) -> None:
         """Decide what waits; then the program's own callbacks get their turn."""
         self._scheduled = False
+        most = self.settings.drain_work_max
+        if self.suspects.careful:
+            most = 0 if self.in_flight else 1
         try:
-            for _ in range(self.settings.drain_work_max):
+            for _ in range(most):
                 if not self.work or self.backlog or self.broken is not None:
                     break
                 self._decide(self.work.popleft())
             self.loader.make_room()
         finally:
             # Also when Ctrl-C goes through here: who stops the engine then waits for the rest.
-            if self.work and not self.backlog:
+            if self.work and not self.backlog and not (self.suspects.careful and self.in_flight):
                 self.schedule()
             self._maybe_flushed()
 
@@ -280,10 +286,15 @@ class Engine:
         unit = Unit(now_us=self.now_us())
         try:
             told = work.apply(unit) or {}
-            self.activations.run_code(unit)
+            if self.suspects.careful:
+                self.activations.run_code_of(unit, work.wakes)
+            else:
+                self.activations.run_code(unit)
         except Exception as error:  # noqa: BLE001  # either a refusal, or a bug of ours that must not go on
             if isinstance(error, PolosUsageError) and not unit.records:
                 refuse(unit, work, error)
+            elif isinstance(error, PolosStoreError) and error.retryable:
+                self.recovery.postpone(unit, work, error)
             else:
                 self.recovery.undo(unit, work, error)
             return
@@ -427,6 +438,7 @@ class Engine:
             else:
                 unit.failed = True
                 self.broken = self.broken or outcome.error
+                self.suspects.note(outcome)
         for unit in done:
             if not unit.plain:
                 self._follow_up(unit)
@@ -437,6 +449,8 @@ class Engine:
                 self._after(resident)
         if self.broken is not None:
             self.recovery.start()
+        elif self.suspects.careful:
+            self.schedule()
         self.loader.make_room()
         self._maybe_flushed()
 

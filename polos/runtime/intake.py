@@ -79,7 +79,7 @@ class Intake:
         self.dedup: Dedup = Dedup(engine)
         self._registered: dict[str, str] = {}
         self._consuming: set[str] = set()
-        self._unfit: set[str] = set()  # commands that met a bug of ours in the middle
+        self._unfit: dict[str, BaseException] = {}  # commands that met a bug of ours, or that the log can't take
         self._alarm: Any = None
         self._deaf = False  # the inbox couldn't be read when it was looked at last
         self._kinds: dict[str, Callable[[Unit, str, dict[str, Json]], Reply]] = {
@@ -418,8 +418,8 @@ class Intake:
         if resident.ended or resident.state.aside is None:
             message = f"run {resident.run} isn't set aside"
             raise CommandRefused(message)
-        engine.recovery.stuck.pop(resident.run, None)
         engine.decide_on(unit, resident, c.Readmit(by=str(command.get("by") or "user")))
+        unit.on_durable.append(lambda _first: engine.suspects.try_again(resident.run))
         if resident.code is None and resident.state.phase in (Phase.ACTIVE, Phase.CANCELLING):
             # Read it again once this is durable: its code is made and run on its history.
             unit.on_durable.append(lambda _first: engine.reread(resident))
@@ -470,7 +470,10 @@ class Intake:
                 if reader.row(("command", command_id)) is not None:
                     return {}  # its outcome is recorded: only the file is left
             try:
-                if command_id in self._unfit:
+                unfit = self._unfit.get(command_id)
+                if isinstance(unfit, PolosUsageError):
+                    raise unfit
+                if unfit is not None:
                     raise PolosInternalError("deciding this command met a bug in polos; its log says more")
                 reply = self._apply(unit, command_id, parse_command(item.payload))
             except Exception as error:
@@ -494,10 +497,10 @@ class Intake:
                 return
             reach("inbox_after_remove")
             self._consuming.discard(command_id)
-            self._unfit.discard(command_id)
+            self._unfit.pop(command_id, None)
 
-        def fail(_error: BaseException) -> None:
-            self._unfit.add(command_id)
+        def fail(error: BaseException) -> None:
+            self._unfit[command_id] = error
             self._consuming.discard(command_id)
 
         self._engine.post(Work(apply, done=done, fail=fail))

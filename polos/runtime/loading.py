@@ -255,9 +255,10 @@ class Loader:
         engine = self._engine
         if state.aside == "poisoned" or resident.run in engine.poisoned:
             return
-        stuck = engine.recovery.stuck.get(resident.run)
-        if stuck is not None:
-            self._later(resident, c.SetAside(reason="internal_error", message=stuck))
+        if resident.run in engine.recovery.stuck:
+            verdict = engine.recovery.stuck[resident.run]
+            if verdict is not None:
+                self._later(resident, verdict)
             return
         missing = engine.bodies.missing(state)
         if missing is not None:

@@ -12,17 +12,32 @@ A bug of ours is handled the same way, with one difference: deciding the same ag
 way again, for ever, and hold up everybody. So the run whose code led to it is set aside
 (`internal_error`), its facts are recorded, and it is tried again by the next engine or when somebody
 readmits it.
+
+The same goes for what a sound log refuses, be it over a limit or our bug: see `polos.runtime.suspects`. A log that is
+damaged or closed takes nothing from anybody any more, so this engine is over, as if another one had taken it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from polos.engine import commands as c
 from polos.engine.state import ENDED
-from polos.errors import PolosStoreError, StoreFenced, UnknownRun
+from polos.errors import (
+    ForkedStore,
+    NotAPolosStore,
+    PolosError,
+    PolosStoreError,
+    StoreClosed,
+    StoreDamaged,
+    StoreFenced,
+    StoreReadOnly,
+    UnknownRun,
+)
 from polos.runtime.direct import DirectCode
+from polos.runtime.suspects import Suspects, set_aside
 from polos.runtime.unit import Unit, Work
 
 if TYPE_CHECKING:
@@ -32,6 +47,11 @@ __all__ = ["Recovery"]
 
 _log = logging.getLogger("polos")
 
+# What a log says that will never take anything again from this engine.
+_FOR_GOOD: Final = (StoreFenced, StoreClosed, StoreDamaged, ForkedStore)
+# What opening a log again meets while its disk is away or mounted for reading alone: some time it is there again.
+_FOR_NOW: Final = (PolosStoreError, StoreReadOnly, NotAPolosStore)
+
 
 class Recovery:
     """Brings an engine back to what its log says."""
@@ -40,7 +60,11 @@ class Recovery:
         """Take the engine."""
         self._engine = engine
         self._under_way = False
-        self.stuck: dict[str, str] = {}  # runs that meet a bug of ours, with what it said
+        # Runs that meet a bug of ours, or ask for what can't be recorded, with what becomes of each; None if that
+        # can't be recorded either.
+        self.stuck: dict[str, c.SetAside | c.RefuseRun | None] = {}
+        self.suspects = Suspects(engine, self.stuck)
+        self.over: str | None = None  # why nothing is decided here any more
 
     def start(self) -> None:
         """Throw away what ran ahead of the disk, keep what happened, and try again later."""
@@ -48,7 +72,7 @@ class Recovery:
             return
         self._under_way = True
         engine = self._engine
-        if isinstance(engine.broken, StoreFenced):
+        if isinstance(engine.broken, _FOR_GOOD):
             self._give_up(engine.broken)
             return
         if isinstance(engine.broken, PolosStoreError):
@@ -57,14 +81,28 @@ class Recovery:
         engine.background.add(task)
         task.add_done_callback(engine.background.discard)
 
-    def _give_up(self, fenced: StoreFenced) -> None:
-        """Another engine owns the store: refuse what waits, since nobody here will decide it."""
+    def _give_up(self, error: Exception) -> None:
+        """Another engine owns the store, or nobody can: refuse what waits, since nobody here will decide it."""
         engine = self._engine
-        _log.error("another engine has taken the store, this one does nothing any more: %s", fenced)
+        fenced = isinstance(error, StoreFenced)
+        self.over = "another engine has taken the store" if fenced else f"the log takes nothing any more: {error}"
+        _log.error("%s, this one does nothing any more: %s", self.over.partition(":")[0], error)
         engine.timers.close()
-        engine.refuse_rest("another engine took the store")
+        engine.refuse_rest("another engine took the store" if fenced else "the engine gave up")
         engine.in_flight.clear()
         engine.backlog.clear()
+        if engine.on_over is not None:
+            engine.on_over(error if isinstance(error, PolosError) else StoreDamaged(self.over))
+
+    def postpone(self, unit: Unit, work: Work, error: PolosStoreError) -> None:
+        """Decide work later: what it needs beside the log, a blob for one, can't be written now."""
+        engine = self._engine
+        engine.activations.running = None
+        unit.failed = True
+        unit.work.append((work, {}))
+        engine.in_flight[id(unit)] = unit
+        engine.broken = engine.broken or error
+        self.start()
 
     def undo(self, unit: Unit, work: Work, error: Exception) -> None:
         """
@@ -83,7 +121,7 @@ class Recovery:
         )
         known = culprit is None or culprit in self.stuck
         if culprit is not None:
-            self.stuck[culprit] = f"a bug in polos kept it from going on: {type(error).__name__}: {error!a}"
+            self.stuck[culprit] = set_aside(error)
         unit.failed = True
         if known:
             # Deciding it fails without the run's code, too: it can't be recorded at all.
@@ -101,13 +139,16 @@ class Recovery:
             await engine.pause(engine.settings.retry_append_seconds)
             try:
                 await asyncio.to_thread(engine.writer.reset)
-            except StoreFenced as fenced:
-                engine.broken = fenced
-                self._give_up(fenced)
-                return
-            except PolosStoreError as error:
+            except _FOR_NOW as error:
                 engine.broken = error
+                if isinstance(error, _FOR_GOOD) and not engine.stopping:
+                    self._give_up(error)
+                    return
                 continue
+            except Exception as error:  # noqa: BLE001  # nobody else would ever hear of it, and everybody would wait
+                engine.broken = error
+                self._give_up(error)
+                return
             # A unit that stood in front of the failure may still be on its way to success.
             if all(unit.failed for unit in engine.in_flight.values() if unit not in engine.backlog):
                 break
@@ -127,7 +168,8 @@ class Recovery:
                         resident.code = None
                     # Its steps may be under way: nobody else may have its slot before it was read again.
                     engine.discard(resident, keeps_slot=resident.has_slot)
-        again = [work for unit in units for work in unit.waiting()]
+        guilty = self.suspects.judge(units)
+        again = [work for unit in units for work in unit.waiting() if work is not guilty]
         engine.in_flight.clear()
         engine.backlog.clear()
         engine.intake.forget_undurable()

@@ -80,6 +80,7 @@ def _reopen(engine: Engine, unit: Unit, resident: Resident, command: c.Command) 
         # It is begun when this is durable: what it finished is looked up in the log.
         engine.residents[resident.run] = resident
         engine.activations.close_code(resident)  # facts that nobody saw belong to the life that is over
+        engine.suspects.try_again(resident.run)
         resident.end = None
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from polos.checking import not_negative
 from polos.clock import SystemClock
-from polos.errors import EngineNotRunning
+from polos.errors import EngineNotRunning, PolosError
 from polos.runtime.app import log_to_file, settings_from, start_engine, stop_engine
 from polos.runtime.client import PolosClient
 from polos.runtime.draining import drain
@@ -149,6 +149,8 @@ class Worker:
 
         Raises:
             StoreInUse: another engine owns the directory.
+            StoreFenced: another engine has taken it.
+            StoreDamaged: the log takes nothing any more; `polos verify` tells where it is damaged.
         """
         if self._start is not None and self._start.done():
             self._start = None  # of a run that failed
@@ -174,6 +176,14 @@ class Worker:
             raise
         leaving: list[asyncio.Task[None]] = []
         running = self._engine
+        gone: list[PolosError] = []
+
+        def over(error: PolosError) -> None:
+            gone.append(error)
+            if self._wanted_down is not None:
+                self._wanted_down.set()
+
+        running.on_over = over
         running.on_drain = lambda seconds: leaving.append(running.loop.create_task(self._drain(running, seconds)))
         handled = self._handle_signals()
         start.set_result(None)
@@ -185,6 +195,8 @@ class Worker:
             engine, self._engine = self._engine, None
             self._start = self._wanted_down = None
             await asyncio.shield(stop_engine(engine))
+        if gone:
+            raise gone[0]
 
     async def _drain(self, engine: Engine, seconds: float) -> None:
         await drain(engine, seconds)

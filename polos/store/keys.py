@@ -35,6 +35,7 @@ KEY_BYTES_MAX = 511
 STRING_BYTES_MAX = 200
 PREFIX_BYTES = 160
 KEPT = 2048  # strings
+SHOWN_MAX = 160  # characters of a key that is refused
 INT_MAX = 2**63 - 1
 
 _INT_TAG = 0x01
@@ -61,7 +62,8 @@ def encode_key(key: Key) -> bytes:
         ]
     )
     if len(encoded) > KEY_BYTES_MAX:
-        raise PolosUsageError(f"a key of {len(encoded)} bytes is over KEY_BYTES_MAX ({KEY_BYTES_MAX}): {key!r}")
+        shown = repr(key)[:SHOWN_MAX]
+        raise PolosUsageError(f"a key of {len(encoded)} bytes is over KEY_BYTES_MAX ({KEY_BYTES_MAX}): {shown}")
     return encoded
 
 

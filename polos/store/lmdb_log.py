@@ -44,6 +44,7 @@ from polos.errors import (
     ForkedStore,
     NotAPolosStore,
     PolosStoreError,
+    PolosUsageError,
     StoreClosed,
     StoreDamaged,
     StoreFailed,
@@ -71,6 +72,7 @@ SPARE_READERS: Final = 8
 VERSIONS_KEPT_MAX: Final = 50_000
 PROBE_SLACK_BYTES: Final = 256 << 10
 REOPENED_KEY: Final = b"reopened"  # how often `reopen` had to make sure of the head
+TOO_LARGE: Final = (lmdb.BadValsizeError, lmdb.TxnFullError)
 DAMAGE: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
 
 
@@ -520,6 +522,8 @@ class LmdbLog:
     def _failure(self, raw: _Raw, error: lmdb.Error, size: int, *, committing: bool) -> Exception:
         """Tell a refused write from one of unknown outcome."""
         if not committing:
+            if isinstance(error, TOO_LARGE):  # however often it is tried
+                return PolosUsageError(f"{self.path} can't take this in one commit: {error}")
             return _translated(error, self.path)
         if self._is_broken(raw):
             return StoreFailed(f"{self.path}: the commit broke off at the meta page: {error}", maybe_happened=True)

@@ -19,7 +19,7 @@ from polos import RetryPolicy, StepExecutionError, workflow
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.state import Phase
-from polos.errors import EngineNotRunning, PolosStoreError, StoreFailed, StoreFull
+from polos.errors import EngineNotRunning, PolosStoreError, StoreFailed
 from polos.runtime import recovery
 from polos.runtime.engine import Engine
 from polos.runtime.intake import Intake
@@ -299,7 +299,7 @@ def forgets_the_fence(patch: pytest.MonkeyPatch) -> None:
 
 def never_gives_up(patch: pytest.MonkeyPatch) -> None:
     """An engine that has lost its store tries again, as if the disk were full."""
-    patch.setattr(recovery, "StoreFenced", StoreFull)
+    patch.setattr(recovery, "_FOR_GOOD", ())
 
 
 def forgets_late_results(patch: pytest.MonkeyPatch) -> None:
