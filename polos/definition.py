@@ -302,6 +302,10 @@ class Workflow(Generic[ResultT_co]):
         """Give what hooks changed of a payload as changes of what is recorded of it."""
         return changes
 
+    def hook_output(self, result: Any, output: Json) -> Any:  # noqa: ARG002  # agents look at both
+        """Give what the output is after a hook said what it is to be."""
+        return output
+
     async def call(self, context: WorkflowContext, arguments: tuple[Any, ...], record: Json) -> Any:  # noqa: ARG002  # tools look at both
         """
         Call the function.

@@ -19,7 +19,7 @@ from polos.agents.context import AgentContext
 from polos.agents.models import MODEL_RETRIES
 from polos.agents.settings import a_dict, members, not_less, number, part
 from polos.agents.stop_conditions import settled
-from polos.agents.structured import json_schema
+from polos.agents.structured import changed_result, json_schema
 from polos.calls import positive, text, writable
 from polos.context import WorkflowContext, current_context
 from polos.definition import Workflow
@@ -360,6 +360,10 @@ class Agent(Workflow[AgentResult]):
         told = dict(changes)
         prompt = told.pop("prompt", None)
         return told if prompt is None else {"input": prompt, **told}
+
+    def hook_output(self, result: Any, output: Json) -> AgentResult:
+        """Give the result after a hook said what it is to be: the answer alone, or fields of the result."""
+        return changed_result(result, output, self.result_output_schema)
 
     async def call(self, context: WorkflowContext, arguments: tuple[Any, ...], record: Json) -> AgentResult:  # noqa: ARG002  # the payload is read as JSON
         """Run the loop."""

@@ -23,7 +23,7 @@ from polos.engine.json import Json
 from polos.engine.usage import REQUEST, USAGE
 from polos.llm.digests import digest_of
 from polos.llm.jsonish import a_number, an_object
-from polos.llm.messages import Item, LLMRequest, LLMResponse
+from polos.llm.messages import Item, LLMRequest, LLMResponse, ToolSpec
 from polos.llm.prices import ModelPrice, default_prices
 from polos.memory.compaction import estimate_tokens, tokens_of
 from polos.types.agents import AgentConfig
@@ -144,19 +144,22 @@ class Asking:
 
     # ------------------------------------------------------------------------------------- asking
 
-    async def ask(self, turn: int, *, tools: bool = True, guarded: bool = False) -> LLMResponse:
+    async def ask(self, turn: int, *, own_tools: bool = True, guarded: bool = False) -> LLMResponse:
         """
         Ask the model to go on with the conversation; what it may use was reserved.
 
         Args:
             turn: the agent's turn.
-            tools: whether it may call tools.
+            own_tools: whether it may call the program's tools; those of the provider it has in any case, since a
+                conversation that they were used in is refused without them.
             guarded: whether the reply is looked at before anybody sees it.
 
         Raises:
             StepExecutionError: every attempt failed.
         """
         streams = self.streaming and not guarded
+        specs = self.agent.specs_of(self.config)
+        tools = specs if own_tools else [spec for spec in specs if spec.native is not None]
         request = self._request(self.conversation.items, tools=tools, stream=streams)
         name = f"llm_stream:{turn}" if streams else f"llm_generate:{turn}"
         reply = await self._call(name, turn, request, self.conversation)
@@ -184,20 +187,20 @@ class Asking:
         """
         if not await self.may_ask(turn, items):
             raise BudgetExceeded(f"the budget of agent {self.agent.id!r} doesn't allow for {name}")
-        request = self._request(items, tools=False, stream=False)
+        request = self._request(items, tools=[], stream=False)
         request = request.model_copy(
             update={"system": None, "output_schema": schema, "output_schema_name": schema_name}
         )
         return await self._call(name, 0, request, Conversation(items, aside=True))
 
-    def _request(self, items: list[Item], *, tools: bool, stream: bool) -> LLMRequest:
+    def _request(self, items: list[Item], *, tools: list[ToolSpec], stream: bool) -> LLMRequest:
         config = self.config
         return LLMRequest(
             provider=config.provider,
             model=config.model,
             system=config.system_prompt,
             items=items,
-            tools=self.agent.specs_of(config) if tools else [],
+            tools=tools,
             output_schema=config.output_schema,
             output_schema_name=config.output_schema_name,
             temperature=config.temperature,

@@ -21,7 +21,7 @@ from polos.agents.budget import Amount, Budget, BudgetExceeded, Ledger, add_usag
 from polos.agents.conversation import Conversation
 from polos.agents.guarding import guarded
 from polos.agents.stop_conditions import StopConditionContext, asked_condition, condition_name, is_computed
-from polos.agents.structured import json_of, read_answer, repair_message
+from polos.agents.structured import json_of, read_answer, repair_message, typed_answer
 from polos.agents.tooling import call_tools
 from polos.context import WorkflowContext
 from polos.errors import StepExecutionError
@@ -32,7 +32,6 @@ from polos.memory.sessions import load_session_memory, store_session_memory, sum
 from polos.middleware.hook import HookContext, Told, call_hooks
 from polos.types.agents import AgentResult, Step, TypedToolResult
 from polos.types.llm import ToolCall
-from polos.value_types import resolve_path, type_path
 
 __all__ = ["run_agent"]
 
@@ -298,7 +297,7 @@ class _Loop:
                 "tool_results": [*own.tool_results, *handed.tool_results],
                 "total_steps": own.total_steps + handed.total_steps,
                 "usage": add_usage(own.usage, handed.usage),
-                "stop_reason": "handoff",
+                "stop_reason": "handoff" if handed.stop_reason == "completed" else handed.stop_reason,
                 "cost_microdollars": own.cost_microdollars,
                 "spent_tokens": own.spent_tokens,
                 "calls": own.calls,
@@ -319,13 +318,13 @@ class _Loop:
             return text, None
         if reason not in ("completed", *_CUT):
             try:  # the model wasn't asked for its answer: what it said may be one
-                return _typed(read_answer(model, text))
+                return typed_answer(read_answer(model, text))
             except ValueError:
                 return text, None
         try:
-            return _typed(read_answer(model, text))
+            return typed_answer(read_answer(model, text))
         except ValueError as misfit:
-            return _typed(await self._repaired(str(misfit)))
+            return typed_answer(await self._repaired(str(misfit)))
 
     async def _repaired(self, why: str) -> BaseModel:
         """Tell the model why its answer can't be used, and ask once more."""
@@ -333,26 +332,23 @@ class _Loop:
         assert model is not None
         assert schema is not None
         self.conversation.append(user_item(repair_message(schema, why)))
-        self.turn += 1
-        if not await self.asking.may_ask(self.turn):
-            raise OutputInvalid(f"agent {self.agent.id!r} gave no usable answer ({why}), and its budget is used up")
-        reply = await self.asking.ask(self.turn, tools=False)
-        self.conversation.append_reply(reply.items)
-        usage = plain_usage(reply.usage)
-        self.steps.append(Step(step=self.turn, content=reply.content, usage=usage, raw_output=reply.items))
+        content: str | None = None
+        for _ in range(MAX_STEPS):
+            self.turn += 1
+            if not await self.asking.may_ask(self.turn):
+                raise OutputInvalid(f"agent {self.agent.id!r} gave no usable answer ({why}), and its budget is used up")
+            reply = await self.asking.ask(self.turn, own_tools=False)
+            self.conversation.append_reply(reply.items)
+            usage = plain_usage(reply.usage)
+            self.steps.append(Step(step=self.turn, content=reply.content, usage=usage, raw_output=reply.items))
+            content = reply.content
+            if reply.stop_reason != "pause":  # the provider's own tools take long: asked again, the model goes on
+                break
         try:
-            return read_answer(model, reply.content)
+            return read_answer(model, content)
         except ValueError as misfit:
             raise StepExecutionError(f"agent {self.agent.id!r} gave no usable answer, twice: {misfit}") from misfit
 
 
 def _is_of_call(item: Item, calls: set[str]) -> bool:
     return item.get("type") in ("function_call", "function_call_output") and item.get("call_id") in calls
-
-
-def _typed(answer: BaseModel) -> tuple[Any, str | None]:
-    """Give an answer as it is recorded: with the path of its type, if that can be found again."""
-    path = type_path(type(answer))
-    if resolve_path(path) is type(answer):
-        return answer, path
-    return json_of(answer), None

@@ -15,9 +15,11 @@ from pydantic import BaseModel, ValidationError
 
 from polos.engine.json import Json
 from polos.llm.jsonish import a_list, an_object
+from polos.types.agents import AgentResult
+from polos.value_types import resolve_path, type_path
 from polos.values import encode
 
-__all__ = ["json_of", "json_schema", "read_answer", "repair_message"]
+__all__ = ["changed_result", "json_of", "json_schema", "read_answer", "repair_message", "typed_answer"]
 
 
 def json_schema(model: Any) -> tuple[dict[str, Any], str]:
@@ -105,3 +107,53 @@ def repair_message(schema: dict[str, Any], why: str) -> str:
         f"Your answer can't be used: {why}\nAnswer again, with nothing but a JSON object that fits this schema:\n"
         f"{json.dumps(schema)}"
     )
+
+
+def typed_answer(answer: BaseModel) -> tuple[Any, str | None]:
+    """Give an answer as it is recorded: with the path of its type, if that can be found again."""
+    path = type_path(type(answer))
+    if resolve_path(path) is type(answer):
+        return answer, path
+    return json_of(answer), None
+
+
+def changed_result(result: AgentResult, output: Json, model: type[BaseModel] | None) -> AgentResult:
+    """
+    Give an agent's result after a hook said what its output is to be.
+
+    A hook may give the answer alone, as a program thinks of an agent's output: a text, or an object of the output
+    schema. It may also give fields of the result, all of them or some.
+
+    Args:
+        result: as it was.
+        output: what the hook gave.
+        model: the agent's output schema, if it has one.
+
+    Raises:
+        ValidationError: it gave fields of a result that don't fit.
+    """
+    fields = an_object(output)
+    if fields is None or not fields or not fields.keys() <= AgentResult.model_fields.keys() or _fits(output, model):
+        return result.model_copy(update=_answer_fields(output, model))
+    checked = AgentResult.model_validate({"agent_run_id": result.agent_run_id, **fields})
+    changes = {name: getattr(checked, name) for name in fields}
+    if "result" in fields and "result_schema" not in fields:
+        changes |= _answer_fields(fields["result"], model)
+    return result.model_copy(update=changes)
+
+
+def _fits(output: Json, model: type[BaseModel] | None) -> bool:
+    if model is None:
+        return False
+    try:
+        model.model_validate(output)
+    except ValidationError:
+        return False
+    return True
+
+
+def _answer_fields(output: Json, model: type[BaseModel] | None) -> dict[str, Any]:
+    if model is None or not _fits(output, model):
+        return {"result": output, "result_schema": None}
+    answer, path = typed_answer(model.model_validate(output))
+    return {"result": answer, "result_schema": path}

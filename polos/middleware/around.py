@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from pydantic import BaseModel
+
 from polos.context import WorkflowContext
 from polos.definition import Workflow
 from polos.engine.json import Json
@@ -43,5 +45,8 @@ async def with_hooks(definition: Workflow[Any], context: WorkflowContext, record
         payload = (*definition.arguments(context, record)[1:], None)[0]
     result = await definition.call(context, definition.arguments(context, record), record)
     told = told.model_copy(update={"current_payload": definition.hook_payload(payload), "current_output": result})
-    output = (await call_hooks(context, "on_end", definition.on_end, told)).modified_output
-    return result if output is None else decode(output, hint=definition.result_hint)
+    left = definition.hook_output
+    output = (await call_hooks(context, "on_end", definition.on_end, told, left=left)).modified_output
+    if output is None:
+        return result
+    return output if isinstance(output, BaseModel) else decode(output, hint=definition.result_hint)

@@ -172,7 +172,14 @@ def two_parameters(func: Callable[..., Any], what: str, form: str) -> None:
         raise TypeError(f"{what} {name} must take two parameters {form}, it takes {count}")
 
 
-async def call_hooks(ctx: WorkflowContext, name: str, hooks: Sequence[Hook], told: HookContext) -> HookResult:
+async def call_hooks(
+    ctx: WorkflowContext,
+    name: str,
+    hooks: Sequence[Hook],
+    told: HookContext,
+    *,
+    left: Callable[[Any, Json], Any] | None = None,
+) -> HookResult:
     """
     Call hooks one after another, each with what those before it changed.
 
@@ -181,6 +188,7 @@ async def call_hooks(ctx: WorkflowContext, name: str, hooks: Sequence[Hook], tol
         name: what the steps are called: `{name}.{function}.{number}`.
         hooks: the hooks.
         told: what the first is told.
+        left: gives the output after a hook said what it is to be, from the one before; without it, it is that.
 
     Returns:
         Their changes together.
@@ -199,8 +207,9 @@ async def call_hooks(ctx: WorkflowContext, name: str, hooks: Sequence[Hook], tol
             merged.modified_payload = {**(merged.modified_payload or {}), **answer.modified_payload}
             told = told.model_copy(update={"current_payload": changed(told.current_payload, answer.modified_payload)})
         if answer.modified_output is not None:
-            merged.modified_output = answer.modified_output
-            told = told.model_copy(update={"current_output": answer.modified_output})
+            output = answer.modified_output
+            merged.modified_output = output if left is None else left(told.current_output, output)
+            told = told.model_copy(update={"current_output": merged.modified_output})
     return merged
 
 

@@ -98,8 +98,9 @@ class AgentResult(BaseModel):
         total_steps: how many turns it took.
         usage: tokens of all its calls of models, and of those of an agent that it handed over to; agents that it asked
             are counted in theirs.
-        stop_reason: why it ended: `completed`, `max_steps`, `budget`, the name of a stop condition, or `handoff`; or
-            `length`, `content_filter` or `refusal`, where the model didn't say all that it would have.
+        stop_reason: why it ended: `completed`, `max_steps`, `budget`, or the name of a stop condition; `length`,
+            `content_filter` or `refusal`, where the model didn't say all that it would have; or `handoff`, where an
+            agent that it handed over to completed the answer. Where that agent ended otherwise, it is that reason.
         cost_microdollars: what its calls cost, in millionths of a dollar, those of agents that it asked included; None
             if a price isn't known.
         spent_tokens: tokens of all those calls.

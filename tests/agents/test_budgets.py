@@ -211,13 +211,13 @@ def test_one_that_fails_counts_its_whole_share():
 
 
 def test_whoever_takes_over_spends_what_is_left():
-    """A handoff gives the rest of the budget, and the answer and the books are those of both."""
+    """A handoff gives the rest of the budget; the answer and the books are those of both, and the end is the heir's."""
     heir = make_agent("budget-dear-too", busy, tools=[idle])
     giver = spender(Budget(calls=4), [Reply(tool_calls=[("transfer_to_budget-dear-too", {})], usage=USED)],
                     handoffs=[heir])  # fmt: skip
     found = spend(giver, heir)
 
-    assert (3, 4, 80, "handoff") == (len(asked), found["calls"], found["spent_tokens"], found["stop_reason"])
+    assert (3, 4, 80, "budget") == (len(asked), found["calls"], found["spent_tokens"], found["stop_reason"])
     assert "turn 3" == found["result"]
 
 

@@ -10,7 +10,7 @@ from polos.definition import Workflow
 from polos.engine import events as e
 from polos.llm import LLMRequest, Reply
 from polos.testing.simulation import Simulation
-from polos.types.agents import Step
+from polos.types.agents import AgentResult, Step
 from pydantic import BaseModel
 
 from tests.agents.stage import call, make_agent
@@ -171,6 +171,51 @@ def test_hooks_around_a_tool():
     assert [
         ("start", Person(name="Ann"), None), ("called", "Bob"), ("end", Person(name="Bob"), "Hello, Bob!"),
     ] == seen  # fmt: skip
+
+
+class Weather(BaseModel):
+    """A structured answer; `calls` is a field of results, too."""
+
+    text: str
+    calls: int = 0
+
+
+@pytest.mark.parametrize(
+    ("schema", "outputs", "expected"),
+    [
+        (None, ["Enough."], ("Enough.", None, 1)),
+        (None, [7], (7, None, 1)),
+        (None, [{"of": "it"}], ({"of": "it"}, None, 1)),
+        (None, [{"result": "Enough."}], ("Enough.", None, 1)),
+        (None, [{"result": "Enough.", "total_steps": 3}], ("Enough.", None, 3)),
+        (None, [{"total_steps": 3}, "Enough."], ("Enough.", None, 3)),
+        (Weather, ["Enough."], ("Enough.", None, 1)),
+        (Weather, [{"text": "Enough."}], ({"text": "Enough.", "calls": 0}, f"{__name__}.Weather", 1)),
+        (Weather, [Weather(text="Enough.", calls=2)], ({"text": "Enough.", "calls": 2}, f"{__name__}.Weather", 1)),
+        (Weather, [{"total_steps": 3}], ({"text": "Much.", "calls": 0}, f"{__name__}.Weather", 3)),
+    ],
+)
+def test_a_hook_may_give_an_agents_answer_alone(schema: type[BaseModel] | None, outputs: list[Any], expected: Any):
+    """A text, an object, some fields of the result: what isn't said stays, and the next hook sees a result."""
+    told_last: list[Any] = []
+
+    def last(ctx: Any, told: HookContext) -> HookResult:
+        told_last.append(type(told.current_output))
+        return HookResult()
+
+    says = "Much." if schema is None else '{"text": "Much."}'
+    hooks = [*(noting(f"hook{number}", modified_output=one) for number, one in enumerate(outputs)), hook(last)]
+    found = play(make_agent("hooked_answer", [says], output_schema=schema, on_end=hooks), {"input": "What?"})
+
+    assert expected == (found["result"], found.get("result_schema"), found["total_steps"])
+    assert [AgentResult] == told_last
+
+
+def test_a_hook_that_spoils_an_agents_result_fails_the_run():
+    """A field of the result has to be one."""
+    agent = make_agent("hooked_spoilt_result", ["Much."], on_end=noting("end", modified_output={"total_steps": "x"}))
+
+    assert "total_steps" in play(agent, {"input": "What?"})
 
 
 def test_hooks_around_an_agent():

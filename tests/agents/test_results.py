@@ -145,6 +145,53 @@ def test_how_a_model_was_cut_short_is_told(reason: str):
     assert ("I", reason) == (found.result, found.stop_reason)
 
 
+@pytest.mark.parametrize(("ends", "told"), [("stop", "handoff"), ("length", "length"), ("refusal", "refusal")])
+def test_how_an_heir_ended_is_told(ends: str, told: str):
+    """A handover is the end only if the heir completed the answer, however many there were before it."""
+    heir = make_agent("results_last_heir", [Reply(text="So", stop_reason=ends)])
+    between = make_agent("results_between", [call(handoff_name(heir))], handoffs=[heir])
+    giver = make_agent("results_first_giver", [call(handoff_name(between))], handoffs=[between])
+    with Simulation([giver, between, heir]) as sim:
+        found = ended(sim, giver)
+
+    assert ("So", told) == (found.result, found.stop_reason)
+
+
+def test_a_repair_keeps_the_tools_of_the_provider():
+    """The model answers once more without the program's tools; one that runs at the provider may take its time."""
+    told: list[list[str]] = []
+    replies = iter(["no JSON", Reply(text="Searching.", stop_reason="pause"), '{"count": 3}'])
+
+    def reply(request: LLMRequest) -> Any:
+        told.append([spec.name for spec in request.tools])
+        return next(replies)
+
+    own = giving(1, int)
+    tools = [{"type": "web_search_20250305", "name": "web_search"}, own]
+    agent = make_agent("results_repaired", reply, tools=tools, output_schema=Other)
+    with Simulation([agent, own]) as sim:
+        found = ended(sim, agent)
+
+    assert (Other(count=3), 3) == (found.result, found.total_steps)
+    assert [["web_search", own.id], ["web_search"], ["web_search"]] == told
+
+
+def test_a_repair_that_pauses_for_ever_fails():
+    """As often as an agent may take turns, and not once more."""
+    agent = make_agent(
+        "results_never_repaired",
+        lambda request: "no JSON" if len(request.items) == 1 else Reply(text="…", stop_reason="pause"),
+        output_schema=Other,
+    )
+    with Simulation([agent]) as sim:
+        run = sim.create(agent, {"input": "Go."}).run
+        sim.settle()
+        end = sim.audit.end_of(run)
+
+    assert isinstance(end, e.RunFailed)
+    assert "no usable answer" in end.error.message
+
+
 def test_what_came_of_a_handoff():
     """The answer is of the heir's class, not of the agent's own; what both used is counted, as their turns are."""
     heir = make_agent(
@@ -202,7 +249,7 @@ def test_agents_that_hand_over_to_each_other_come_to_an_end():
     with Simulation([one, other]) as sim:
         found = ended(sim, one)
 
-    assert ("handoff", 11) == (found.stop_reason, found.calls)
+    assert ("max_steps", 11) == (found.stop_reason, found.calls)
 
 
 def test_names_of_agents_become_names_of_tools():
