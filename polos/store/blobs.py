@@ -94,6 +94,12 @@ class MemoryBlobs:
         self._unneeded: set[str] = set()
         self.pins: Counter[str] = Counter()
 
+    def copy(self) -> MemoryBlobs:
+        """Give others with the same content, and no pins: those are a process's."""
+        other = MemoryBlobs()
+        other._kept, other._unneeded = self._kept.copy(), self._unneeded.copy()
+        return other
+
     def put(self, data: bytes) -> str:
         """Keep bytes."""
         digest = hashlib.sha256(data).hexdigest()

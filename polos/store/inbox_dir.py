@@ -64,6 +64,13 @@ class MemoryInbox:
         self._kept: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
+    def copy(self) -> MemoryInbox:
+        """Give another one with the same content."""
+        other = MemoryInbox()
+        with self._lock:
+            other._kept = self._kept.copy()
+        return other
+
     def put(self, command_id: str, payload: bytes) -> None:
         """Keep a command."""
         check_command(command_id, payload)

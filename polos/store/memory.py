@@ -122,11 +122,21 @@ class MemoryLog:
         self._known_versions: dict[str, Version] = {}
         self._known_head: tuple[int, bytes] | None = None
 
-    def copy(self) -> Self:
-        """Give another log with the same content, as a process would find it that opens it after a crash."""
+    def copy(self, *, blobs: BlobSource | None = None) -> Self:
+        """
+        Give another log with the same content, as a process would find it that opens it after a crash.
+
+        Args:
+            blobs: resolves its payloads, if it isn't what resolves those of this one.
+        """
         with self._lock:
             copies: dict[Table, _Sorted] = {name: table.copy() for name, table in self._tables.items()}
-        return type(self)(blobs=self.blobs, tables=copies)
+        return type(self)(blobs=blobs or self.blobs, tables=copies)
+
+    @property
+    def entries(self) -> int:
+        """Count what all tables hold together."""
+        return sum(len(table.keys) for table in self._tables.values())
 
     def reader(self) -> _Reading:
         """Open a consistent view."""

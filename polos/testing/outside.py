@@ -32,6 +32,11 @@ class Place:
         self.dead = False  # the process that the scenario is about is gone: it writes nothing any more
 
     @property
+    def directory(self) -> Path:
+        """Where it is, or would be."""
+        return self._path
+
+    @property
     def path(self) -> Path:
         """The directory, private to the user."""
         if not self._path.is_dir():

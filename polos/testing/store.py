@@ -44,6 +44,22 @@ class MemoryStore:
         assert isinstance(log, MemoryLog), "another log doesn't count"
         return log.changes + self.inbox.changes + self.blobs.changes
 
+    @property
+    def entries(self) -> int:
+        """Count what a copy would have to hold."""
+        log = self.log
+        assert isinstance(log, MemoryLog), "another log can't be copied"
+        return log.entries
+
+    def copy(self) -> MemoryStore:
+        """Give another one with the same content, as a process finds it that begins after a crash."""
+        log = self.log
+        assert isinstance(log, MemoryLog), "another log can't be copied"
+        other = MemoryStore()
+        other.blobs, other.inbox = self.blobs.copy(), self.inbox.copy()
+        other.log = log.copy(blobs=other.blobs)
+        return other
+
     def acquire_ownership(self) -> Epoch:
         """Become the owner; whoever owned it before is fenced off."""
         self.owned = True

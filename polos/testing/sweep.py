@@ -93,8 +93,8 @@ async def crash_sweep(
         processes: share of the points that are lived so otherwise, and one at least; 0 for none.
         pairs: how many pairs of crashes are tried.
         points: how many points are tried at most, drawn by the seed; None for all.
-        every_point: live each point by itself in this process, too, instead of one for all that leave the same behind
-            (in child processes that is always so).
+        every_point: live each point by itself and from its beginning in this process, too, instead of one for all that
+            leave the same behind, from what another run left (in child processes that is always so).
         seed: from which everything is drawn.
         same: tells whether two results are the same, given the one found and the undisturbed one; ``==`` otherwise.
         patience_seconds: how long a life may take, in real time, and each call of `setup` and `check` in this process.

@@ -47,6 +47,12 @@ class CallLedger:
                 run, name, attempt, life = json.loads(line)
                 self._count(run, name, attempt, life)
 
+    def copy(self) -> CallLedger:
+        """Give another one with the same calls, for lives that go on from here in memory."""
+        other = CallLedger()
+        other.counts, other.attempts, other.life = self.counts.copy(), self.attempts.copy(), self.life
+        return other
+
     def _count(self, run: str, name: str, attempt: int, life: int) -> int:
         self.attempts[run, name, attempt, life] += 1
         self.counts[run, name] += 1

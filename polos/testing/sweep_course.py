@@ -5,6 +5,10 @@ The undisturbed run comes first and twice: the first says what is right, the sec
 differs although nothing happened. Then come the points one by one, then those that are tried in child processes
 besides, then pairs. Of points in this process at which a crash leaves the same behind, one is tried for all: recovery
 is made of what is left, and of nothing else. Which one that is depends on the seed. What fails first ends the sweep.
+
+Up to its first crash every scenario is the undisturbed run. So where nobody can miss what that run kept in memory (see
+`plain_checks`), what it leaves at each point is kept, and scenarios begin with that. Such a scenario is believed only
+if nothing is wrong with it: else all of them are lived again, each from its beginning.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 from types import CoroutineType
@@ -24,7 +29,8 @@ from typing import Any, Final, final
 from polos.replay.stdlib import unawaited
 from polos.testing.garbage import seldom_collected
 from polos.testing.patience import Patience
-from polos.testing.sweep_judging import Judge
+from polos.testing.plain_checks import Seen
+from polos.testing.sweep_judging import Doubtful, Judge
 from polos.testing.sweep_points import CrashPoint, grouped, numbered
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
 from polos.testing.sweep_scenario import SWEEPING, Stage
@@ -65,6 +71,7 @@ class _Sweep:
         self._stage = Stage(wanted, self._report, stop, patience)
         self._judge = Judge(wanted, self._stage, self._report)
         self._chance = Random(wanted.seed)
+        self._seen = Seen(wanted.check)
         self._left: list[object] = []
         self._recoveries: dict[CrashPoint, list[CrashPoint]] = {}  # points of the recovery, one of those alike
         self._alike: dict[CrashPoint, tuple[CrashPoint, ...]] = {}  # by the one that is tried for all
@@ -78,7 +85,7 @@ class _Sweep:
                 self._all()
             elif target:
                 real, points = parse_target(target)
-                self._undisturbed(children=real)
+                self._undisturbed(children=real, shares=False)
                 self._try(points, real=real)
                 self._report.notes.append(f"only {POINT_VARIABLE}={target} was tried")
             else:
@@ -87,10 +94,24 @@ class _Sweep:
         return self._report
 
     def _all(self) -> None:
+        wanted = self._wanted
+        shares = self._seen.is_plain and not (wanted.real or wanted.every_point)
+        self._undisturbed(children=wanted.real or wanted.processes > 0, shares=shares)
+        try:
+            self._crashes()
+        except Doubtful:
+            # Either it is wrong, or it sees what the other run kept in memory: then all of them may have missed that.
+            self._stage.live_alone()
+            self._crashes()
+
+    def _crashes(self) -> None:
+        """Try every point, and then pairs."""
         wanted, report = self._wanted, self._report
-        self._undisturbed(children=wanted.real or wanted.processes > 0)
+        report.singles = report.alike = report.pairs = report.unknown = report.missed = 0
+        self._chance = Random(wanted.seed)
+        self._recoveries.clear()
         singles = self._different(report.points, self._left)
-        self._alike = {group[wanted.seed % len(group)]: group for group in singles}
+        self._alike = self._one_of_each(singles)
         if wanted.points is not None and wanted.points < len(singles):
             drawn = set(self._chance.sample(list(self._alike), wanted.points))
             self._alike = {point: (point,) for point in self._alike if point in drawn}
@@ -102,9 +123,17 @@ class _Sweep:
             for point in self._drawn([point for group in self._alike.values() for point in group]):
                 self._try((point,), real=True)
         self._judge.expect_replay()
-        for pair in self._pairs():
-            self._try(pair, real=wanted.real)
-            report.pairs += 1
+        for first, seconds in groupby(self._pairs(), key=itemgetter(0)):
+            self._two_crashes(first, [second for _, second in seconds])
+
+    def _two_crashes(self, first: CrashPoint, seconds: Sequence[CrashPoint]) -> None:
+        """Try a crash and, in the recovery from it, another one at each of some points."""
+        if len(seconds) > 1 and self._stage.keeps:
+            self._stage.play((first,), keep=seconds)
+        for second in seconds:
+            self._try((first, second), real=self._wanted.real)
+            self._report.pairs += 1
+        self._stage.forget((first,))
 
     def _drawn(self, singles: Sequence[CrashPoint]) -> list[CrashPoint]:
         """
@@ -129,23 +158,36 @@ class _Sweep:
             return [(point,) for point in points]
         return grouped(points, left)
 
+    def _one_of_each(self, groups: Sequence[tuple[CrashPoint, ...]]) -> dict[CrashPoint, tuple[CrashPoint, ...]]:
+        """Give the groups by the point that is tried for all; another one with another seed."""
+        return {group[self._wanted.seed % len(group)]: group for group in groups}
+
     def _pairs(self) -> list[tuple[CrashPoint, CrashPoint]]:
         every = [(first, second) for first in self._alike for second in self._recoveries.get(first, ())]
         drawn = sorted(self._chance.sample(range(len(every)), min(self._wanted.pairs, len(every))))
         return [every[index] for index in drawn]
 
-    def _undisturbed(self, *, children: bool) -> None:
-        """Find the points and what is right, and look whether it is right a second time; then get child processes."""
+    def _undisturbed(self, *, children: bool, shares: bool) -> None:
+        """
+        Find the points and what is right, and look whether it is right a second time.
+
+        Args:
+            children: whether child processes will be needed.
+            shares: whether scenarios may begin with what the second run leaves.
+        """
         forgotten: set[str] = set()
         with unawaited(partial(_note_unawaited, forgotten)):
             first = self._stage.play(())
         first.problems += sorted(forgotten)
         self._judge.expect(first)
         self._report.points = tuple(numbered(first.recovery))
-        second = self._stage.play(())
+        keep = self._one_of_each(self._different(self._report.points, first.left)) if shares else ()
+        second = self._stage.play((), keep=keep)
         groups = [grouped(numbered(run.recovery), run.left) for run in (first, second)]
         if groups[0] == groups[1]:
-            self._left = first.left  # else the next scenario may come to them by another way
+            self._left = first.left
+        else:
+            self._stage.live_alone()  # each scenario may come to its points by another way
         self._judge.leave_out(second)
         if children:
             self._stage.use_children(execution.workflow for execution in first.executions)
@@ -156,10 +198,12 @@ class _Sweep:
         outcome = self._stage.play(points, real=real)
         if self._stage.may_have_pairs(points) and points[0] not in self._recoveries:
             groups = self._different(numbered(outcome.recovery), outcome.left)
-            self._recoveries[points[0]] = [group[self._wanted.seed % len(group)] for group in groups]
+            self._recoveries[points[0]] = list(self._one_of_each(groups))
         self._report.unknown += outcome.unknown
         self._report.missed += len(outcome.cuts) < len(points)
         where = " and then at ".join(map(str, points))
+        if self._stage.shared and not self._seen.is_unchanged():
+            raise Doubtful
         self._judge.judge(outcome, points, f"a crash at {where}", alike=() if real else self._others(points))
 
     def _others(self, points: tuple[CrashPoint, ...]) -> tuple[CrashPoint, ...]:

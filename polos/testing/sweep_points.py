@@ -72,6 +72,7 @@ class Points:
         left: what a crash at each of them leaves behind, as `leaves` says it; empty without.
         dead: whether the life is over.
         leaves: says what would outlive the process if it died now, for comparing; None if nobody wants to know.
+        on_point: is told of each point, and which time it is reached; None for nobody.
     """
 
     def __init__(self, crash_at: CrashPoint | None, *, die: Callable[[], object] | None = None) -> None:
@@ -89,6 +90,7 @@ class Points:
         self.reached: list[str] = []
         self.left: list[object] = []
         self.leaves: Callable[[], object] | None = None
+        self.on_point: Callable[[str, int], None] | None = None
         self.dead = False
 
     def __call__(self, name: str) -> None:
@@ -99,6 +101,8 @@ class Points:
         if self.leaves is not None:
             self.left.append(self.leaves())
         number = self._counts[name] = self._counts.get(name, 0) + 1
+        if self.on_point is not None:
+            self.on_point(name, number)
         wanted = self._crash_at
         if wanted is not None and wanted.nth == number and wanted.name == name:
             self.dead = True

@@ -57,7 +57,7 @@ class CrashReport:
         workflow: id of the workflow.
         seed: from which everything was drawn.
         points: every point that the undisturbed run comes to.
-        scenarios: how many were played, the undisturbed ones included.
+        scenarios: how many were played, the undisturbed ones included; many begin with what another one left.
         singles: how many points were tried.
         alike: how many of these weren't lived by themselves, because a crash there leaves behind what it leaves at
             another that was: nothing became durable between the two, no code of the program ran, no time passed.

@@ -2,8 +2,9 @@
 Playing one scenario: lives that die at their points, and a last one that comes to the end.
 
 Every scenario begins with nothing: an empty log, an empty place outside, a clock at the same moment. What one life
-hands to the next is what a process would leave behind, the log and the outside, and the time that has passed. Which
-scenarios are played, and what is held against them, is none of its business.
+hands to the next is what a process would leave behind, the log and the outside, and the time that has passed. So a
+scenario may as well begin with what another run would have left at its first point (`remains`). Which scenarios are
+played, and what is held against them, is none of its business.
 
 The place of the outside and the armed points are the process's, so one sweep at a time has the stage. Whose code is on
 it is noted as it comes (`Scene`): when it doesn't come back, somebody on another thread has to say who it was.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final, final
 
@@ -25,6 +26,7 @@ from polos.testing.clock import START_US, VirtualClock
 from polos.testing.lives import Life, RunChance
 from polos.testing.outside import Place
 from polos.testing.patience import Hang, Patience, Turn, is_lost
+from polos.testing.remains import Collector, Remains
 from polos.testing.store import MemoryStore
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_hanging import Scene, hangs
@@ -52,6 +54,7 @@ class Stage:
         scene: what it is at.
         task: what all lives have in common.
         targets: names the scenarios.
+        shared: whether the last scenario began with the remains of another run.
     """
 
     def __init__(self, wanted: Wanted, report: CrashReport, stop: threading.Event, patience: Patience) -> None:
@@ -70,6 +73,8 @@ class Stage:
         self._patience = patience
         self._children: Children | None = None
         self._place = Path()
+        self._remains: dict[tuple[CrashPoint, ...], Remains] = {}
+        self.shared = False
         self.scene = Scene(())
         patience.failure = self._hangs
         self.task = wanted.task()
@@ -109,7 +114,28 @@ class Stage:
         self.scene.doing = "check"
         self._patience.begin(self.scene.who)
 
-    def play(self, points: tuple[CrashPoint, ...], *, real: bool = False, turn: int = 0) -> CrashOutcome:
+    def live_alone(self) -> None:
+        """Have each scenario live all its lives by itself, as nothing is kept any more."""
+        self._remains.clear()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether scenarios may begin with what others leave."""
+        return bool(self._remains)
+
+    def forget(self, points: tuple[CrashPoint, ...]) -> None:
+        """Keep no longer what crashes in the recovery from these leave."""
+        for kept in [kept for kept in self._remains if kept[:-1] == points]:
+            del self._remains[kept]
+
+    def play(
+        self,
+        points: tuple[CrashPoint, ...],
+        *,
+        real: bool = False,
+        turn: int = 0,
+        keep: Collection[CrashPoint] = (),
+    ) -> CrashOutcome:
         """
         Play a scenario.
 
@@ -117,6 +143,7 @@ class Stage:
             points: where its lives end, one after another; the last one comes to the end.
             real: whether they are lived in child processes.
             turn: of several that crash nowhere, which one it is.
+            keep: what a crash of the last life at one of these would leave is kept, for scenarios that begin so.
 
         Raises:
             PolosUsageError: the sweep was stopped.
@@ -125,7 +152,13 @@ class Stage:
             raise PolosUsageError("the sweep was stopped: nobody waits for it any more")
         self._report.scenarios += 1
         directory = self._place / str(self._report.scenarios)
-        outcome = self._in_children(points, directory, turn) if real else self._in_process(points, directory / OUTSIDE)
+        self.shared = False
+        if real:
+            outcome = self._in_children(points, directory, turn)
+        else:
+            collector = Collector(keep)
+            outcome = self._in_process(points, directory / OUTSIDE, collector)
+            self._remains |= {(*points, point): remains for point, remains in collector.found.items()}
         outcome.crashes = tuple(map(str, points))
         return outcome
 
@@ -141,16 +174,23 @@ class Stage:
         Place.current = Place(directory / OUTSIDE)
         return outcome
 
-    def _in_process(self, points: tuple[CrashPoint, ...], directory: Path) -> CrashOutcome:
+    def _in_process(self, points: tuple[CrashPoint, ...], directory: Path, collector: Collector) -> CrashOutcome:
         scene = self.scene = Scene(points)
-        place = Place.current = Place(directory)
-        store = MemoryStore()
-        audit, ledger = Audit(store.log), CallLedger()
+        store, ledger, now_us, begun = MemoryStore(), CallLedger(), START_US, len(points)
         cuts: list[int] = []
+        while begun and points[:begun] not in self._remains:
+            begun -= 1
+        self.shared = begun > 0
+        if begun:
+            remains = self._remains[points[:begun]]
+            directory, now_us, cuts = remains.place, remains.now_us, list(remains.cuts)
+            store, ledger = remains.store.copy(), remains.ledger.copy()
+            remains.put_back()
+        place = Place.current = Place(directory)
+        audit = Audit(store.log)
         outcome: CrashOutcome | None = None
-        now_us = START_US
         compares = not points or self.may_have_pairs(points)
-        for number, crash_at in enumerate((*points, None), 1):
+        for number, crash_at in enumerate((*points, None)[begun:], begun + 1):
             scene.number, scene.life = number, None
             self._patience.begin(scene.who)
             place.dead = False
@@ -172,6 +212,8 @@ class Stage:
             )
             if number > 1:
                 cuts.append(life.cut)
+            if crash_at is None:
+                life.points.on_point = collector.taking(store=store, ledger=ledger, clock=clock, cuts=cuts, place=place)
             scene.doing = "life"
             try:
                 life.live()

@@ -1,0 +1,155 @@
+"""
+What a crash leaves behind, kept so that several lives can begin with it.
+
+Scenarios of a sweep differ in where their first life ends; up to there all of them are the same, and the same as the
+undisturbed run. So what each of their crashes would leave is taken from one such run as it comes past the points, and
+only the lives that recover from it are lived; in the same way, recoveries that are to be crashed at several points are
+lived once. What is kept is what a process can leave: the log with blobs and
+commands, the time, the ledger of calls, which no crash takes back, and the files of the outside.
+
+Nothing that is kept only in memory is among it, as it wouldn't be after a crash. Who may look at such things decides
+whether recovery may begin here (see `plain_checks`). The files are put back where they were, for a step may have
+recorded their path. A scenario whose outside is large, or has more in it than files and directories, isn't kept; and
+the room for all of them together has an end, since a history of n steps has n points, each with all that was before it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+from polos.testing.clock import VirtualClock
+from polos.testing.outside import Place
+from polos.testing.store import MemoryStore
+from polos.testing.sweep_calls import CallLedger
+from polos.testing.sweep_points import CrashPoint
+
+__all__ = ["ENTRIES_MAX", "FILES_BYTES_MAX", "FILES_MAX", "Collector", "Remains"]
+
+ENTRIES_MAX: Final = 200_000  # of all kept stores together
+FILES_BYTES_MAX: Final = 1_000_000  # of one outside
+FILES_MAX: Final = 100  # as above
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of the outside, or a directory if it has no content."""
+
+    content: bytes | None
+    mode: int
+    times_ns: tuple[int, int]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """
+    What there is after a crash.
+
+    Attributes:
+        store: log, blobs and commands; to be copied by who goes on with them.
+        ledger: the calls that were made; as above.
+        now_us: when it was.
+        cuts: how many events of runs there were at each crash before it.
+        place: the directory of the outside.
+        files: what was in it, by path relative to it; parents come first.
+    """
+
+    store: MemoryStore
+    ledger: CallLedger
+    now_us: int
+    cuts: tuple[int, ...]
+    place: Path
+    files: dict[str, _File]
+
+    def put_back(self) -> None:
+        """Have the outside be as it was."""
+        if not self.files and not self.place.exists():
+            return
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.place.mkdir(mode=0o700, parents=True)
+        for name, file in self.files.items():
+            path = self.place / name
+            if file.content is None:
+                path.mkdir()
+            else:
+                path.write_bytes(file.content)
+            path.chmod(file.mode)
+        for name, file in reversed(self.files.items()):  # what is put into a directory changes its time
+            os.utime(self.place / name, ns=file.times_ns)
+
+
+@final
+class Collector:
+    """
+    Takes the remains of a run at some of its points.
+
+    Attributes:
+        found: what was taken, by point.
+    """
+
+    def __init__(self, points: Collection[CrashPoint]) -> None:
+        """
+        Wait for points.
+
+        Args:
+            points: at which of them something is to be taken.
+        """
+        self._wanted = {(point.name, point.nth): point for point in points}
+        self._room = ENTRIES_MAX
+        self.found: dict[CrashPoint, Remains] = {}
+
+    def taking(
+        self, *, store: MemoryStore, ledger: CallLedger, clock: VirtualClock, cuts: Sequence[int], place: Place
+    ) -> Callable[[str, int], None] | None:
+        """
+        Give what is to be told of each point that a life comes past; None if there is nothing to wait for.
+
+        Args:
+            store: what it makes durable.
+            ledger: the calls that it makes.
+            clock: its time.
+            cuts: how many events there were at each crash before it.
+            place: the outside.
+        """
+        if not self._wanted:
+            return None
+
+        def take(name: str, nth: int) -> None:
+            point = self._wanted.get((name, nth))
+            if point is None or store.entries > self._room:
+                return
+            files = _files(place.directory)
+            if files is None:
+                return
+            self._room -= store.entries
+            self.found[point] = Remains(
+                store=store.copy(), ledger=ledger.copy(), now_us=clock.now_us(), cuts=tuple(cuts),
+                place=place.directory, files=files,
+            )  # fmt: skip
+
+        return take
+
+
+def _files(directory: Path) -> dict[str, _File] | None:
+    """Give what is in a directory, which may not be there; None if it can't be kept."""
+    if not directory.is_dir():
+        return {}
+    found: dict[str, _File] = {}
+    left = FILES_BYTES_MAX
+    for path in sorted(directory.rglob("*")):
+        status = path.lstat()
+        left -= status.st_size
+        plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+        if not (plain or stat.S_ISDIR(status.st_mode)) or left < 0 or len(found) >= FILES_MAX:
+            return None
+        content = path.read_bytes() if plain else None
+        name = str(path.relative_to(directory))
+        found[name] = _File(content, stat.S_IMODE(status.st_mode), (status.st_atime_ns, status.st_mtime_ns))
+    return found
