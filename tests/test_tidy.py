@@ -8,13 +8,11 @@ What concerns the documents is in test_tidy_docs.py.
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import polos
@@ -43,7 +41,7 @@ def test_module_length():
 
 def test_function_length():
     """No function is longer than 60 lines, but for the listed ones, whose length is exact."""
-    found = [function for path in tidy.python_files() for function in tidy.functions(path)]
+    found = [function for path in tidy.python_files() for function in tidy.module(path).functions]
     long = {f"{f.path}:{f.name}": f.lines for f in found if f.lines > FUNCTION_LINES_MAX}
 
     assert exceptions("function_lines") == long
@@ -51,7 +49,7 @@ def test_function_length():
 
 def test_module_docstring():
     """Each module opens with a docstring."""
-    assert [] == [str(path) for path in tidy.python_files() if not tidy.module_docstring(path).strip()]
+    assert [] == [str(path) for path in tidy.python_files() if not tidy.module(path).docstring.strip()]
 
 
 def test_each_test_says_what_it_pins():
@@ -60,7 +58,7 @@ def test_each_test_says_what_it_pins():
         function
         for path in tidy.python_files("tests")
         if path.name.startswith("test_")
-        for function in tidy.functions(path)
+        for function in tidy.module(path).functions
         if function.name.startswith("test_")
     ]
     mute = [f"{t.path}:{t.line} {t.name}" for t in tests if not (t.docstring or "").split("\n\n")[0].endswith(".")]
@@ -71,10 +69,7 @@ def test_each_test_says_what_it_pins():
 
 def test_tests_have_no_clock():
     """Tests wait for facts: no sleep and no look at a clock, but for the listed files, whose count is exact."""
-    calls = {
-        str(path): len(tidy.clock_calls((ROOT / path).read_text(encoding="utf-8")))
-        for path in tidy.python_files("tests")
-    }
+    calls = {str(path): len(tidy.module(path).clock_calls) for path in tidy.python_files("tests")}
 
     assert exceptions("clock_calls") == {path: n for path, n in calls.items() if n}
 
@@ -184,9 +179,8 @@ def test_ids_of_shared_workflows_are_their_own():
     for path in tidy.python_files("tests"):
         if "golden" in path.parts:
             continue  # each history has a program of its own, loaded alone
-        for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
-            for name in _workflow_ids(node):
-                defined.setdefault(name, set()).add(path)
+        for name in tidy.module(path).workflow_ids:
+            defined.setdefault(name, set()).add(path)
     shared = {
         name: sorted(map(str, paths))
         for name, paths in defined.items()
@@ -194,18 +188,3 @@ def test_ids_of_shared_workflows_are_their_own():
     }
 
     assert {} == shared
-
-
-def _workflow_ids(node: ast.stmt) -> Iterator[str]:
-    """Give the ids under which a statement of a module defines workflows."""
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return
-    for decorator in node.decorator_list:
-        match decorator:
-            case ast.Name(id="workflow"):
-                yield node.name
-            case ast.Call(func=ast.Name(id="workflow"), keywords=keywords):
-                said = [one.value.value for one in keywords if one.arg == "id" and isinstance(one.value, ast.Constant)]
-                yield str(said[0]) if said else node.name
-            case _:
-                pass

@@ -18,16 +18,18 @@ from pathlib import Path
 __all__ = [
     "ROOT",
     "Function",
+    "Module",
     "allowed",
     "clock_calls",
-    "functions",
-    "module_docstring",
+    "module",
     "python_files",
     "text_files",
     "tracked",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 _CODE = ("polos", "tests", "examples", "bench")
 _BUILT = {"build", "dist", "__pycache__"}
@@ -83,28 +85,74 @@ class Function:
     docstring: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """
+    What the tests ask of a module. Its tree isn't kept: those of all modules together take 150 MB.
+
+    Attributes:
+        docstring: its own, or nothing.
+        functions: every function, methods and inner functions included.
+        names: of its functions and classes.
+        clock_calls: lines that sleep or look at a clock; of tests alone.
+        workflow_ids: under which its functions are defined as workflows.
+    """
+
+    docstring: str
+    functions: tuple[Function, ...]
+    names: frozenset[str]
+    clock_calls: tuple[int, ...]
+    workflow_ids: tuple[str, ...]
+
+
 @cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+def module(path: Path) -> Module:
+    """Read a file of the project."""
+    source = (ROOT / path).read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    defined = list(_definitions(tree))
+    return Module(
+        docstring=ast.get_docstring(tree) or "",
+        functions=tuple(_function(path, node) for node in defined if not isinstance(node, ast.ClassDef)),
+        names=frozenset(node.name for node in defined),
+        clock_calls=tuple(_clock_calls(tree, source)) if path.parts[0] == "tests" else (),
+        workflow_ids=tuple(name for node in tree.body for name in _workflow_ids(node)),
+    )
 
 
-def functions(path: Path) -> Iterator[Function]:
-    """Give every function of a file, methods and inner functions included."""
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            last = node.end_lineno or node.lineno
-            yield Function(
-                path=path,
-                name=node.name,
-                line=node.lineno,
-                lines=last - node.lineno + 1,
-                docstring=ast.get_docstring(node),
-            )
+def _definitions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """Give functions and classes at any depth; in blocks alone, for most of a tree are expressions, which have none."""
+    for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for child in getattr(node, block, ()):
+            if isinstance(child, _Function | ast.ClassDef):
+                yield child
+            yield from _definitions(child)
 
 
-def module_docstring(path: Path) -> str:
-    """Give a module's docstring, or nothing."""
-    return ast.get_docstring(_tree(path)) or ""
+def _function(path: Path, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Function:
+    last = node.end_lineno or node.lineno
+    return Function(
+        path=path,
+        name=node.name,
+        line=node.lineno,
+        lines=last - node.lineno + 1,
+        docstring=ast.get_docstring(node),
+    )
+
+
+def _workflow_ids(node: ast.stmt) -> Iterator[str]:
+    """Give the ids under which a statement of a module defines workflows."""
+    if not isinstance(node, _Function):
+        return
+    for decorator in node.decorator_list:
+        match decorator:
+            case ast.Name(id="workflow"):
+                yield node.name
+            case ast.Call(func=ast.Name(id="workflow"), keywords=keywords):
+                said = [one.value.value for one in keywords if one.arg == "id" and isinstance(one.value, ast.Constant)]
+                yield str(said[0]) if said else node.name
+            case _:
+                pass
 
 
 def clock_calls(source: str) -> list[int]:
@@ -114,14 +162,18 @@ def clock_calls(source: str) -> list[int]:
     Not counted: ``asyncio.sleep(0)``, which only lets others run; a sleep in the body of a ``@workflow`` or on a
     line that says ``# durable``, where it is a timer of the engine and costs a test no time.
     """
+    return _clock_calls(ast.parse(source), source)
+
+
+def _clock_calls(tree: ast.Module, source: str) -> list[int]:
     lines = source.splitlines()
     found: list[int] = []
-    for node, in_workflow in _calls(ast.parse(source), in_workflow=False):
+    for node, in_workflow in _calls(tree, in_workflow=False):
         if isinstance(node, ast.ImportFrom):
             # An imported bare name would escape the check below, so the import itself counts.
             found += [node.lineno for name in node.names if f"{node.module}.{name.name}" in _CLOCK]
             continue
-        called = ast.unparse(node.func)
+        called = _dotted(node.func)
         if called not in _CLOCK:
             continue
         if called == "asyncio.sleep":
@@ -133,10 +185,18 @@ def clock_calls(source: str) -> list[int]:
     return sorted(found)
 
 
+def _dotted(node: ast.expr) -> str:
+    """Give a name as it is written, dots included; nothing for any other expression."""
+    if isinstance(node, ast.Attribute):
+        before = _dotted(node.value)
+        return before and f"{before}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
 def _calls(node: ast.AST, *, in_workflow: bool) -> Iterator[tuple[ast.Call | ast.ImportFrom, bool]]:
     for child in ast.iter_child_nodes(node):
         inside = in_workflow
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(child, _Function):
             inside = inside or any("workflow" in ast.unparse(decorator) for decorator in child.decorator_list)
         if isinstance(child, ast.Call | ast.ImportFrom):
             yield child, inside
