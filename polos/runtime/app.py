@@ -33,6 +33,7 @@ from polos.runtime.connection import StoreConnection
 from polos.runtime.draining import drain
 from polos.runtime.engine import Engine
 from polos.runtime.guards import guards
+from polos.runtime.interrupts import Interrupted, interrupts
 from polos.runtime.ports import OwnedStore
 from polos.runtime.settings import Settings
 from polos.runtime.unit import Unit, Work
@@ -312,26 +313,31 @@ class Polos(PolosClient):
         """
         Start, and wait until SIGINT, SIGTERM or `stop`; then it has stopped gracefully.
 
-        Inside `async with` SIGTERM leaves the block, and then ends the program.
+        Inside `async with` SIGTERM leaves the block, and then ends the program. Ctrl-C under `asyncio.run` is a
+        KeyboardInterrupt, as ever; one that nobody catches ends the program with status 130 and no traceback.
 
         Raises:
             StoreFenced: another engine has taken the directory.
             StoreDamaged: the log takes nothing any more; `polos verify` tells where it is damaged.
         """
-        await self.start()
-        assert self._stopped is not None
-        serving = self._task = asyncio.current_task()
+        serving = asyncio.current_task()
         self._serving = True
-        if self._over is not None:
-            await self.stop()
-        try:
-            await self._stopped.wait()
-        except asyncio.CancelledError:
-            await asyncio.shield(self.stop())
-            if not self._terminated or self._entered or serving is None or serving.uncancel():
-                raise
-        finally:
-            self._serving = False
+        with interrupts() as ctrl_c:
+            try:
+                await self.start()
+                assert self._stopped is not None
+                self._task = serving
+                if self._over is not None:
+                    await self.stop()
+                await self._stopped.wait()
+            except asyncio.CancelledError:
+                await asyncio.shield(self.stop())
+                if ctrl_c.pressed:
+                    raise Interrupted from None
+                if not self._terminated or self._entered or serving is None or serving.uncancel():
+                    raise
+            finally:
+                self._serving = False
         if self._over is not None:
             raise self._over
 
