@@ -3,8 +3,9 @@ The crash sweep: crash points a second, beside runs in the same simulation that 
 
 Run as `python -m bench sweep`. A point that is lived by itself is a life that dies, another that recovers, and the
 comparison, so about twice the floor's work is what it has to cost. Of points at which a crash leaves the same, one is
-lived; what it costs to find out which those are, two undisturbed runs, is in both figures. Points in child processes
-are two forks and a log on disk. The last table is how long a sweep takes until it has found each of the bugs that are
+lived; and where no check can tell, its scenario begins with what an undisturbed run left there. What it costs to find
+out which points there are and what they leave, two undisturbed runs, is in all figures. Points in child processes are
+two forks and a log on disk. The last table is how long a sweep takes until it has found each of the bugs that are
 planted in `examples/testing`.
 """
 
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench.measures import Sample, Subject, compare, measured
 from examples.testing import double_charge, state_in_step, step_key
 from polos import WorkflowContext, workflow
-from polos.testing import CrashSweepFailed, Simulation
+from polos.testing import CrashOutcome, CrashSweepFailed, Simulation
 from polos.testing.sweep import sweep
 
 __all__ = ["main"]
@@ -43,11 +45,28 @@ def undisturbed(folder: Path, runs: int) -> Sample:
     return sample
 
 
-def in_process(folder: Path, sweeps: int, *, every_point: bool) -> Sample:
+kept: list[str] = []
+
+
+def looks_at_memory(_outcome: CrashOutcome) -> None:
+    """Look at what may be kept in memory, so that every scenario is lived from its beginning."""
+    assert not kept
+
+
+def in_process(folder: Path, sweeps: int, **options: Any) -> Sample:
     done = 0
     with measured(0, folder) as sample:
         for _ in range(sweeps):
-            done += sweep(three_steps, processes=0, pairs=0, every_point=every_point).singles
+            done += sweep(three_steps, processes=0, pairs=0, **options).singles
+    sample.units = done
+    return sample
+
+
+def pairs(folder: Path, sweeps: int, **options: Any) -> Sample:
+    done = 0
+    with measured(0, folder) as sample:
+        for _ in range(sweeps):
+            done += sweep(three_steps, processes=0, **options).pairs
     sample.units = done
     return sample
 
@@ -80,9 +99,15 @@ def main(*, root: Path | None, rounds: int, scale: float) -> None:
     points, alike = len(report.points), report.alike
     same = Subject("undisturbed runs", partial(undisturbed, runs=sweeps * points))
     every = Subject("every point by itself", partial(in_process, sweeps=sweeps, every_point=True))
-    one = Subject("one of those alike", partial(in_process, sweeps=sweeps, every_point=False))
+    one = Subject("one of those alike", partial(in_process, sweeps=sweeps, check=looks_at_memory))
+    shared = Subject("... from what a run left", partial(in_process, sweeps=sweeps))
     title = f"sweep: a workflow of 3 steps, {points} crash points, {points - alike} of them different"
-    compare(title, [same, every, one], root=root, rounds=rounds)
+    compare(title, [same, every, one, shared], root=root, rounds=rounds)
+
+    fewer = max(sweeps // 5, 1)
+    whole = Subject("pairs", partial(pairs, sweeps=fewer, check=looks_at_memory))
+    kept_ones = Subject("... from what runs left", partial(pairs, sweeps=fewer))
+    compare("sweep: pairs of crashes, single ones before them included", [whole, kept_ones], root=root, rounds=rounds)
 
     few = max(sweeps // 10, 1)
     runs = Subject("undisturbed runs", partial(undisturbed, runs=few * 31))
