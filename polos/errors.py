@@ -16,6 +16,7 @@ Three families, never mixed::
         │   │   └── RunArchived          there was one, it has ended and lies in the archive
         │   ├── UnknownWorkflow          no workflow with that id is registered
         │   ├── UnknownSchedule          no schedule with that id
+        │   ├── UnknownQueue             no queue with that name
         │   ├── NondeterministicCall     real I/O, threads or an undurable wait in a workflow body
         │   ├── WorkflowNeverWaits       a workflow body keeps its loop busy without ever waiting
         │   ├── CommandRefused           the engine decided the command and said no
@@ -94,6 +95,7 @@ __all__ = [
     "StoreFull",
     "StoreInUse",
     "StoreReadOnly",
+    "UnknownQueue",
     "UnknownRun",
     "UnknownSchedule",
     "UnknownWorkflow",
@@ -164,6 +166,10 @@ class UnknownWorkflow(PolosUsageError):
 
 class UnknownSchedule(PolosUsageError):
     """No schedule with that id exists."""
+
+
+class UnknownQueue(PolosUsageError):
+    """No workflow names that queue, nothing was said of it, and no run is in it."""
 
 
 class NondeterministicCall(PolosUsageError):

@@ -181,6 +181,10 @@ def test_queues(say, play):
         assert {"queue": "cli mail", "action": "resume", "outcome": "accepted", "run": None} == resumed
         assert "ada" == (await polos._wait_ended(handle.id))["result"]
         assert not queues.get(polos, "cli mail").paused
+        misspelt = await typed(say, "queues", "pause", "cli mial")
+        assert 1 == misspelt.code
+        assert "is it 'cli mail'?" in misspelt.err
+        assert "next: polos queues list" in misspelt.err
 
     play(day)
 

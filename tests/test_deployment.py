@@ -215,7 +215,7 @@ def test_draining_an_idle_engine_takes_no_time() -> None:
 def test_a_full_queue_is_no_fuller_while_draining() -> None:
     """What may wait may still come, up to `max_queued`."""
     with Simulation([drained]) as sim:
-        sim.send("queue", queue="lane", changes={"max_queued": 1})
+        sim.send("queue", queue="lane", changes={"max_queued": 1}, create=True)
         leave(sim, 60)
         sim.run_ready()
         calls = [sim.create(drained, {}, queue="lane") for _ in range(2)]

@@ -56,7 +56,7 @@ def test_the_longest_name_fits_the_log() -> None:
     with Simulation([publishing, scheduled]) as sim:
         calls = [
             sim.send("publish", topic=LONGEST, events=[WITHOUT_DATA]),
-            sim.send("queue", queue=LONGEST, changes={"paused": True}),
+            sim.send("queue", queue=LONGEST, changes={"paused": True}, create=True),
             sim.send(
                 "schedule", action="set", workflow=scheduled.id,
                 said={**said, "catch_up_seconds": None, "jitter_seconds": 0},

@@ -48,7 +48,7 @@ def started(sim: Simulation, run: str) -> bool:
 def test_who_is_cancelled_in_line_frees_its_place() -> None:
     """A singleton that is cancelled before it began lets the next one in, and leaves memory."""
     with Simulation([work]) as sim:
-        sim.send("queue", queue="lane", changes=ONE)
+        sim.send("queue", queue="lane", changes=ONE, create=True)
         sim.create(work, {"seconds": 60.0}, queue="lane")
         first = sim.create(work, {}, queue="lane", singleton="x")
         sim.run_for(1)
@@ -64,7 +64,7 @@ def test_who_is_cancelled_in_line_frees_its_place() -> None:
 def test_who_is_evicted_keeps_its_slot() -> None:
     """A run that leaves memory in a short timer lets nobody in beside it, and goes on in its slot."""
     with Simulation([work]) as sim:
-        sim.send("queue", queue="lane", changes=ONE)
+        sim.send("queue", queue="lane", changes=ONE, create=True)
         sim.create(work, {"body": True}, queue="lane")
         waiting = sim.create(work, {}, queue="lane")
         sim.run_for(1)
@@ -80,7 +80,7 @@ def test_who_is_evicted_keeps_its_slot() -> None:
 def test_who_is_cancelled_while_evicted_frees_its_slot() -> None:
     """A run that isn't in memory and has a slot ends: its slot is another's."""
     with Simulation([work]) as sim:
-        sim.send("queue", queue="lane", changes=ONE)
+        sim.send("queue", queue="lane", changes=ONE, create=True)
         sleeping = sim.create(work, {"body": True}, queue="lane")
         waiting = sim.create(work, {}, queue="lane")
         sim.run_for(1)
@@ -116,7 +116,7 @@ def order(sim: Simulation, **runs: str) -> list[str]:
 def test_whose_end_was_lost_keeps_its_slot(fault: Fault) -> None:
     """A cancellation whose commit fails frees no slot: the step still runs, so nobody comes in beside it."""
     with Simulation([work]) as sim:
-        sim.send("queue", queue="lane", changes=ONE)
+        sim.send("queue", queue="lane", changes=ONE, create=True)
         first = sim.create(work, {"seconds": 60.0}, queue="lane")
         waiting = sim.create(work, {"seconds": 40.0}, queue="lane")
         sim.run_for(1)
@@ -132,7 +132,7 @@ def test_whose_end_was_lost_keeps_its_slot(fault: Fault) -> None:
 def test_who_got_a_slot_that_was_never_free_waits_for_it_again() -> None:
     """A run that would go on in the slot of another, whose end is lost with its commit, stands in line once more."""
     with Simulation([work, naps]) as sim:
-        sim.send("queue", queue="lane", changes=ONE)
+        sim.send("queue", queue="lane", changes=ONE, create=True)
         goes_on = sim.create(naps, {}, queue="lane")
         sim.run_for(2)
         first = sim.create(work, {"seconds": 60.0}, queue="lane")

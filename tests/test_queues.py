@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from polos.engine.codec import decode
 from polos.engine.evolve import evolve
 from polos.engine.projections import RUN_PREFIX, queue_of
 from polos.engine.state import RunState, status
-from polos.errors import QueueFull, StepExecutionError
+from polos.errors import QueueFull, StepExecutionError, UnknownQueue
 from polos.testing.clock import VirtualClock
-from polos.testing.simulation import Simulation
+from polos.testing.simulation import Call, Simulation
 from polos.types import BatchWorkflowInput
 
 
@@ -347,6 +348,77 @@ async def test_a_queue_is_changed_while_runs_wait(tmp_path: Path) -> None:
         assert "completed" == (await polos._wait_ended(handle.id))["status"]
         assert queues.get(polos, "narrow").rate_limit is None
         assert "narrow" in [one.name for one in queues.list(polos)]
+
+
+@pytest.mark.anyio
+async def test_a_queue_that_nobody_named_isnt_held_up(tmp_path: Path) -> None:
+    """A misspelt name is told, with the one that was meant; every queue that somebody means is known."""
+
+    @workflow(id="in a named queue", queue="named")
+    async def in_named(ctx: WorkflowContext) -> None:
+        return None
+
+    @workflow(id="in its own")
+    async def in_its_own(ctx: WorkflowContext) -> None:
+        return None
+
+    over = asyncio.Event()
+
+    @workflow(id="under way")
+    async def under_way(ctx: WorkflowContext) -> None:
+        await ctx.step.run("wait", over.wait)
+
+    async with Polos(data_dir=tmp_path) as polos:
+
+        @workflow(id="defined later", queue="later")
+        async def defined_later(ctx: WorkflowContext) -> None:
+            return None
+
+        for act in (queues.pause, queues.resume, partial(queues.configure, concurrency_limit=1)):
+            with pytest.raises(UnknownQueue, match=r"no queue 'naemd': .*; is it 'named'\?"):
+                await act(polos, "naemd")
+            for known in ("named", "in its own", "later"):
+                await act(polos, known)
+        assert "naemd" not in [one.name for one in queues.list(polos)]
+        async with PolosClient(data_dir=tmp_path) as client:
+            with pytest.raises(UnknownQueue):
+                await queues.pause(client, "tenant-1")
+            await queues.configure(client, "tenant-1", max_queued=5, create=True)
+            await queues.pause(client, "tenant-1")
+        await under_way.invoke(polos, queue="tenant-2")
+        await queues.pause(polos, "tenant-2")
+        over.set()
+
+    assert defined_later.queue_name == "later"
+    assert in_named.queue_name == "named"
+
+
+def test_a_queue_whose_code_isnt_here_is_known_if_it_ever_ran() -> None:
+    """Runs of a workflow that another program knows may wait, and are to be held up here."""
+
+    @workflow(id="ran once")
+    async def ran_once(ctx: WorkflowContext) -> None:
+        return None
+
+    @workflow(id="here")
+    async def here(ctx: WorkflowContext) -> None:
+        return None
+
+    with Simulation([ran_once]) as sim:
+        sim.create(ran_once, None, queue="for now")
+        sim.settle()
+        store = sim.store
+    with Simulation([here], store=store) as sim:
+        assert {"outcome": "accepted"} == pause(sim, "ran once").reply
+        assert {"outcome": "accepted"} == pause(sim, "here").reply
+        assert isinstance(pause(sim, "for now").error, UnknownQueue), "nobody is in it, and it was somebody's once"
+
+
+def pause(sim: Simulation, queue: str) -> Call:
+    """Pause a queue."""
+    call = sim.send("queue", queue=queue, changes={"paused": True})
+    sim.settle()
+    return call
 
 
 @pytest.mark.anyio

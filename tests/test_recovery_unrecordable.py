@@ -159,9 +159,9 @@ def test_a_command_that_the_log_cant_take_is_refused(monkeypatch: pytest.MonkeyP
     """With the log's own error, which doesn't concern what was asked for beside it."""
     with Simulation(KNOWN) as sim:
         log = Refusing(monkeypatch, "QueueConfigured", lambda: error("too much"))
-        told = sim.send("queue", queue="q", changes={"paused": True})
+        told = sim.send("queue", queue="q", changes={"paused": True}, create=True)
         beside = sim.create(fine, None)
-        again = sim.send("queue", queue="q2", changes={"paused": True})
+        again = sim.send("queue", queue="q2", changes={"paused": True}, create=True)
         sim.settle()
 
         assert [error, error] == [type(told.error), type(again.error)]
@@ -174,7 +174,7 @@ def test_a_command_in_the_inbox_that_the_log_cant_take_is_refused(monkeypatch: p
     """It is recorded as refused with the error that its client raises, and its file is gone."""
     with Simulation(KNOWN) as sim:
         Refusing(monkeypatch, "QueueConfigured", lambda: PolosUsageError("too much"))
-        command = {"kind": "queue", "queue": "q", "changes": {"paused": True}}
+        command = {"kind": "queue", "queue": "q", "changes": {"paused": True}, "create": True}
         sim.store.inbox.put("01", orjson.dumps({"command": command}))
         for _ in range(3):
             sim.engine.intake.look()

@@ -24,6 +24,7 @@ from polos.errors import (
     PolosUsageError,
     StoreDamaged,
     StoreFormatTooNew,
+    UnknownQueue,
     UnknownRun,
 )
 
@@ -56,6 +57,7 @@ _NEXT: tuple[tuple[type[BaseException], str], ...] = (
     (NotAPolosStore, "polos --data-dir DIRECTORY"),
     (StoreFormatTooNew, "pip install --upgrade polos-engine"),
     (UnknownRun, "polos ls"),
+    (UnknownQueue, "polos queues list"),
     (CommandRefused, "polos why RUN"),
     (EngineNotRunning, "polos running"),
     (ClientTimeout, "polos running"),

@@ -266,6 +266,10 @@ class Admission:
         """Tell whether a run holds a slot."""
         return run in self._holders
 
+    def knows(self, queue: str) -> bool:
+        """Tell whether anything was said of a queue, or a run stands in it or is under way."""
+        return queue in self._queues
+
     def queued(self, queue: str) -> int:
         """Count the runs of a queue that weren't begun and stand in line."""
         found = self._queues.get(queue)

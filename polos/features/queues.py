@@ -88,6 +88,8 @@ async def pause(client: QueuesClient, name: str) -> None:
     ```
 
     Raises:
+        UnknownQueue: no workflow names it, nothing was said of it, and no run is in it. `configure` makes a queue
+            known before its first run.
         TypeError: the name is no text.
         ValueError: the name is empty.
     """
@@ -99,6 +101,9 @@ async def resume(client: QueuesClient, name: str) -> None:
     Let a queue that was paused go on. Durable when it returns.
 
     An example stands at `pause`.
+
+    Raises:
+        UnknownQueue: as for `pause`.
     """
     await _change(client, name, {"paused": False})
 
@@ -112,6 +117,7 @@ async def configure(
     rate_limit: RateLimit | None = _UNSET,
     key_rate_limit: RateLimit | None = _UNSET,
     max_queued: int | None = _UNSET,
+    create: bool = False,
 ) -> None:
     """
     Change what holds for a queue, also while runs wait in it; who is under way goes on. Durable when it returns.
@@ -126,8 +132,10 @@ async def configure(
         rate_limit: of the whole queue.
         key_rate_limit: of each concurrency key.
         max_queued: how many may wait to begin.
+        create: whether it may be a queue that nobody has named yet, such as one that `invoke` will name.
 
     Raises:
+        UnknownQueue: nobody has named it, and it isn't to be created.
         ValueError: a number isn't one that a limit can be.
         TypeError: a rate is no `RateLimit`.
     """
@@ -145,7 +153,7 @@ async def configure(
         if rate is not _UNSET:
             changes[f"{key}_limit"] = None if rate is None else rate.limit
             changes[f"{key}_period_us"] = None if rate is None else round(rate.period_seconds * 1e6)
-    await _change(client, name, changes)
+    await _change(client, name, changes, create=create)
 
 
 def get(client: QueuesClient, name: str) -> QueueInfo:
@@ -189,7 +197,9 @@ def _rate(limit: int | None, period_us: int | None) -> RateLimit | None:
     return None if limit is None or period_us is None else RateLimit(limit, period_us / 1e6)
 
 
-async def _change(client: QueuesClient, name: str, changes: dict[str, Json]) -> None:
+async def _change(client: QueuesClient, name: str, changes: dict[str, Json], *, create: bool = False) -> None:
     checking.name("name", name)
     command = cast("dict[str, Json]", {"kind": "queue", "queue": name, "changes": changes})
+    if create:
+        command["create"] = True
     await client._connection().execute(command)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

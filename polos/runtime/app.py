@@ -14,7 +14,7 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -151,9 +151,13 @@ async def start_engine(
         known = registry.get_workflow(workflow) if fallback else registry.own_workflow(workflow)
         return definitions.get(workflow) or known
 
+    def known() -> Iterable[Workflow[Any]]:
+        return {**(registry.get_all_workflows() if fallback else {}), **definitions}.values()
+
     store: OwnedStore = open_store(data_dir, sync=settings.sync, clock=clock) if opens is None else opens()
     clean = was_closed_cleanly(store.path)
-    engine = Engine(store, clock=clock, settings=settings, bodies=Bodies(find, find_version=registry.get_version))
+    bodies = Bodies(find, find_version=registry.get_version, known=known)
+    engine = Engine(store, clock=clock, settings=settings, bodies=bodies)
 
     def owned() -> None:
         # Whose code killed a process is kept beside the log; one in memory dies with the process that it would mark.
@@ -162,9 +166,8 @@ async def start_engine(
 
     try:
         _record_start(engine, clean=clean)
-        known = {**(registry.get_all_workflows() if fallback else {}), **definitions}.values()
-        engine.intake.declare(known)
-        engine.schedules.declare(known)
+        engine.intake.declare(known())
+        engine.schedules.declare(known())
         # Not before the store is ours: the marks of an engine that is refused would replace the owner's.
         await engine.start(owned)
     except BaseException:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,6 +67,7 @@ class Bodies:
         described: dict[int, Described] | None = None,
         driver: type[Driver] = Driver,
         find_version: Callable[[str, str], Workflow[Any] | None] | None = None,
+        known: Callable[[], Iterable[Workflow[Any]]] = tuple,
     ) -> None:
         """
         Take the way to look a workflow up.
@@ -77,7 +78,9 @@ class Bodies:
                 are read once. The workflows must outlive it.
             driver: runs bodies that can be replayed; the test kit has one that looks closer.
             find_version: gives a workflow by id and version; None if there is no version but the one that `find` gives.
+            known: gives all workflows there are by now.
         """
+        self._known = known
         self._find_version = find_version
         self._find = find
         self._driver = driver
@@ -120,6 +123,10 @@ class Bodies:
         """Give what a workflow says of its queue, None if it says nothing."""
         found = self._find(workflow)
         return None if found is None else found.queue
+
+    def queues(self) -> set[str]:
+        """Give the names of the queues that workflows name, or have to themselves."""
+        return {found.id if found.queue is None else found.queue.name for found in self._known()}
 
     def retention(self, workflow: str) -> Retention | Literal[False] | None:
         """Give what a workflow says of how long its runs are kept: a policy, False for ever, None for nothing."""

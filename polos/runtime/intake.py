@@ -318,7 +318,10 @@ class Intake:
     def _queue(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:
         """Change what holds for a queue."""
         by = str(command.get("by") or "user")
-        self._engine.lines.amend(unit, name_of(command, "queue"), by, queue_changes(command))
+        name, changes = name_of(command, "queue"), queue_changes(command)
+        if command.get("create") is not True:
+            self._engine.lines.look_known(name)
+        self._engine.lines.amend(unit, name, by, changes)
         return {"outcome": "accepted"}
 
     def _trigger(self, unit: Unit, _command_id: str, command: dict[str, Json]) -> Reply:

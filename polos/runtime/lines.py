@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from polos.engine.admission import NO_LIMITS, Admission, Limits, Rate, Ticket
 from polos.engine.json import Json
 from polos.engine.projections import QUEUE_PREFIX, queue_of
 from polos.engine.state import Phase, RunState
-from polos.errors import QueueFull
+from polos.errors import QueueFull, UnknownQueue
 from polos.runtime.unit import Resident, Unit, Work
 
 if TYPE_CHECKING:
@@ -259,6 +260,31 @@ class Lines:
     def is_configured(self, queue: str) -> bool:
         """Tell whether anything was ever said of a queue."""
         return queue in self._configured
+
+    def look_known(self, queue: str) -> None:
+        """
+        Look whether a queue is one that somebody means: a misspelt one would hold nobody up, and nobody would notice.
+
+        It is if something was said of it, if a workflow names it or has it to itself, or if a run stands in it or is
+        under way. Workflows whose code isn't here count if they ever ran.
+
+        Raises:
+            UnknownQueue: it is none of these.
+        """
+        if queue in self._configured or self._admission.knows(queue) or self._engine.bodies.find(queue) is not None:
+            return
+        named = self._engine.bodies.queues()
+        if queue in named:
+            return
+        with self._engine.store.log.reader() as reader:
+            if reader.row(("code", queue)) is not None:
+                return
+        close = get_close_matches(queue, sorted(named | self._configured.keys()), n=1)
+        message = (
+            f"there is no queue {queue!r}: no workflow names it, nothing was said of it, and no run is in it"
+            f"{f'; is it {close[0]!r}?' if close else ''}"
+        )
+        raise UnknownQueue(message)
 
     def configured(self, queue: str) -> e.QueueConfigured:
         """Give what holds for a queue, as it is recorded or about to be."""

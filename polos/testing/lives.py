@@ -298,7 +298,8 @@ class Life:
         self.loop.is_busy = self._is_busy
         world = World(clock=clock, chance=_NO_CHANCE, audit=audit)
         self.engine = Engine(
-            store, clock=clock, settings=SETTINGS, bodies=Bodies(task.find, described=task.described),
+            store, clock=clock, settings=SETTINGS,
+            bodies=Bodies(task.find, described=task.described, known=task.workflows.values),
             appender=partial(SimulatedAppender, world=world), performer=partial(_Performer, life=self),
         )  # fmt: skip
         self.engine.marks.append(chance)

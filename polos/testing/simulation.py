@@ -248,7 +248,11 @@ class Simulation:
             self.store,
             clock=self.clock,
             settings=self._settings,
-            bodies=Bodies(self.workflows.get, find_version=lambda id_, version: self._versions.get((id_, version))),
+            bodies=Bodies(
+                self.workflows.get,
+                find_version=lambda id_, version: self._versions.get((id_, version)),
+                known=self.workflows.values,
+            ),
             appender=appender,
             performer=self._make_performer if self._held is None else self._held.performer,
         )

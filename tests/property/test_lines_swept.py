@@ -151,7 +151,7 @@ def live(program: Program, number: int, crash_at: set[int]) -> Simulation:
             "narrow": {"concurrency_limit": 1},
         }
         for name, changes in limits.items():
-            _insist(sim, sim.draft("queue", queue=name, changes=changes))
+            _insist(sim, sim.draft("queue", queue=name, changes=changes, create=True))
         said: dict[str, Any] = {"cron": "* * * * *", "key": "k", "overlap": program.overlap, "catch_up_seconds": 86_400}
         _insist(sim, sim.draft("schedule", action="set", workflow="swept tick", said=said))
         for name, does, options in program.requests:

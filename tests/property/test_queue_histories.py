@@ -158,7 +158,7 @@ class Disturbed:
 
     def change_limits(self) -> None:
         """Change what holds for a queue."""
-        self.sim.send("queue", queue=self.chance.choice(QUEUES[:2]), changes=new_limits(self.chance))
+        self.sim.send("queue", queue=self.chance.choice(QUEUES[:2]), changes=new_limits(self.chance), create=True)
 
     def disturb(self, mode: str) -> None:
         """Let something happen to the engine."""
@@ -192,7 +192,7 @@ class Disturbed:
         sim.plan.never()
         self.cut()
         for name in QUEUES:
-            sim.send("queue", queue=name, changes={"paused": False})
+            sim.send("queue", queue=name, changes={"paused": False}, create=True)
         sim.settle()
 
 
