@@ -213,9 +213,12 @@ def batch_requests(
     """Make the requests of a batch, each with a name of its own; raises before any is made if one is wrong."""
     made: list[ChildRequest] = []
     for index, one in enumerate(inputs):
-        if said := one.once():
+        if said := [*one.when(), *one.once()]:
             raise ValueError(f"{', '.join(said)} of a batch hold for root runs; a child is one of its parent's")
-        options = ChildOptions(initial_state=one.initial_state, run_timeout_seconds=one.run_timeout_seconds)
+        options = ChildOptions(
+            initial_state=one.initial_state, queue=one.queue, concurrency_key=one.concurrency_key,
+            run_timeout_seconds=one.run_timeout_seconds, tags=one.tags,
+        )  # fmt: skip
         name = port.name(f"{step_key}[{index}]", step_key)
         made.append(child_request(context, port, name, one.id, one.payload, options, wanted=wanted))
     return made

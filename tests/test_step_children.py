@@ -181,6 +181,30 @@ def test_batch_invoke_asks_for_all_at_once(direct: bool):
     ]
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_each_child_of_a_batch_says_where_it_stands(waits: bool):
+    """Queue, key and tags are those of the item; when a child begins is its parent's affair."""
+    port = FakePort()
+    if waits:
+        port.answer(*(e.ChildFinished(name=f"all[{n}]", child=f"child-{n + 1}", status="cancelled") for n in range(2)))
+    items = [
+        BatchWorkflowInput(id="ship", payload={}, queue="slow", concurrency_key="ada", tags=("big",)),
+        BatchWorkflowInput(id="ship", payload={}),
+    ]
+    play(context(port), lambda ctx: (ctx.step.batch_invoke_and_wait if waits else ctx.step.batch_invoke)("all", items))
+    first, plain = (spec for spec in port.specs if spec is not None)
+
+    assert ("slow", "ada", (*plain.tags, "big")) == (first.queue, first.concurrency_key, first.tags)
+    assert plain.concurrency_key is None
+    assert "slow" != plain.queue
+    for said in ({"priority": 1}, {"start_after": 5.0}, {"queue": ""}):
+        with pytest.raises(ValueError, match=next(iter(said))):
+            play(
+                context(FakePort()),
+                lambda ctx: ctx.step.batch_invoke("all", [BatchWorkflowInput(id="ship", payload={}, **said)]),  # noqa: B023
+            )
+
+
 def test_batch_invoke_and_wait_gives_every_end():
     """Ends come in the order of the requests, and a failure is a result."""
     port = FakePort()

@@ -268,6 +268,10 @@ class PolosClient(LooksAtRuns):
                     user=user_id,
                     initial_state=item.initial_state,
                     seconds=item.run_timeout_seconds,
+                    queue=item.queue,
+                    concurrency_key=item.concurrency_key,
+                    tags=item.tags,
+                    **item.when(),
                     **item.once(),
                 )
             )

@@ -6,6 +6,7 @@ Pydantic models, because programs build, validate and dump them; field names are
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, Field
@@ -17,6 +18,7 @@ __all__ = ["BatchStepResult", "BatchWorkflowInput", "ToolCall", "ToolCallFunctio
 
 
 Seconds = Annotated[float, Field(strict=True)]  # True and "5" are mistakes here as everywhere
+Whole = Annotated[int, Field(strict=True)]
 
 
 class BatchWorkflowInput(BaseModel):
@@ -35,7 +37,13 @@ class BatchWorkflowInput(BaseModel):
         payload: what it is given.
         initial_state: what its `ctx.state` begins with.
         run_timeout_seconds: after which it is cancelled.
-        idempotency_key: as at `invoke`, like all that follow; for root runs, not for children.
+        queue: its queue, else the workflow's own.
+        concurrency_key: counted for itself within the queue.
+        tags: beside those of the workflow.
+        priority: as at `invoke`, like all that follow; for root runs, not for children.
+        start_after: see there.
+        start_at: see there.
+        idempotency_key: see there.
         singleton: see there.
         singleton_policy: see there.
         debounce_seconds: see there.
@@ -47,12 +55,23 @@ class BatchWorkflowInput(BaseModel):
     payload: Any = None
     initial_state: Any = None
     run_timeout_seconds: float | None = None
+    queue: str | None = None
+    concurrency_key: str | None = None
+    tags: tuple[str, ...] = ()
+    priority: Whole | None = None
+    start_after: Seconds | None = None
+    start_at: datetime | None = None
     idempotency_key: str | None = None
     singleton: str | None = None
     singleton_policy: SingletonPolicy | None = None
     debounce_seconds: Seconds | None = None
     debounce_key: str | None = None
     debounce_max_seconds: Seconds | None = None
+
+    def when(self) -> dict[str, Any]:
+        """Give what was said of when the run begins."""
+        given = {"priority": self.priority, "start_after": self.start_after, "start_at": self.start_at}
+        return {name: value for name, value in given.items() if value is not None}
 
     def once(self) -> Once:
         """Give what was said of there being one run instead of two."""
