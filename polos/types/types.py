@@ -6,6 +6,7 @@ Pydantic models, because programs build, validate and dump them; field names are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, cast
 
@@ -57,7 +58,7 @@ class BatchWorkflowInput(BaseModel):
     run_timeout_seconds: float | None = None
     queue: str | None = None
     concurrency_key: str | None = None
-    tags: tuple[str, ...] = ()
+    tags: Sequence[str] = ()
     priority: Whole | None = None
     start_after: Seconds | None = None
     start_at: datetime | None = None

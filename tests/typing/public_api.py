@@ -99,7 +99,7 @@ async def bare(ctx: WorkflowContext, payload: Order) -> str:
     assert_type(await step.invoke_and_wait("w", called, {"n": 1}), int)
     assert_type(await step.invoke_and_wait("w", plain), list[int])
     assert_type(await step.invoke_and_wait("w", "by id"), Any)
-    inputs = [BatchWorkflowInput(id="bare", payload={})]
+    inputs = [BatchWorkflowInput(id="bare", payload={}, queue="slow", tags=["big"], concurrency_key="ada", priority=1)]
     assert_type(await step.batch_invoke("b", inputs), list[ExecutionHandle])
     assert_type(await step.batch_invoke_and_wait("b", inputs), list[BatchStepResult])
     assert_type(await step.publish_event("p", "topic", {}), None)
