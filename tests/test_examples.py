@@ -7,13 +7,14 @@ as a reader of the documentation would run it. A program that is added without s
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.docs.examples import environment
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 MENU = "1 approval   2 form   3 document review   q quit"
@@ -249,10 +250,9 @@ mended: survives 24 of 24 crashes, and 68 pairs
 
 def run(program: Path, place: Path, typed: str = "") -> subprocess.CompletedProcess[str]:
     """Run a program in a directory; gives how it ended, with its output and errors as one text."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("POLOS_")}
     return subprocess.run(
         [sys.executable, "-W", "error", str(program)],
-        cwd=place, env=environment, input=typed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=place, env=environment(), input=typed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         timeout=60, check=False,
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from tests import tidy
 from tests.tidy import ROOT
 
-__all__ = ["Page", "all_pages", "markdown_page", "run", "source_pages"]
+__all__ = ["Page", "all_pages", "environment", "markdown_page", "run", "source_pages"]
 
 _FENCE = re.compile(r"^(?P<indent>\s*)(?P<ticks>`{3,})python(?P<says>.*)$")
 _RUN_SECONDS_MAX = 60
@@ -106,6 +106,17 @@ def all_pages() -> list[Page]:
     return [page for page in pages if page.program or page.unrun or page.silent]
 
 
+def environment() -> dict[str, str]:
+    """
+    Give a program what it would have on a machine where nobody set anything for polos.
+
+    Where Python is told to keep nothing that it compiled, as in many images, each of more than a hundred programs
+    would compile polos and its packages by itself, which takes longer than anything that it does.
+    """
+    left_out = "PYTHONDONTWRITEBYTECODE"
+    return {name: value for name, value in os.environ.items() if not name.startswith("POLOS_") and name != left_out}
+
+
 def run(page: Page, directory: Path) -> subprocess.CompletedProcess[str]:
     """Run a page's program in `directory`; gives how it ended, with its output and errors as one text."""
     script = directory / (re.sub(r"\W+", "_", page.name).strip("_") + ".py")
@@ -115,8 +126,7 @@ def run(page: Page, directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", str(script)],
         cwd=place,
-        env={name: value for name, value in os.environ.items() if not name.startswith("POLOS_")}
-        | {"PYTHONPATH": str(ROOT)},
+        env=environment() | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
