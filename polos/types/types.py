@@ -20,6 +20,7 @@ __all__ = ["BatchStepResult", "BatchWorkflowInput", "ToolCall", "ToolCallFunctio
 
 Seconds = Annotated[float, Field(strict=True)]  # True and "5" are mistakes here as everywhere
 Whole = Annotated[int, Field(strict=True)]
+Moment = Annotated[datetime, Field(strict=True)]  # "2030" would be half an hour into 1970
 
 
 class BatchWorkflowInput(BaseModel):
@@ -61,7 +62,7 @@ class BatchWorkflowInput(BaseModel):
     tags: Sequence[str] = ()
     priority: Whole | None = None
     start_after: Seconds | None = None
-    start_at: datetime | None = None
+    start_at: Moment | None = None
     idempotency_key: str | None = None
     singleton: str | None = None
     singleton_policy: SingletonPolicy | None = None
