@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import selectors
 import signal
@@ -39,6 +40,35 @@ def test_programs_that_meet_no_system_open_nothing(monkeypatch: pytest.MonkeyPat
     loop.close()
 
     assert [60] == came
+
+
+@pytest.mark.parametrize("days", [100, 200, 4_000, 40_000])
+def test_a_timer_is_due_however_long_the_loop_runs_already(days: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After half a year a float of seconds has no nanoseconds any more, and a timer still comes up."""
+    turn, turns = SimulatedLoop._run_once, itertools.count()
+
+    def turns_on(loop: SimulatedLoop) -> None:
+        assert next(turns) < 1_000, "the loop turns for ever, for a timer that is never due"
+        turn(loop)
+
+    monkeypatch.setattr(SimulatedLoop, "_run_once", turns_on)
+    clock = VirtualClock()
+    clock.advance(days * 86_400_000_000)
+    loop = SimulatedLoop(clock)
+    came: list[float] = []
+
+    async def waits() -> None:
+        for _ in range(3):
+            done: asyncio.Future[None] = loop.create_future()
+            loop.call_later(1.1, done.set_result, None)
+            await done
+            came.append(loop.time() - days * 86_400)
+
+    loop.create_task(waits())
+    loop.run_for(None)
+    loop.close()
+
+    assert pytest.approx([1.1, 2.2, 3.3], abs=1e-4) == came
 
 
 def test_a_connection_is_served(loop: SimulatedLoop) -> None:

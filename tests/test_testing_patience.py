@@ -240,7 +240,7 @@ def test_a_run_that_hangs_on_its_way_to_a_crash_is_told(hangs: Hangs):
         if lives == 3:  # after the two undisturbed runs
             hangs.loop()
 
-    failed = failure(w.small, "", setup=setup, every_point=True)
+    failed = failure(w.small, "", setup=setup)
 
     assert "small hangs in a run that was to crash at " in failed.args[0].removeprefix("swept-")
     assert () == failed.points

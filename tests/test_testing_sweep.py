@@ -360,7 +360,7 @@ def test_a_point_that_is_not_reached_again_is_counted():
     async def winding(ctx) -> None:
         await ctx.step.run("work", works)
 
-    report = swept(winding, pairs=0, every_point=True)
+    report = swept(winding, pairs=0)
 
     assert 4 == report.missed
     assert "4 didn't come to their point" in str(report)

@@ -101,7 +101,7 @@ def test_a_finally_that_acts_is_told():
         held = (outcome.directory / "held").read_text("utf-8").split()
         assert len(held) == outcome.calls["hold"] - (outcome.crashes == ("inside_effect/await:1",))
 
-    failed = failure(w.acts_when_closed, check=check, setup=w.begin_file, every_point=True)
+    failed = failure(w.acts_when_closed, check=check, setup=w.begin_file)
 
     assert not failed.real
     assert "does no harm in child processes" in str(failed)

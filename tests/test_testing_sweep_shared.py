@@ -1,21 +1,18 @@
-"""Scenarios of a crash sweep that begin with what another run left: when they may, and that it makes no difference."""
+"""Scenarios of a crash sweep that begin with what another run left: that they end the same, and when they don't."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from polos import WorkflowContext, workflow
 from polos.testing import CrashOutcome, CrashSweepFailed, Outside, remains
-from polos.testing.plain_checks import Seen
 from polos.testing.remains import Collector, Remains
 from polos.testing.sweep import sweep
+from polos.testing.sweep_judging import Doubtful
 from polos.testing.sweep_points import CrashPoint
 from polos.testing.sweep_scenario import Stage
 
@@ -55,11 +52,6 @@ def ended(played: Played, which: Any, **options: Any) -> tuple[Ended, int]:
             outcome.events, outcome.calls, outcome.result, outcome.state, outcome.executions, outcome.cuts, notes,
         )  # fmt: skip
     return found, sum(shared for _, shared, _ in played)
-
-
-def sees_memory(_outcome: CrashOutcome) -> None:
-    """Name what may be kept in memory, so that each scenario is lived from its beginning."""
-    assert isinstance(w.memory, list)
 
 
 async def files(number: int) -> str:
@@ -103,8 +95,8 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 def differing(played: Played, case: str) -> list[tuple[str, ...]]:
     """Give the scenarios that end otherwise if they begin with what another run left; checks that nearly all do."""
     which, options = CASES[case]
-    alone, none = ended(played, which, check=sees_memory, **options)
-    shared, count = ended(played, which, **options)
+    alone, none = ended(played, which, **options)
+    shared, count = ended(played, which, from_remains=True, **options)
     assert alone.keys() == shared.keys()
     assert 0 == none
     assert count >= len(shared) - 1  # all but the undisturbed ones; recoveries that are lived for others come twice
@@ -149,9 +141,9 @@ def test_remains_that_lack_a_part_are_noticed(
     _blind(monkeypatch, loses)
     monkeypatch.setattr(Stage, "live_alone", lambda _stage: None)  # else they are lived again, each by itself
     which, options = CASES["files"]
-    alone, _ = ended(played, which, check=sees_memory, **options)
+    alone, _ = ended(played, which, **options)
     try:
-        shared, _ = ended(played, which, **options)
+        shared, _ = ended(played, which, from_remains=True, **options)
     except Exception:  # that is noticing, too
         return
     assert {crashes: _plain(how) for crashes, how in alone.items()} != {
@@ -188,7 +180,7 @@ def test_what_is_wrong_with_what_another_run_left_is_no_failure(monkeypatch: pyt
     """A scenario that isn't right is lived from its beginning, with all others, before anything is said."""
     _blind(monkeypatch, _called_already)
 
-    report = sweep(w.small, {"number": 1}, processes=0, pairs=5)
+    report = sweep(w.small, {"number": 1}, processes=0, pairs=5, from_remains=True)
 
     assert len(report.points) == report.singles
     assert 5 == report.pairs
@@ -197,6 +189,7 @@ def test_what_is_wrong_with_what_another_run_left_is_no_failure(monkeypatch: pyt
     alone = report.singles - report.alike + report.pairs
     assert [*[False] * 2, *[True] * begun, *[False] * alone] == shares
     assert begun > 0
+    assert "so something is kept in memory, or elsewhere than in the directory" in str(report)
 
 
 def test_a_failure_is_of_a_scenario_that_was_lived_from_its_beginning(played: Played):
@@ -205,65 +198,44 @@ def test_a_failure_is_of_a_scenario_that_was_lived_from_its_beginning(played: Pl
     def check(outcome: CrashOutcome) -> None:
         assert outcome.crashes != ("after_effect_before_outcome:1",)
 
-    with pytest.raises(CrashSweepFailed, match="after_effect_before_outcome:1"):
-        sweep(w.small, {"number": 1}, check=check, processes=0)
+    with pytest.raises(CrashSweepFailed, match="after_effect_before_outcome:1") as failed:
+        sweep(w.small, {"number": 1}, check=check, processes=0, from_remains=True)
 
+    assert not isinstance(failed.value.__context__, Doubtful)
     assert [True, False] == [
         shared for outcome, shared, _ in played if "after_effect_before_outcome:1" in outcome.crashes
     ]
 
 
-charges: list[str] = []
-
-
-async def charges_in_memory() -> int:
-    charges.append("charge")
-    return 1
-
-
-@workflow(id="shared_memory")
-async def twice(ctx: WorkflowContext, payload: dict[str, int]) -> int:
-    return await ctx.step.run("charge", charges_in_memory)
-
-
-def test_a_check_that_counts_in_memory_counts_all_lives():
-    """A fake in memory that the check looks at and clears has the calls of the life that was killed, too."""
-    charges.clear()
-
-    def check(_outcome: CrashOutcome) -> None:
-        assert len(charges) <= 1, "charged twice"
-        charges.clear()
-
-    with pytest.raises(CrashSweepFailed, match="charged twice"):
-        sweep(twice, {"number": 1}, check=check, processes=0)
-
-
-counted = 0
-
-
-async def counts() -> int:
-    global counted  # noqa: PLW0603  # what is under test
-    counted += 1
-    return 1
-
-
-@workflow(id="shared_counter")
-async def counting(ctx: WorkflowContext, payload: dict[str, int]) -> int:
-    return await ctx.step.run("count", counts)
-
-
-def test_a_number_of_a_module_that_steps_assign_is_memory_as_well(played: Played):
-    """A check that looks at it is plain to see, until somebody assigns it."""
-    sweep(counting, {"number": 1}, check=lambda _outcome: counted < 1_000, processes=0, pairs=3)
-
-    assert not any(shared for _, shared, _ in played[3:])
-
-
-def test_every_point_by_itself_shares_nothing(played: Played):
-    """Who asks for every point gets every life."""
-    sweep(w.small, {"number": 1}, processes=0, pairs=3, every_point=True)
+def test_who_asks_for_nothing_gets_every_life(played: Played):
+    """Whether what a run keeps in memory matters can't be told, so it is for the caller to say that it doesn't."""
+    sweep(w.small, {"number": 1}, processes=0, pairs=3)
 
     assert not any(shared for _, shared, _ in played)
+
+
+@pytest.mark.parametrize("other", ["every_point", "real"])
+def test_fewer_lives_and_all_of_them_are_not_to_be_had_together(other: str):
+    """Who asks for both hears it before anything is begun."""
+    with pytest.raises(ValueError, match="every_point and real ask for all of them"):
+        sweep(w.small, {"number": 1}, from_remains=True, **{other: True})
+
+
+def test_only_the_points_that_are_tried_are_kept(monkeypatch: pytest.MonkeyPatch):
+    """Of a long run with a few points drawn, what the others leave takes no room."""
+    found: list[set[CrashPoint]] = []
+    collect = Collector.__init__
+
+    def collecting(self: Collector, points: Any) -> None:
+        collect(self, points)
+        found.append(set(points))
+
+    monkeypatch.setattr(Collector, "__init__", collecting)
+
+    report = sweep(w.mixed, {"number": 1}, answers=w.ANSWERS, processes=0, pairs=0, points=4, from_remains=True)
+
+    assert 4 == report.singles
+    assert [0, 4, 0, 0, 0, 0] == [len(points) for points in found]
 
 
 @pytest.mark.parametrize("limit", ["ENTRIES_MAX", "FILES_BYTES_MAX", "FILES_MAX"])
@@ -271,115 +243,49 @@ def test_what_would_take_too_much_memory_is_lived_again(monkeypatch: pytest.Monk
     """Of a long history or a large outside only some of what is left is kept, or nothing."""
     monkeypatch.setattr(remains, limit, 60 if limit == "ENTRIES_MAX" else 0)
 
-    report = sweep(filing, {"number": 1}, setup=set_up, processes=0, pairs=0)
+    report = sweep(filing, {"number": 1}, setup=set_up, processes=0, pairs=0, from_remains=True)
 
     assert len(report.points) == report.singles
     shares = [shared for _, shared, _ in played[2:]]
     assert {True, False} == set(shares)
 
 
-def test_an_outside_that_is_no_plain_files_is_lived_again(played: Played):
-    """A link or a pipe in the directory can't be put back as it was."""
+def with_link(folder: Path) -> None:
+    (folder / "link").symlink_to("reports")
 
-    def set_up_with_link(directory: Path) -> None:
+
+def unreadable(folder: Path) -> None:
+    (folder / "file").touch(mode=0o200)
+
+
+def closed(folder: Path) -> None:
+    (folder / "folder").mkdir(mode=0o500)
+
+
+def vanishes(folder: Path) -> None:
+    """Leave a directory whose files are gone when they are looked at, as if a thread had removed them."""
+    (folder / "gone").touch()
+
+
+@pytest.mark.parametrize("leaves", [with_link, unreadable, closed, vanishes])
+def test_an_outside_that_cannot_be_put_back_is_lived_again(
+    monkeypatch: pytest.MonkeyPatch, played: Played, leaves: Callable[[Path], None]
+):
+    """A link, what its owner may not read or change, and what somebody removes meanwhile."""
+    lstat = Path.lstat
+
+    def look(path: Path) -> Any:
+        if path.name == "gone":
+            raise FileNotFoundError(path)
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", look)
+
+    def set_up_with(directory: Path) -> None:
         set_up(directory)
-        link = directory / "link"
-        if not link.is_symlink():
-            link.symlink_to("reports")
+        if not any(directory.iterdir()):
+            leaves(directory)
 
-    sweep(filing, {"number": 1}, setup=set_up_with_link, processes=0, pairs=0)
+    sweep(filing, {"number": 1}, setup=set_up_with, processes=0, pairs=0, from_remains=True)
 
     assert not any(shared for _, shared, _ in played)
-
-
-# ------------------------------------------------------------------------------------------- plain checks
-
-CENTS = 100
-LIMITS = (1, 2.5, "three", frozenset({"four"}))
-SINCE = datetime(2026, 1, 1, tzinfo=UTC)
-kept: dict[str, int] = {}
-
-
-def helps(outcome: CrashOutcome) -> int:
-    return bank.count("charged") + len(outcome.executions)
-
-
-@cache
-def remembers(number: int) -> int:
-    return number
-
-
-def plain_ones() -> Iterator[Callable[[CrashOutcome], object]]:
-    limit = 7
-
-    def check(outcome: CrashOutcome) -> None:
-        assert outcome.result == CENTS, "the amount"
-        assert math.isclose(helps(outcome), limit) or all(one in LIMITS for one in outcome.state or ())
-        if bank.count("charged") > 1:
-            pytest.fail(f"since {SINCE:%Y}")
-
-    yield check
-    yield lambda outcome: sorted(outcome.calls.values(), reverse=True)
-    yield partial(lambda most, outcome: bank.count("x") <= most, 1)
-    yield lambda outcome: (outcome.directory / "ledger").read_text()
-
-
-def others() -> Iterator[Callable[[CrashOutcome], object]]:
-    mine: list[str] = []
-
-    def counts_calls(outcome: CrashOutcome) -> None:
-        counts_calls.seen = 1  # type: ignore[attr-defined]
-
-    def imports(outcome: CrashOutcome) -> None:
-        from tests import sweep_workflows  # what is under test
-
-        assert sweep_workflows.memory
-
-    def assigns(outcome: CrashOutcome) -> None:
-        global counted  # noqa: PLW0603  # as above
-        counted = 0
-
-    def with_default(outcome: CrashOutcome, seen: dict[str, int] = kept) -> None:
-        assert seen is not None
-
-    class Mine:
-        def check(self, outcome: CrashOutcome) -> None: ...
-
-        def __call__(self, outcome: CrashOutcome) -> None: ...
-
-    number = 0
-
-    def assigns_outside(outcome: CrashOutcome) -> None:
-        nonlocal number
-        number = 1
-
-    yield lambda outcome: mine
-    yield lambda outcome: kept.get("x")
-    yield lambda outcome: w.memory
-    yield lambda outcome: open(outcome.directory / "x")  # noqa: SIM115  # only its code is looked at
-    yield lambda outcome: Path("elsewhere").exists()
-    yield lambda outcome: remembers(1)
-    yield lambda outcome: Mine()
-    yield lambda outcome: [one for one in [2] if charges]
-    yield Mine().check
-    yield Mine()
-    yield partial(lambda seen, outcome: seen, [])
-    yield counts_calls
-    yield imports
-    yield assigns
-    yield assigns_outside
-    yield with_default
-
-
-def test_a_check_that_names_nothing_kept_in_memory_is_plain():
-    """Constants, ledgers outside, functions of the library, and functions of these."""
-    assert [True] * 5 == [Seen(check).is_plain for check in (None, *plain_ones())]
-    assert all(Seen(check).is_unchanged() for check in plain_ones())
-
-
-def test_a_check_that_names_anything_else_is_not():
-    """Variables, modules and objects of the program, and whatever can't be told."""
-    found = list(others())
-    found[11](CrashOutcome(status="completed"))  # it counts by an attribute of its own
-
-    assert [] == [number for number, check in enumerate(found) if Seen(check).is_plain]

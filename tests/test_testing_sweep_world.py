@@ -76,7 +76,7 @@ def test_a_step_that_catches_everything_dies_all_the_same():
     async def clinging(ctx) -> Any:
         return await ctx.step.run("cling", clings)
 
-    report = swept(clinging, pairs=0, every_point=True)  # each is killed, and not only looked at as it is lived
+    report = swept(clinging, pairs=0)
 
     assert report.singles == len(report.points)
     assert {"GeneratorExit"} == set(closed)

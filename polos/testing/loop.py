@@ -53,6 +53,7 @@ class _Inner(TypedDict):
     _scheduled: list[asyncio.TimerHandle]
     _debug: bool
     _closed: bool
+    _clock_resolution: float
 
 
 @final
@@ -138,6 +139,8 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self._until_us: int | None = 0
         self._moments_max: int | None = None
         self._inner = cast("_Inner", vars(self))
+        # A float that counts half a year in seconds knows no nanoseconds, and a timer that is due by less is never due.
+        self._inner["_clock_resolution"] = 1e-6
 
     @property
     def is_connected(self) -> bool:

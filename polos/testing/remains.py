@@ -7,10 +7,11 @@ only the lives that recover from it are lived; in the same way, recoveries that 
 lived once. What is kept is what a process can leave: the log with blobs and
 commands, the time, the ledger of calls, which no crash takes back, and the files of the outside.
 
-Nothing that is kept only in memory is among it, as it wouldn't be after a crash. Who may look at such things decides
-whether recovery may begin here (see `plain_checks`). The files are put back where they were, for a step may have
-recorded their path. A scenario whose outside is large, or has more in it than files and directories, isn't kept; and
-the room for all of them together has an end, since a history of n steps has n points, each with all that was before it.
+Nothing that is kept only in memory is among it, as it wouldn't be after a crash; but in one process a fake may well be
+kept there, and only the program knows. So this is done where the caller asks for it. The files are put back where they
+were, for a step may have recorded their path. An outside that is large, that has more in it than files and directories,
+or that can't be read and written by its owner isn't kept; and the room for all of them together has an end, since a
+history of n steps has n points, each with all that was before it.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from polos.testing.sweep_points import CrashPoint
 
 __all__ = ["ENTRIES_MAX", "FILES_BYTES_MAX", "FILES_MAX", "Collector", "Remains"]
 
-ENTRIES_MAX: Final = 200_000  # of all kept stores together
+ENTRIES_MAX: Final = 200_000  # of all kept stores together; files take room, too
 FILES_BYTES_MAX: Final = 1_000_000  # of one outside
 FILES_MAX: Final = 100  # as above
+_ENTRY_BYTES: Final = 100  # that one of the log takes, about
 
 
 @final
@@ -123,12 +125,15 @@ class Collector:
 
         def take(name: str, nth: int) -> None:
             point = self._wanted.get((name, nth))
-            if point is None or store.entries > self._room:
+            if point is None:
                 return
             files = _files(place.directory)
             if files is None:
                 return
-            self._room -= store.entries
+            needs = store.entries + sum(len(file.content or b"") for file in files.values()) // _ENTRY_BYTES
+            if needs > self._room:
+                return
+            self._room -= needs
             self.found[point] = Remains(
                 store=store.copy(), ledger=ledger.copy(), now_us=clock.now_us(), cuts=tuple(cuts),
                 place=place.directory, files=files,
@@ -143,13 +148,18 @@ def _files(directory: Path) -> dict[str, _File] | None:
         return {}
     found: dict[str, _File] = {}
     left = FILES_BYTES_MAX
-    for path in sorted(directory.rglob("*")):
-        status = path.lstat()
-        left -= status.st_size
-        plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-        if not (plain or stat.S_ISDIR(status.st_mode)) or left < 0 or len(found) >= FILES_MAX:
-            return None
-        content = path.read_bytes() if plain else None
-        name = str(path.relative_to(directory))
-        found[name] = _File(content, stat.S_IMODE(status.st_mode), (status.st_atime_ns, status.st_mtime_ns))
+    try:
+        for path in sorted(directory.rglob("*")):
+            status = path.lstat()
+            left -= status.st_size
+            plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+            if not (plain or stat.S_ISDIR(status.st_mode)) or left < 0 or len(found) >= FILES_MAX:
+                return None
+            if status.st_mode & (needed := stat.S_IRUSR if plain else stat.S_IRWXU) != needed:
+                return None  # whoever owns it couldn't read it, or take it away again
+            content = path.read_bytes() if plain else None
+            name = str(path.relative_to(directory))
+            found[name] = _File(content, stat.S_IMODE(status.st_mode), (status.st_atime_ns, status.st_mtime_ns))
+    except FileNotFoundError:  # a thread of a step's has removed it meanwhile
+        return None
     return found

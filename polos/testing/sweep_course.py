@@ -6,9 +6,9 @@ differs although nothing happened. Then come the points one by one, then those t
 besides, then pairs. Of points in this process at which a crash leaves the same behind, one is tried for all: recovery
 is made of what is left, and of nothing else. Which one that is depends on the seed. What fails first ends the sweep.
 
-Up to its first crash every scenario is the undisturbed run. So where nobody can miss what that run kept in memory (see
-`plain_checks`), what it leaves at each point is kept, and scenarios begin with that. Such a scenario is believed only
-if nothing is wrong with it: else all of them are lived again, each from its beginning.
+Up to its first crash every scenario is the undisturbed run. So if the caller says that nobody misses what that run kept
+in memory, what it leaves at each point is kept, and scenarios begin with that. Such a scenario is believed only if
+nothing is wrong with it: else all of them are lived again, each from its beginning.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from typing import Any, Final, final
 from polos.replay.stdlib import unawaited
 from polos.testing.garbage import seldom_collected
 from polos.testing.patience import Patience
-from polos.testing.plain_checks import Seen
 from polos.testing.sweep_judging import Doubtful, Judge
 from polos.testing.sweep_points import CrashPoint, grouped, numbered
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
@@ -44,6 +43,10 @@ __tracebackhide__ = True  # pytest shows the test's own lines, and the page
 STRETCHES_MAX: Final = 8  # between commits: so many child processes are tried at least
 _COMMIT: Final = "after_append_before_handback"
 _POLOS: Final = Path(__file__).parent.parent
+_MORE_THAN_REMAINS: Final = (
+    "something was wrong with from_remains that isn't when scenarios are lived from their beginning, as all were then: "
+    "so something is kept in memory, or elsewhere than in the directory"
+)
 
 
 def swept(wanted: Wanted, stop: threading.Event, patience: Patience) -> CrashReport:
@@ -71,7 +74,6 @@ class _Sweep:
         self._stage = Stage(wanted, self._report, stop, patience)
         self._judge = Judge(wanted, self._stage, self._report)
         self._chance = Random(wanted.seed)
-        self._seen = Seen(wanted.check)
         self._left: list[object] = []
         self._recoveries: dict[CrashPoint, list[CrashPoint]] = {}  # points of the recovery, one of those alike
         self._alike: dict[CrashPoint, tuple[CrashPoint, ...]] = {}  # by the one that is tried for all
@@ -85,7 +87,7 @@ class _Sweep:
                 self._all()
             elif target:
                 real, points = parse_target(target)
-                self._undisturbed(children=real, shares=False)
+                self._undisturbed(children=real, keeps=False)
                 self._try(points, real=real)
                 self._report.notes.append(f"only {POINT_VARIABLE}={target} was tried")
             else:
@@ -95,26 +97,26 @@ class _Sweep:
 
     def _all(self) -> None:
         wanted = self._wanted
-        shares = self._seen.is_plain and not (wanted.real or wanted.every_point)
-        self._undisturbed(children=wanted.real or wanted.processes > 0, shares=shares)
+        self._undisturbed(children=wanted.real or wanted.processes > 0, keeps=wanted.from_remains)
+        if not self._survived():
+            self._stage.live_alone()
+            self._crashes()
+            self._report.notes.append(_MORE_THAN_REMAINS)
+
+    def _survived(self) -> bool:
+        """Try it all, and tell whether nothing was wrong; what is wrong without any remains is raised."""
         try:
             self._crashes()
         except Doubtful:
-            # Either it is wrong, or it sees what the other run kept in memory: then all of them may have missed that.
-            self._stage.live_alone()
-            self._crashes()
+            return False
+        return True
 
     def _crashes(self) -> None:
         """Try every point, and then pairs."""
         wanted, report = self._wanted, self._report
         report.singles = report.alike = report.pairs = report.unknown = report.missed = 0
-        self._chance = Random(wanted.seed)
         self._recoveries.clear()
-        singles = self._different(report.points, self._left)
-        self._alike = self._one_of_each(singles)
-        if wanted.points is not None and wanted.points < len(singles):
-            drawn = set(self._chance.sample(list(self._alike), wanted.points))
-            self._alike = {point: (point,) for point in self._alike if point in drawn}
+        self._choose(self._left)
         for point, group in self._alike.items():
             self._try((point,), real=wanted.real)
             report.singles += len(group)
@@ -125,6 +127,15 @@ class _Sweep:
         self._judge.expect_replay()
         for first, seconds in groupby(self._pairs(), key=itemgetter(0)):
             self._two_crashes(first, [second for _, second in seconds])
+
+    def _choose(self, left: Sequence[object]) -> None:
+        """Choose which points are tried, and for which others each of them."""
+        wanted = self._wanted
+        self._chance = Random(wanted.seed)
+        self._alike = self._one_of_each(self._different(self._report.points, left))
+        if wanted.points is not None and wanted.points < len(self._alike):
+            drawn = set(self._chance.sample(list(self._alike), wanted.points))
+            self._alike = {point: (point,) for point in self._alike if point in drawn}
 
     def _two_crashes(self, first: CrashPoint, seconds: Sequence[CrashPoint]) -> None:
         """Try a crash and, in the recovery from it, another one at each of some points."""
@@ -167,13 +178,13 @@ class _Sweep:
         drawn = sorted(self._chance.sample(range(len(every)), min(self._wanted.pairs, len(every))))
         return [every[index] for index in drawn]
 
-    def _undisturbed(self, *, children: bool, shares: bool) -> None:
+    def _undisturbed(self, *, children: bool, keeps: bool) -> None:
         """
         Find the points and what is right, and look whether it is right a second time.
 
         Args:
             children: whether child processes will be needed.
-            shares: whether scenarios may begin with what the second run leaves.
+            keeps: whether scenarios are to begin with what the second run leaves.
         """
         forgotten: set[str] = set()
         with unawaited(partial(_note_unawaited, forgotten)):
@@ -181,8 +192,8 @@ class _Sweep:
         first.problems += sorted(forgotten)
         self._judge.expect(first)
         self._report.points = tuple(numbered(first.recovery))
-        keep = self._one_of_each(self._different(self._report.points, first.left)) if shares else ()
-        second = self._stage.play((), keep=keep)
+        self._choose(first.left)
+        second = self._stage.play((), keep=self._alike if keeps else ())
         groups = [grouped(numbered(run.recovery), run.left) for run in (first, second)]
         if groups[0] == groups[1]:
             self._left = first.left
@@ -202,8 +213,6 @@ class _Sweep:
         self._report.unknown += outcome.unknown
         self._report.missed += len(outcome.cuts) < len(points)
         where = " and then at ".join(map(str, points))
-        if self._stage.shared and not self._seen.is_unchanged():
-            raise Doubtful
         self._judge.judge(outcome, points, f"a crash at {where}", alike=() if real else self._others(points))
 
     def _others(self, points: tuple[CrashPoint, ...]) -> tuple[CrashPoint, ...]:

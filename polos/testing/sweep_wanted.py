@@ -53,6 +53,7 @@ class Wanted:
     pairs: int = PAIRS
     points: int | None = None
     every_point: bool = False
+    from_remains: bool = False
     seed: int = 0
     same: Callable[[Any, Any], object] | None = None
     patience_seconds: float = PATIENCE_SECONDS
@@ -82,9 +83,11 @@ class Wanted:
             raise ValueError(f"processes is a share from 0 to 1, it is {self.processes!r}")
         if not _is(self.pairs, int) or self.pairs < 0:
             raise ValueError(f"pairs is a whole number from 0, it is {self.pairs!r}")
-        for name in ("every_point", "real"):
+        for name in ("every_point", "from_remains", "real"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} is True or False, it is {getattr(self, name)!r}")
+        if self.from_remains and (self.every_point or self.real):
+            raise ValueError("from_remains lives fewer lives in this process; every_point and real ask for all of them")
         if not _is(self.seed, int):
             raise TypeError(f"seed is a whole number, it is {self.seed!r}")
         if self.points is not None and (not _is(self.points, int) or self.points < 0):
