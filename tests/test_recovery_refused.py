@@ -48,3 +48,26 @@ def test_a_log_that_is_full_for_a_minute(fault: Fault, begun: bool):
         assert isinstance(end, e.RunCompleted)
         assert 42 == end.result
         assert {} == sim.engine.recovery.stuck
+
+
+def test_a_full_log_is_told_once_a_minute(caplog: pytest.LogCaptureFixture):
+    """Twenty attempts a second aren't twenty lines a second; another reason is told at once."""
+    with Simulation([patient]) as sim:
+        sim.plan.always(Fault.FULL)
+        sim.create(patient, {})
+        sim.run_for(59)
+        assert ["no space is left"] == told(caplog)
+        sim.run_for(2)
+        assert ["no space is left"] * 2 == told(caplog)
+        sim.plan.always(Fault.REFUSED)
+        sim.run_for(1)
+        assert ["no space is left", "no space is left", "the write failed"] == told(caplog)
+        assert sim.plan.failed > 1_000
+        sim.plan.never()
+        sim.settle()
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Give why the log refused, as often as it was said."""
+    lines = [record.getMessage() for record in caplog.records]
+    return [line.split(": ")[2].partition(" on the device")[0].partition(";")[0] for line in lines]

@@ -51,6 +51,8 @@ _log = logging.getLogger("polos")
 _FOR_GOOD: Final = (StoreFenced, StoreClosed, StoreDamaged, ForkedStore)
 # What opening a log again meets while its disk is away or mounted for reading alone: some time it is there again.
 _FOR_NOW: Final = (PolosStoreError, StoreReadOnly, NotAPolosStore)
+# An append is tried again many times a second, and who reads of it has read it: a full disk isn't filled by saying so.
+_SAID_AGAIN_US: Final = 60_000_000
 
 
 class Recovery:
@@ -60,6 +62,7 @@ class Recovery:
         """Take the engine."""
         self._engine = engine
         self._under_way = False
+        self._said: tuple[str, int] | None = None  # what the log refused with when that was last told, and when
         # Runs that meet a bug of ours, or ask for what can't be recorded, with what becomes of each; None if that
         # can't be recorded either.
         self.stuck: dict[str, c.SetAside | c.RefuseRun | None] = {}
@@ -76,10 +79,18 @@ class Recovery:
             self._give_up(engine.broken)
             return
         if isinstance(engine.broken, PolosStoreError):
-            _log.error("the log refuses writes: %s; nothing new starts until it takes them", engine.broken)
+            self._say(str(engine.broken))
         task = engine.loop.create_task(self._recover())
         engine.background.add(task)
         task.add_done_callback(engine.background.discard)
+
+    def _say(self, why: str) -> None:
+        """Tell that the log refuses, once a minute and for each reason."""
+        now_us = self._engine.clock.monotonic_us()
+        if self._said is not None and self._said[0] == why and now_us < self._said[1] + _SAID_AGAIN_US:
+            return
+        self._said = why, now_us
+        _log.error("the log refuses writes: %s; nothing new starts until it takes them", why)
 
     def _give_up(self, error: Exception) -> None:
         """Another engine owns the store, or nobody can: refuse what waits, since nobody here will decide it."""
