@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from polos import workflow
 from polos.errors import PolosUsageError
+from polos.store.memory import MemoryLog
 from polos.testing import CrashOutcome, Outside, crash_sweep
 from polos.testing import loop as loops
+from polos.testing.audit import Audit
+from polos.testing.outside import Place
+from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_report import CrashReport
 
 from tests.sweep_workflows import bank
@@ -183,3 +188,20 @@ def test_the_id_of_a_child_in_a_result_is_its_place():
     assert (report.singles, len(set(map(str, results)))) == (len(report.points), 1)
     assert ["<id of child 'left'>"] * 2 == results[0]["children"]
     assert not results[0]["root"].startswith("<")
+
+
+@pytest.mark.parametrize("torn", [b"", b"\n", b"\n{", b'\n{"kind": "charged", "cents": 1'])
+def test_a_note_that_a_kill_broke_off_was_never_written(tmp_path: Path, torn: bytes):
+    """The kernel may write a part of a line of a process that is killed in it; the lines around it are whole."""
+    ledger, calls = Outside("torn"), tmp_path / "calls"
+    (tmp_path / "torn.jsonl").write_bytes(b'\n{"kind": "charged", "cents": 1}\n' + torn)
+    calls.write_bytes(b'\n["run", "charge", 1, 1]\n' + torn.replace(b"{", b"["))
+
+    Place.current = Place(tmp_path)
+    try:
+        ledger.note("charged", cents=2)
+        assert [1, 2] == [note["cents"] for note in ledger.notes("charged")]
+    finally:
+        Place.current = None
+    CallLedger(calls).call(Audit(MemoryLog()), "run", "charge", 2, "pure")
+    assert {"charge": 2} == CallLedger(calls).by_step()

@@ -17,7 +17,24 @@ from typing import Any, final
 from polos.errors import PolosUsageError
 from polos.testing.patience import Interrupted, is_lost
 
-__all__ = ["Outside", "Place"]
+__all__ = ["Outside", "Place", "whole_lines"]
+
+
+def whole_lines(written: bytes) -> list[str]:
+    """
+    Give the lines of a file to which each is written with a newline at both ends.
+
+    The kernel may break off a write where a page ends, if the process is killed in it. What it has written of a line
+    then stands by itself, and counts for nothing: whoever wrote it never got to know that it was written.
+    """
+    lines: list[str] = []
+    for line in written.split(b"\n"):
+        try:
+            json.loads(line)
+        except ValueError:  # nothing, or the beginning of an object or a list, which is none
+            continue
+        lines.append(line.decode())
+    return lines
 
 
 @final
@@ -98,7 +115,7 @@ class Outside:
         elif not place.dead:
             descriptor = os.open(self._file(place.path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.write(descriptor, f"{line}\n".encode())
+                os.write(descriptor, f"\n{line}\n".encode())
             finally:
                 os.close(descriptor)
 
@@ -114,7 +131,7 @@ class Outside:
         lines = self._memory
         if where is not None:
             file = self._file(where)
-            lines = file.read_text("utf-8").splitlines() if file.exists() else []
+            lines = whole_lines(file.read_bytes()) if file.exists() else []
         found: list[dict[str, Any]] = [json.loads(line) for line in lines]
         return [note for note in found if kind is None or note["kind"] == kind]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import final
 
 from polos.testing.audit import Audit
+from polos.testing.outside import whole_lines
 
 __all__ = ["CallLedger"]
 
@@ -43,7 +44,7 @@ class CallLedger:
         self.life = 0
         self._file = file
         if file is not None and file.exists():
-            for line in file.read_text("utf-8").splitlines():
+            for line in whole_lines(file.read_bytes()):
                 run, name, attempt, life = json.loads(line)
                 self._count(run, name, attempt, life)
 
@@ -70,7 +71,7 @@ class CallLedger:
             effect: its effect class.
         """
         if self._file is not None:
-            line = json.dumps([run, name, attempt, self.life]) + "\n"
+            line = f"\n{json.dumps([run, name, attempt, self.life])}\n"
             descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
                 os.write(descriptor, line.encode())

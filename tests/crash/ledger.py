@@ -3,9 +3,10 @@ What really happened, told by somebody whom the engine doesn't know.
 
 The log says what the engine believes. Whether a step was called twice, or an answer given that nothing stands for,
 only an outside witness can say: a file that each effect, and each caller that got an answer, appends one line to. A
-line is one short `write` to a descriptor opened with O_APPEND, so a killed process leaves whole lines, in the order
-in which things happened, from however many processes and threads. What is long is noted by its digest: the kernel
-may break off a write of several pages when the process is killed in it.
+line is one short `write` to a descriptor opened with O_APPEND, so lines stand in the order in which things happened,
+from however many processes and threads. The kernel may break off a write where a page ends, when the process is killed
+in it; so what is long is noted by its digest, and a line begins with a newline, too: what was torn stands by itself, is
+known by its missing end, and is taken for what it is, a process that died before it had told anything.
 
 A line of a step's call holds how far the log was just then. With that, "never called after its completion is
 recorded" needs no guess about time: the completion stands at a position, and no call may have seen that far.
@@ -40,6 +41,15 @@ def short(value: Any) -> Any:
     return value if len(text) < LINE_BYTES_MAX // 2 else hashlib.sha256(text.encode()).hexdigest()
 
 
+def _is_torn(line: bytes) -> bool:
+    """Tell whether the beginning of a line is all there is of it; no beginning of a JSON list is one."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return b'["'.startswith(line[:2])
+    return False
+
+
 @final
 class Ledger:
     """An append-only file of what happened."""
@@ -51,14 +61,15 @@ class Ledger:
 
     def note(self, kind: str, key: str, more: Any = None) -> None:
         """Append a line."""
-        line = json.dumps([kind, key, short(more)]).encode() + b"\n"
+        line = b"\n" + json.dumps([kind, key, short(more)]).encode() + b"\n"
         assert len(line) <= LINE_BYTES_MAX, "a long line may be cut short"
         written = os.write(self._descriptor, line)
         assert len(line) == written, "a line is written whole, or it is no witness"
 
     def lines(self, *kinds: str) -> list[Line]:
         """Give the lines of these kinds, or all, in the order in which they were written."""
-        found = [Line(*json.loads(line)) for line in self.path.read_bytes().split(b"\n")[:-1]]
+        told = [line for line in self.path.read_bytes().split(b"\n") if line]
+        found = [Line(*json.loads(line)) for line in told if not _is_torn(line)]
         return [line for line in found if not kinds or line.kind in kinds]
 
     def calls(self, key: str) -> list[Line]:

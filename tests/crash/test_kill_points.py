@@ -18,6 +18,7 @@ import pytest
 
 from tests.crash.children import ChildFailed, in_child
 from tests.crash.kill_points import KillPoint, any_call, kill_points
+from tests.crash.ledger import Ledger
 from tests.crash.stepper import StepperError, mark
 
 
@@ -197,3 +198,15 @@ def test_a_childs_failure_comes_back(function, text):
     """A child that raises, or dies, fails the test with what happened in it."""
     with pytest.raises(ChildFailed, match=text):
         in_child(function)
+
+
+@pytest.mark.parametrize("torn", [b"", b"\n", b"\n[", b'\n["call", "torn", [1, 2]'])
+def test_a_line_that_a_kill_broke_off_is_no_line(tmp_path: Path, torn: bytes):
+    """The witness tells what was written as a whole, and what others write behind the beginning of a line."""
+    ledger = Ledger(tmp_path)
+    ledger.note("call", "before")
+    with ledger.path.open("ab") as file:
+        file.write(torn)
+    ledger.note("call", "behind")
+
+    assert ["before", "behind"] == [line.key for line in ledger.lines("call")]
