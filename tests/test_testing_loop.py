@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from polos.testing.clock import VirtualClock
@@ -128,6 +129,20 @@ def test_a_thread_that_is_quicker_than_the_pipe_is_heard(loop: SimulatedLoop, mo
     loop.run_until_complete(done)
 
     assert "told" == done.result()
+
+
+def test_a_loop_that_begins_to_wait_meanwhile_is_woken(loop: SimulatedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that opens its pipe while another thread asks for a call hears of it: the thread looks for a pipe last."""
+    call_soon = loop.call_soon
+
+    def opens_before(*args: Any, **options: Any) -> Any:
+        loop._real.open()  # the loop has found nothing to do, and will wait
+        return call_soon(*args, **options)
+
+    monkeypatch.setattr(loop, "call_soon", opens_before)
+    loop.call_soon_threadsafe(print)
+
+    assert loop._real.wait(0)
 
 
 def test_signals_are_handled(loop: SimulatedLoop) -> None:

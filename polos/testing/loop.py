@@ -227,9 +227,12 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """Call something when the loop turns, asked for by another thread."""
-        if self._inner["_debug"] or self._real.system is not None:
+        if self._inner["_debug"]:
             return super().call_soon_threadsafe(self._called(callback), *args, context=context)
-        return self.call_soon(callback, *args, context=context)
+        handle = self.call_soon(callback, *args, context=context)
+        # Only now is it known whether there is a pipe: a loop that opens it looks afterwards at what is ready.
+        getattr(self, "_write_to_self")()  # noqa: B009  # asyncio has no public name for it
+        return handle
 
     def call_at(
         self, when: float, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
