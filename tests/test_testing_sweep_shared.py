@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from polos import WorkflowContext, workflow
 from polos.testing import CrashOutcome, CrashSweepFailed, Outside, remains
+from polos.testing.outside import take_away
 from polos.testing.remains import Collector, Remains
 from polos.testing.sweep import sweep
 from polos.testing.sweep_judging import Doubtful
@@ -17,6 +18,7 @@ from polos.testing.sweep_points import CrashPoint
 from polos.testing.sweep_scenario import Stage
 
 from tests import sweep_workflows as w
+from tests.store_children import run_child
 
 bank = Outside("shared")
 
@@ -289,3 +291,47 @@ def test_an_outside_that_cannot_be_put_back_is_lived_again(
     sweep(filing, {"number": 1}, setup=set_up_with, processes=0, pairs=0, from_remains=True)
 
     assert not any(shared for _, shared, _ in played)
+
+
+def test_what_a_later_life_closed_is_taken_away_for_its_owner(tmp_path: Path):
+    """Directories that may not be changed or looked into don't keep the files from being as they were."""
+    (other := tmp_path / "other").mkdir(mode=0o500)
+    printed = run_child(
+        """
+        import os, sys
+        from pathlib import Path
+        from polos.testing.outside import take_away
+        from polos.testing.remains import Remains
+
+        place = Path(sys.argv[1])
+        put_back = Remains(store=None, ledger=None, now_us=0, cuts=(), place=place, files={}).put_back
+        (place / "closed" / "hidden").mkdir(parents=True)
+        (place / "closed" / "hidden" / "file").touch()
+        (place / "elsewhere").symlink_to(sys.argv[2])
+        (place / "closed" / "hidden").chmod(0o000)
+        (place / "closed").chmod(0o500)
+        place.chmod(0o500)
+        put_back()
+        print(sorted(place.iterdir()))
+        place.chmod(0o000)
+        take_away(place)
+        print(place.exists(), oct(Path(sys.argv[2]).stat().st_mode & 0o777))
+        """,
+        tmp_path / "place", other, unprivileged=True,
+    )  # fmt: skip
+
+    assert "[]\nFalse 0o500\n" == printed
+
+
+def test_a_directory_that_cannot_be_opened_is_left_to_its_removal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Somebody else's, or one that a thread of a step's removed meanwhile, doesn't end the sweep."""
+
+    def chmod(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "chmod", chmod)
+    (place := tmp_path / "place").mkdir()
+
+    take_away(place)
+
+    assert not place.exists()

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
 from polos.errors import PolosUsageError
 from polos.testing.patience import Interrupted, is_lost
 
-__all__ = ["Outside", "Place", "whole_lines"]
+__all__ = ["Outside", "Place", "take_away", "whole_lines"]
 
 
 def whole_lines(written: bytes) -> list[str]:
@@ -35,6 +37,27 @@ def whole_lines(written: bytes) -> list[str]:
             continue
         lines.append(line.decode())
     return lines
+
+
+def take_away(directory: Path) -> None:
+    """
+    Remove a directory with everything in it, as far as that can be done.
+
+    Steps may have left directories that their owner may not change, or not even look into. Of those he is the owner
+    still, so they are opened first; without that a user who isn't root would be left with them for ever.
+    """
+    _open(directory)
+    for folder, folders, _ in os.walk(directory):  # looks into a directory only after it was named here
+        for name in folders:
+            _open(Path(folder, name))
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _open(directory: Path) -> None:
+    """Let its owner change a directory, if it is one, is still there, and is ours."""
+    if directory.is_dir() and not directory.is_symlink():  # what a link leads to is none of ours
+        with suppress(OSError):
+            directory.chmod(0o700)
 
 
 @final

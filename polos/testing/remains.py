@@ -17,7 +17,6 @@ history of n steps has n points, each with all that was before it.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Final, final
 
 from polos.testing.clock import VirtualClock
-from polos.testing.outside import Place
+from polos.testing.outside import Place, take_away
 from polos.testing.store import MemoryStore
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_points import CrashPoint
@@ -74,7 +73,7 @@ class Remains:
         """Have the outside be as it was."""
         if not self.files and not self.place.exists():
             return
-        shutil.rmtree(self.place, ignore_errors=True)
+        take_away(self.place)
         self.place.mkdir(mode=0o700, parents=True)
         for name, file in self.files.items():
             path = self.place / name

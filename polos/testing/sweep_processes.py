@@ -12,7 +12,6 @@ import atexit
 import inspect
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +27,7 @@ from typing import Any, Final, final
 from polos.definition import Workflow
 from polos.errors import PolosUsageError
 from polos.testing.lives import Task
+from polos.testing.outside import take_away
 from polos.testing.sweep_outcome import CrashOutcome
 from polos.testing.sweep_points import CrashPoint
 from polos.testing.sweep_template import ENDING, OUTSIDE, Answer, Load, Order, Ref, to_bytes
@@ -107,7 +107,7 @@ class _Template:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        take_away(self._directory)
 
 
 def _path() -> tuple[str, ...]:

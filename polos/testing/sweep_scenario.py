@@ -12,7 +12,6 @@ it is noted as it comes (`Scene`): when it doesn't come back, somebody on anothe
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import threading
 from collections.abc import Collection, Iterable
@@ -24,7 +23,7 @@ from polos.points import disarm
 from polos.testing.audit import Audit
 from polos.testing.clock import START_US, VirtualClock
 from polos.testing.lives import Life, RunChance
-from polos.testing.outside import Place
+from polos.testing.outside import Place, take_away
 from polos.testing.patience import Hang, Patience, Turn, is_lost
 from polos.testing.remains import Collector, Remains
 from polos.testing.store import MemoryStore
@@ -88,7 +87,7 @@ class Stage:
         """Clear it away."""
         if not is_lost():  # else others have come since
             Place.current = None
-        shutil.rmtree(self._place, ignore_errors=True)
+        take_away(self._place)
 
     def use_children(self, workflows: Iterable[str]) -> None:
         """Let child processes begin to import what they will need: these workflows, by id."""
@@ -242,7 +241,7 @@ class Stage:
             if scene.life is not None:
                 disarm(scene.life.points)
             Place.current = None
-            shutil.rmtree(self._place, ignore_errors=True)
+            take_away(self._place)
             SWEEPING.give_back(self._patience)
         target = self.targets.of(scene.points, real=scene.real)
         return hangs(self._wanted.workflow.id, scene, hang, lost=lost, target=target)
