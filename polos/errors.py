@@ -169,7 +169,7 @@ class UnknownSchedule(PolosUsageError):
 
 
 class UnknownQueue(PolosUsageError):
-    """No workflow names that queue, nothing was said of it, and no run is in it."""
+    """No workflow names that queue, no run ever did, and nothing was said of it."""
 
 
 class NondeterministicCall(PolosUsageError):

@@ -23,6 +23,9 @@ from polos.engine.evolve import evolve
 from polos.engine.projections import RUN_PREFIX, queue_of
 from polos.engine.state import RunState, status
 from polos.errors import QueueFull, StepExecutionError, UnknownQueue
+from polos.retention import Retention
+from polos.runtime import lines
+from polos.store.faults import Fault
 from polos.testing.clock import VirtualClock
 from polos.testing.simulation import Call, Simulation
 from polos.types import BatchWorkflowInput
@@ -386,6 +389,7 @@ async def test_a_queue_that_nobody_named_isnt_held_up(tmp_path: Path) -> None:
             await queues.configure(client, "tenant-1", max_queued=5, create=True)
             await queues.pause(client, "tenant-1")
         await under_way.invoke(polos, queue="tenant-2")
+        assert "tenant-2" in [one.name for one in queues.list(polos)]
         await queues.pause(polos, "tenant-2")
         over.set()
 
@@ -405,13 +409,69 @@ def test_a_queue_whose_code_isnt_here_is_known_if_it_ever_ran() -> None:
         return None
 
     with Simulation([ran_once]) as sim:
-        sim.create(ran_once, None, queue="for now")
+        sim.create(ran_once, None)
         sim.settle()
         store = sim.store
     with Simulation([here], store=store) as sim:
         assert {"outcome": "accepted"} == pause(sim, "ran once").reply
         assert {"outcome": "accepted"} == pause(sim, "here").reply
-        assert isinstance(pause(sim, "for now").error, UnknownQueue), "nobody is in it, and it was somebody's once"
+
+
+@workflow(id="quick in a queue", retention=Retention(max_count=0))
+async def quick(ctx: WorkflowContext) -> None:
+    """End at once, and be archived soon."""
+
+
+@workflow(id="asks of a tenant")
+async def asks(ctx: WorkflowContext) -> None:
+    """Ask for children in a queue that nobody else names."""
+    for number in range(2):
+        await ctx.step.invoke_and_wait(f"{number}", quick, queue="tenant-c")
+
+
+def named_by_runs(sim: Simulation) -> list[tuple[str, str]]:
+    """Give what was recorded of queues, and by whom."""
+    with sim.store.log.reader() as reader:
+        found = [decode(one.type, one.schema_version, one.payload) for one in reader.records()]
+    return [(event.queue, event.by) for event in found if isinstance(event, e.QueueConfigured)]
+
+
+def test_a_queue_that_a_run_named_stays_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when nobody is in it, after a crash and when its runs are archived; it is recorded once, and not kept."""
+    monkeypatch.setattr(lines, "NAMED_KEPT", 1)
+    with Simulation([quick, asks]) as sim:
+        for name in ("tenant-b", "tenant-a"):
+            sim.create(quick, None, queue=name)
+            sim.settle()
+        run = sim.create(quick, None, queue="tenant-b").run
+        sim.create(asks, None)
+        sim.settle()
+        assert {"outcome": "accepted"} == pause(sim, "tenant-b").reply
+        sim.run_for(10 * 60)
+        with sim.store.log.reader() as reader:
+            assert reader.row(("archived", run)) is not None
+
+        sim.crash()
+        sim.start()
+        recorded = [("tenant-b", "run"), ("tenant-a", "run"), ("tenant-c", "run"), ("tenant-b", "user")]
+        assert recorded == named_by_runs(sim)
+        assert (False, True) == (sim.engine.lines.is_configured("tenant-a"), sim.engine.lines.is_configured("tenant-b"))
+        for name in ("tenant-a", "tenant-c"):
+            assert {"outcome": "accepted"} == pause(sim, name).reply
+        assert isinstance(pause(sim, "tenant-d").error, UnknownQueue)
+        held = sim.create(quick, None, queue="tenant-c").run
+        sim.settle()
+        assert "RunStarted" not in sim.stream(held)
+
+
+def test_a_queue_whose_first_run_was_lost_is_named_by_the_next_try() -> None:
+    """What was on its way with a commit that failed is recorded again, and once."""
+    with Simulation([quick]) as sim:
+        sim.plan.next(Fault.UNKNOWN_LOST)
+        sim.create(quick, None, queue="tenant-e")
+        sim.settle()
+
+        assert [("tenant-e", "run")] == named_by_runs(sim)
 
 
 def pause(sim: Simulation, queue: str) -> Call:

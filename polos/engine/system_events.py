@@ -48,7 +48,7 @@ class QueueConfigured:
     """What holds for a queue from now on, as a whole; see `polos.engine.admission.Limits`."""
 
     queue: str
-    by: str  # "code", or who asked for it
+    by: str  # "code", "run" if a run names a queue of which nothing was said, or who asked for it
     declared: Json = None  # what the code said last, so that it is taken up again only when it says something else
     concurrency_limit: int | None = None
     key_concurrency_limit: int | None = None

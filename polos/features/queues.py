@@ -88,7 +88,7 @@ async def pause(client: QueuesClient, name: str) -> None:
     ```
 
     Raises:
-        UnknownQueue: no workflow names it, nothing was said of it, and no run is in it. `configure` makes a queue
+        UnknownQueue: no workflow names it, no run ever did, and nothing was said of it. `configure` makes a queue
             known before its first run.
         TypeError: the name is no text.
         ValueError: the name is empty.
@@ -169,7 +169,7 @@ def get(client: QueuesClient, name: str) -> QueueInfo:
 
 def list(client: QueuesClient) -> Sequence[QueueInfo]:  # noqa: A001  # `queues.list` is what one looks for
     """
-    Give every queue that something was said of, or in which runs wait to begin, by name.
+    Give every queue that something was said of, that a run named, or in which runs wait to begin, by name.
 
     An example stands at `pause`.
     """

@@ -169,6 +169,8 @@ class Intake:
             lines.declare(unit, name, said.recorded())
         elif created.queue_limit is not None and not lines.is_configured(name):
             lines.declare(unit, name, {"key_concurrency_limit": created.queue_limit})
+        elif created.queue is not None:
+            lines.name(unit, name)
 
     def declare(self, workflows: Iterable[Workflow[Any]]) -> None:
         """Take up what the code says of queues and triggers; for the start, since runs wait and events came already."""

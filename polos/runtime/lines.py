@@ -4,7 +4,8 @@ Slots and queues, as the engine uses them: `Admission`, with the engine's clock,
 What holds for a queue is an event of the queue's stream. It is said by the code, which names queues where it defines
 workflows, and by whoever changes it while the engine runs; the later word counts. What the code says is taken up when
 it isn't what the code said the last time, so a change made by hand outlives a restart, but not a new version of the
-code that says something new.
+code that says something new. Of a queue that only a run names, that it exists is recorded with the first such run, so
+that it can be held up also when nobody is in it. There may be one for each tenant, so these aren't kept in memory.
 
 A run whose turn it is holds its slot from that moment on, also while it is still being read.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from polos.store.log import Reader
 
 __all__ = ["Lines", "limits_of"]
+
+NAMED_KEPT: Final = 10_000  # queues of which is known by heart that a run has named them
 
 
 def limits_of(event: e.QueueConfigured) -> Limits:
@@ -78,6 +81,7 @@ class Lines:
         self._admission = Admission(limit)
         self._configured: dict[str, e.QueueConfigured] = {}
         self._declared: dict[str, Json] = {}  # what the code of this process said, and is recorded or on its way
+        self._named: set[str] = set()  # of which a run's naming them is recorded, or on its way; not all of them
         self._wanting: dict[str, list[Callable[[], None]]] = {}  # who waits until a queue takes more
         self._when_quiet: list[Callable[[], None]] = []  # whom to tell that nobody has a slot any more
         self._alarm: Any = None
@@ -265,8 +269,8 @@ class Lines:
         """
         Look whether a queue is one that somebody means: a misspelt one would hold nobody up, and nobody would notice.
 
-        It is if something was said of it, if a workflow names it or has it to itself, or if a run stands in it or is
-        under way. Workflows whose code isn't here count if they ever ran.
+        It is if something was said of it, if a workflow names it or has it to itself, or if a run ever named it, stands
+        in it or is under way. Workflows whose code isn't here count if they ever ran.
 
         Raises:
             UnknownQueue: it is none of these.
@@ -274,14 +278,14 @@ class Lines:
         if queue in self._configured or self._admission.knows(queue) or self._engine.bodies.find(queue) is not None:
             return
         named = self._engine.bodies.queues()
-        if queue in named:
+        if queue in named or queue in self._named:
             return
         with self._engine.store.log.reader() as reader:
-            if reader.row(("code", queue)) is not None:
+            if reader.row(("code", queue)) is not None or reader.row(("queue", queue)) is not None:
                 return
         close = get_close_matches(queue, sorted(named | self._configured.keys()), n=1)
         message = (
-            f"there is no queue {queue!r}: no workflow names it, nothing was said of it, and no run is in it"
+            f"there is no queue {queue!r}: no workflow or run names it, and nothing was said of it"
             f"{f'; is it {close[0]!r}?' if close else ''}"
         )
         raise UnknownQueue(message)
@@ -299,6 +303,18 @@ class Lines:
         if before.declared != wanted:
             given: dict[str, Any] = dict(wanted)
             self.change(unit, e.QueueConfigured(queue=queue, by="code", declared=wanted, paused=before.paused, **given))
+
+    def name(self, unit: Unit, queue: str) -> None:
+        """Take up that a run names a queue, if nothing is recorded of it."""
+        if queue in self._configured or queue in self._named:
+            return
+        with self._engine.store.log.reader() as reader:
+            known = reader.row(("queue", queue)) is not None
+        if not known:
+            unit.append_system(QUEUE_PREFIX + queue, e.QueueConfigured(queue=queue, by="run"))
+        if len(self._named) >= NAMED_KEPT:
+            self._named.clear()  # one on its way may be recorded twice, which says the same
+        self._named.add(queue)
 
     def change(self, unit: Unit, event: e.QueueConfigured) -> None:
         """Record what holds for a queue from now on. What begins because of it is recorded behind it."""
@@ -336,9 +352,12 @@ class Lines:
     def forget_undurable(self, reader: Reader) -> None:
         """Units on their way were lost: what is recorded of queues counts."""
         self._declared.clear()
+        self._named.clear()
         lost = set(self._configured)
         for _, row in reader.rows(("queue",)):
             event = e.QueueConfigured(**orjson.loads(row))
+            if event == e.QueueConfigured(queue=event.queue, by="run"):
+                continue
             lost.discard(event.queue)
             if self._configured.get(event.queue) != event:
                 self._apply(event, self._starts(reader, event))
