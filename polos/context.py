@@ -106,6 +106,10 @@ class Port(Protocol):
         """Give a request its name, in program order."""
         ...
 
+    def knows_answer(self, name: str, /) -> bool:
+        """Tell whether this replays a request and its answer, and nobody compares what it asks for."""
+        ...
+
     def new_run_id(self) -> str:
         """Make a child's id."""
         ...

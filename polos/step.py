@@ -33,7 +33,7 @@ from polos.engine import events as e
 from polos.engine.json import Json
 from polos.errors import PolosUsageError
 from polos.in_step import InStep
-from polos.outcomes import instant, rfc3339, step_result
+from polos.outcomes import instant, replayed_step, rfc3339, step_result
 from polos.types.answers import ResumeEvent
 from polos.types.events import EventPayload
 from polos.types.types import BatchStepResult, BatchWorkflowInput
@@ -140,15 +140,15 @@ class Step(InStep, AgentSteps):
 
         Raises:
             StepExecutionError: every call failed; the same in replay.
-            ValueError: a setting makes no sense.
-            TypeError: an argument is of the wrong type.
+            ValueError, TypeError: an argument or a setting makes no sense.
         """
         port = self._port()
         key, called, arguments = sort_arguments(step_key, func, args)
         short_name, full_name = function_name(called)
         options = read_options(called, kwargs)
-        # Taken before the settings are looked at: the names of later steps don't depend on whether they were right.
-        name = port.name(key, short_name)
+        name = port.name(key, short_name)  # first: the names of later steps don't depend on whether settings are right
+        if port.knows_answer(name):
+            return await replayed_step(port, name, called)
         call = step_call(
             name, called, arguments, kwargs,
             max_retries=max_retries, base_delay=base_delay, max_delay=max_delay, options=options,

@@ -75,6 +75,9 @@ class FakePort:
     def name(self, key: str | None, fallback: str) -> str:
         return self._counters.name(f"{self.path}/{fallback}" if key is None else key)
 
+    def knows_answer(self, _name: str) -> bool:
+        return False
+
     def new_run_id(self) -> str:
         self._children += 1
         return f"child-{self._children}"

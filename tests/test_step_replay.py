@@ -25,7 +25,7 @@ from polos.replay.divergence import Divergence
 from polos.replay.driver import Driver
 from polos.replay.facts import Fact, Outcome
 from polos.types import BatchWorkflowInput
-from polos.values import encode
+from polos.values import digest_arguments, encode
 
 from tests.fakeport import NOW_US, FakeValues, context
 
@@ -123,6 +123,7 @@ class History:
         self.body = body or self.body
         self.children = 0
         driver = self._made(FakeValues(now_us=NOW_US + 5_000_000_000))
+        driver.foresee([fact for fact, _ in self.entries])
         for fact, events in self.entries[:length]:
             assert driver.activate(fact, recorded=events) == []
         return driver
@@ -180,6 +181,42 @@ def test_a_replayed_prefix_goes_on_live():
         fact, events = history.entries[length]
 
         assert events == [request.event for request in driver.activate(fact)]
+
+
+def test_nobody_looks_at_what_an_answered_step_is_called_with(monkeypatch: pytest.MonkeyPatch):
+    """Replay neither copies nor digests the arguments of a step whose answer it knows; of one that is open it does."""
+    looked: list[tuple[Any, ...]] = []
+
+    def look(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        looked.append(args)
+        return digest_arguments(args, kwargs)
+
+    async def body(ctx: WorkflowContext) -> Any:
+        return [await ctx.step.run(f"add-{number}", lambda a: a + 1, number) for number in range(3)]
+
+    history = History(body)
+    history.play()
+    whole = history.entries
+    monkeypatch.setattr("polos.step.digest_arguments", look)
+    history.replay()
+    history.entries = whole[:2]
+    driver = history.replay()
+
+    assert [(1,)] == looked
+    assert ["add-1"] == [name for name, held in driver.pending.items() if held.call is not None]
+
+
+def test_a_step_that_was_not_done_is_there_to_be_called_again():
+    """That an attempt is known not to have happened is no answer: replay makes the call of the next one."""
+
+    async def body(ctx: WorkflowContext) -> Any:
+        return await ctx.step.run("pay", lambda: 1, effect="at_most_once")
+
+    history = History(body)
+    history.start()
+    history.fact(e.StepResolved(name="pay", outcome="not_done", by="user"))
+
+    assert history.replay().pending["pay"].call is not None
 
 
 def test_a_batch_is_one_activation():

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,7 +99,7 @@ class Driver:
         self._timers: dict[str, LoopTimer] = {}
         self._asked: list[_Asked] = []
         self._expected: dict[tuple[str, str], list[e.Event]] = {}
-        self._answers: Mapping[str, int] = {}
+        self._answers: dict[str, int] = {}
         self._dead = self._ending = False
         self._cancel_by: str | None = None
         self._body: Callable[[], Coroutine[Any, Any, Any]] | None = None
@@ -176,14 +176,16 @@ class Driver:
             self._note_state()
         return self._settle()
 
-    def foresee(self, answers: Mapping[str, int]) -> None:
+    def foresee(self, facts: Iterable[Fact]) -> None:
         """
         Hear what replay will deliver.
 
         Args:
-            answers: names of requests, and the version of the fact that answers each.
+            facts: all of the attempt, in order.
         """
-        self._answers = answers
+        for fact in facts:
+            if not (isinstance(fact.event, e.StepResolved) and fact.event.outcome == "not_done"):
+                self._answers[name_of(fact.event)] = fact.version
 
     def discard(self) -> None:
         """Take the code out of memory: close its tasks, record nothing."""
@@ -227,6 +229,10 @@ class Driver:
     def path(self) -> str:
         """Task path of the running code."""
         return self._loop.current_path()
+
+    def knows_answer(self, name: str) -> bool:
+        """Tell whether replay will deliver the answer to a request, and nobody compares what it asks for."""
+        return self.replaying and self.on_match is None and self._answers.get(name, 0) > self.cause
 
     def new_run_id(self) -> str:
         """Make a child's id; in replay the recorded request's id counts instead."""

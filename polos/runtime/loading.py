@@ -25,7 +25,6 @@ from polos.errors import PolosUsageError, RecordsSealed, UnknownRun
 from polos.replay.divergence import Divergence
 from polos.replay.driver import Driver
 from polos.replay.facts import Fact
-from polos.replay.requests import name_of
 from polos.runtime.archived import refuse_archived
 from polos.runtime.ports import RunCode
 from polos.runtime.unit import Resident, Unit, Work
@@ -73,7 +72,7 @@ def replay(code: RunCode, events: list[Stored], *, attempt_version: int) -> list
                 fact.source, _, fact.source_position = events[event.version - 1]
             facts.append(fact)
     unseen: list[Fact] = []
-    code.foresee({name_of(fact.event): fact.version for fact in facts})
+    code.foresee(facts)
     for fact in facts:
         if fact.version <= last_cause:
             code.activate(fact, recorded=by_cause.get(fact.version, ()))

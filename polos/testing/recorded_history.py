@@ -163,7 +163,7 @@ class History:
     def _forgiving(self, run: str, attempt: _Attempt, stopped: PolosUsageError | Divergence) -> list[d.Difference]:
         """Find all that differs where the engine would stop."""
         code = self._code(run, attempt)
-        code.foresee({name_of(fact.event): fact.version for fact in attempt.facts})
+        code.foresee(attempt.facts)
         try:
             left, given = code.play(attempt.facts, attempt.requests)
             found = self._compared(run, attempt, code.matches)
