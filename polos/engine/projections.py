@@ -28,7 +28,7 @@ Keys (tuples; encoded by the store):
 ``("schedule_code", workflow, key)``                  a schedule that the code said something of
 ``("trigger", trigger)``                              what holds for a trigger, JSON
 ``("trigger_cursor", trigger)``                       up to which position it has seen the events of its topics
-``("trigger_failed", trigger, position)``             an event on which its filter raised: its id
+``("trigger_failed", trigger, position)``             an event that makes no run: its filter raised, or that was refused
 ``("idempotency", key, created_us, run)``             a run that was asked for with a key; workflow and key in one text
 ``("singleton", key, created_us, run)``               a living run of which there is one at a time
 ``("debounce", key, created_us, run)``                a run that a later call may replace: when it is due

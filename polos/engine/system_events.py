@@ -157,7 +157,7 @@ class TriggerSkipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerFailed:
-    """The filter of a trigger raised on an event, which therefore doesn't count for it."""
+    """An event makes no run, since the filter of a trigger raised on it, or its run was refused for good."""
 
     trigger: str
     event_id: str

@@ -64,13 +64,13 @@ class TriggerInfo:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterFailure:
     """
-    An event on which a filter raised, and which therefore made no run.
+    An event that made no run: a filter raised on it, or the run was refused for good.
 
     Attributes:
         event_id: the event.
         sequence_id: its place.
         topic: where it was published.
-        error: what the filter raised, type and message.
+        error: what the filter raised, or why the run was refused: type and message.
     """
 
     event_id: str
@@ -133,7 +133,7 @@ def list(client: TriggersClient) -> Sequence[TriggerInfo]:  # noqa: A001  # `tri
 
 def failures(client: TriggersClient, workflow_id: str, *, limit: int = 100) -> Sequence[FilterFailure]:
     """
-    Give the events on which a trigger's filter raised, the newest first.
+    Give the events that made no run because a trigger's filter raised or the run was refused, the newest first.
 
     An example stands at `get`.
 

@@ -32,10 +32,11 @@ from polos.engine.codec import decode
 from polos.engine.json import Json, message_of
 from polos.engine.patterns import Patterns, is_pattern, matches
 from polos.engine.projections import TRIGGER_PREFIX, topic_stream
-from polos.errors import CommandRefused, QueueFull
+from polos.errors import CommandRefused, EngineNotRunning, PolosStoreError, QueueFull
 from polos.runtime.reads import rfc3339
 from polos.runtime.streams import Versions
 from polos.runtime.unit import Reply, Unit, Work
+from polos.runtime.wary import Wary
 from polos.store.log import Key, Position, Reader
 from polos.types.events import EventPayload
 
@@ -105,7 +106,8 @@ class _Listener:
         batch: events that count, the oldest first.
         taken: how many of those are in the unit on its way.
         skipped: how many that don't count were read since anything was recorded.
-        failed: positions behind the cursor at which the filter raised.
+        failed: positions behind the cursor of events that make no run: the filter raised, or the run was refused.
+        wary: what follows from refusals.
         behind: whether there may be more in the log than in memory.
         missed: position of the last event that it wasn't told of.
         busy: whether a unit is on its way.
@@ -124,6 +126,7 @@ class _Listener:
     taken: int = 0
     skipped: int = 0
     failed: set[int] = field(default_factory=set[int])
+    wary: Wary = field(default_factory=Wary)
     behind: bool = True
     missed: int = 0
     busy: bool = False
@@ -134,7 +137,7 @@ class _Listener:
     @property
     def active(self) -> bool:
         """Whether it may make runs."""
-        return self.held is not None and not self.held.paused
+        return self.held is not None and not self.held.paused and not self.wary.rests
 
     @property
     def kept(self) -> int:
@@ -289,6 +292,7 @@ class Triggers:
         event = replace(held, by=by, cursor=cursor, paused=held.paused if paused is None else paused)
         self._record(unit, event)
         if listener is not None:
+            listener.wary = Wary()  # whoever changes it wants it tried again
             self._hold(listener, event)
             if to is not None:
                 listener.failed.clear()  # whoever goes back wants them tried again
@@ -402,12 +406,16 @@ class Triggers:
             return
         for _ in range(min(len(listener.raw), PIECE_EVENTS)):
             told = listener.raw.popleft()
+            guilty = listener.wary.guilty
+            if guilty is not None and guilty[0] == told.position and told.position not in listener.failed:
+                self._fail(listener, unit, told, guilty[1], "made no run, since that was refused,")
+                return  # what others lead to is recorded apart from it
             if self._counts(listener, unit, told):
                 listener.batch.append(told)
             else:
                 listener.skipped += 1
-        size = listener.said.batch_size
-        for runs in range(RUNS_MAX):
+        size, runs_max = listener.wary.share(listener.said.batch_size, RUNS_MAX)
+        for runs in range(runs_max):
             left = len(listener.batch) - listener.taken
             if left == 0 or (left < size and (listener.raw or not self._is_due(listener, unit))):
                 break
@@ -455,28 +463,34 @@ class Triggers:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  # the program's code: whatever it raises, it didn't say yes
-            failed = e.TriggerFailed(
-                trigger=listener.workflow.id,
-                event_id=told.event.event_id,
-                position=told.position,
-                topic=told.event.topic,
-                error_type=type(error).__name__,
-                message=message_of(error),
-            )
-            unit.append_system(TRIGGER_PREFIX + listener.workflow.id, failed)
-            listener.failed.add(told.position)
-            unit.actions.append(
-                lambda: _log.warning(
-                    "the filter of trigger %s failed on event %s, which doesn't count for it: %s: %s",
-                    failed.trigger, failed.event_id, failed.error_type, failed.message,
-                )
-            )  # fmt: skip
+            self._fail(listener, unit, told, error, "has a filter that failed")
             return False
+
+    @staticmethod
+    def _fail(listener: _Listener, unit: Unit, told: _Told, error: BaseException, what: str) -> None:
+        """Record that an event makes no run."""
+        failed = e.TriggerFailed(
+            trigger=listener.workflow.id,
+            event_id=told.event.event_id,
+            position=told.position,
+            topic=told.event.topic,
+            error_type=type(error).__name__,
+            message=message_of(error),
+        )
+        unit.append_system(TRIGGER_PREFIX + listener.workflow.id, failed)
+        listener.failed.add(told.position)
+        unit.actions.append(
+            lambda: _log.warning(
+                "trigger %s %s on event %s, which doesn't count for it: %s: %s",
+                failed.trigger, what, failed.event_id, failed.error_type, failed.message,
+            )
+        )  # fmt: skip
 
     def _fire(self, listener: _Listener, unit: Unit, events: list[_Told]) -> None:
         """Record that the trigger fired, and create the run, in this unit."""
         engine, workflow, said = self._engine, listener.workflow, listener.said
         run = engine.new_run_id()
+        listener.taken += len(events)
         payloads: list[Json] = [told.payload() for told in events]
         given: Json = {"events": payloads} if said.batched else payloads[0]
         seconds = workflow.run_timeout_seconds
@@ -493,7 +507,6 @@ class Triggers:
             deployment=engine.settings.deployment_id,
             kind=workflow.workflow_type,
         )
-        listener.taken += len(events)
         listener.cursor = events[-1].position
         listener.skipped = 0
         fired = e.TriggerFired(
@@ -502,7 +515,7 @@ class Triggers:
             cursor=listener.cursor,
             events=len(events),
             first=events[0].position,
-            waited=said.batch_timeout_seconds is not None and len(events) < said.batch_size,
+            waited=said.batch_timeout_seconds is not None and len(events) < said.batch_size and not listener.wary.most,
         )
         unit.append_system(TRIGGER_PREFIX + workflow.id, fired)
         engine.intake.start_run(unit, run, created)
@@ -510,15 +523,23 @@ class Triggers:
     def _decided(self, listener: _Listener, _reply: Reply) -> None:
         """What was decided is durable."""
         listener.busy = False
+        listener.wary.recorded(listener.taken, listener.cursor, listener.failed)
         for _ in range(listener.taken):
             listener.batch.popleft()
         listener.taken = 0
         listener.failed = {position for position in listener.failed if position > listener.cursor}
         self._soon(listener)
 
-    def _undecided(self, listener: _Listener, _error: BaseException) -> None:
+    def _undecided(self, listener: _Listener, error: BaseException) -> None:
         """What was decided never happened: back to what is recorded."""
         listener.busy = False
+        if isinstance(error, Exception) and not isinstance(error, (EngineNotRunning, PolosStoreError)):
+            listener.wary.refused([told.position for told in islice(listener.batch, listener.taken)], error)
+            if listener.wary.rests:
+                _log.error(
+                    "trigger %s can't go on, and rests until it is changed or the engine starts again: %s",
+                    listener.workflow.id, error,
+                )  # fmt: skip
         with self._engine.store.log.reader() as reader:
             self._reread(listener, reader)
 
