@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -91,6 +92,24 @@ def test_ctrl_c_while_an_engine_starts(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Polos, "start", hangs)
     with pytest.raises(Interrupted):
         asyncio.run(Polos(data_dir=tmp_path).serve())
+
+
+def test_ctrl_c_in_a_block_that_does_not_serve(tmp_path: Path):
+    """It is the program that is interrupted there: Python says where, once the engine has stopped gracefully."""
+
+    async def main() -> None:
+        async with Polos(data_dir=tmp_path):
+            press()
+            await asyncio.Event().wait()
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        asyncio.run(main())
+    cause = raised.value.__context__
+
+    assert not isinstance(raised.value, SystemExit)
+    assert isinstance(cause, asyncio.CancelledError)
+    assert "main" in [frame.name for frame in traceback.extract_tb(cause.__traceback__)]
+    assert was_closed_cleanly(tmp_path)
 
 
 @pytest.mark.parametrize("how", ["another task", "own handler", "interactive"])

@@ -6,6 +6,11 @@ which Python prints a traceback. For a server that is asked to stop, and has sto
 fault. So what leaves `serve` then is a KeyboardInterrupt still, for programs that catch one, and a SystemExit as well:
 uncaught it ends the process with status 130 and says nothing.
 
+Only `serve` does that, as other servers take a signal as theirs only while they serve. In a block of `async with` that
+doesn't serve, or not yet, it is the program that is interrupted and not a server that is asked to stop: which line of
+it was waited at is what somebody who presses Ctrl-C there wants to see, and the traceback is the one that asyncio gives
+any program. The engine stops as gracefully on the way out of the block, whatever is printed.
+
 It is raised only where asyncio would have raised a KeyboardInterrupt: in the main task of `asyncio.run`, with asyncio's
 own handler of the signal. A program that handles the signal itself, or serves in a task of its own beside others, is
 left as it is; so is an interactive interpreter, which a SystemExit would end.
