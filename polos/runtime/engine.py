@@ -42,7 +42,7 @@ from polos.runtime.ports import Appender, MakesAppender, MakesPerformer, Mark, O
 from polos.runtime.recovery import Recovery
 from polos.runtime.replying import refuse, reply, reply_when_durable
 from polos.runtime.schedules import Schedules
-from polos.runtime.settings import Settings
+from polos.runtime.settings import TURN_US, Settings
 from polos.runtime.steady import SteadyClock
 from polos.runtime.timers import Timers
 from polos.runtime.unit import Reply, Resident, Unit, Work, settle
@@ -270,11 +270,14 @@ class Engine:
         most = self.settings.drain_work_max
         if self.suspects.careful:
             most = 0 if self.in_flight else 1
+        until_us = self.clock.monotonic_us() + TURN_US
         try:
             for _ in range(most):
                 if not self.work or self.backlog or self.broken is not None:
                     break
                 self._decide(self.work.popleft())
+                if self.clock.monotonic_us() >= until_us:
+                    break
             self.loader.make_room()
         finally:
             # Also when Ctrl-C goes through here: who stops the engine then waits for the rest.

@@ -120,11 +120,15 @@ class Loader:
         return self._load(run)
 
     def find(self, run: str) -> Resident | None:
-        """Give a run that is alive, None if it ended or doesn't exist."""
-        try:
-            resident = self.get(run)
-        except UnknownRun:
+        """
+        Give a run that is alive, None if it ended or doesn't exist.
+
+        One that ended isn't read for that: its history may be long, and who had it woken many times while it lived, as
+        its children do, would have it read as often afterwards.
+        """
+        if not self.is_alive(run):
             return None
+        resident = self.get(run)
         return None if resident.ended else resident
 
     @property

@@ -12,7 +12,9 @@ from typing import Any, Final, Literal
 
 from polos.retention import Retention, read_retention
 
-__all__ = ["Settings"]
+__all__ = ["TURN_US", "Settings"]
+
+TURN_US: Final = 5_000  # for which work is decided, before the program's own callbacks get their turn
 
 _SECONDS_MAX: Final = 1_000 * 365.25 * 86_400
 _MAY_BE_ZERO: Final = frozenset({"resident_runs_max", "lost_threads_max"})
@@ -37,7 +39,7 @@ class Settings:
         poisoned_after: process deaths in a row with the run's code on the loop that set it aside.
         inbox_poll_seconds: how often the inbox is looked at.
         work_queue_max: commands that may wait to be decided, while the log refuses writes or under load.
-        drain_work_max: pieces of work decided before the program's own callbacks get a turn.
+        drain_work_max: pieces of work decided, for 5 ms at most, before the program's own callbacks get a turn.
         retry_append_seconds: how long the engine waits before it tries a failed log again.
         record_sources: whether `CodeRegistered` keeps the sources as blobs.
         retention: when ended runs are archived, where their workflow says nothing of it; None for never.
