@@ -23,6 +23,8 @@ from polos.tools.mcp import McpUnavailable, load_mcp_tools, mcp_tools
 
 from tests.agents.mcp_server import said
 from tests.agents.stage import call, make_agent
+from tests.golden.form import FOLDER, Case
+from tests.golden.going_on import commits, open_case
 
 pytestmark = pytest.mark.anyio
 
@@ -261,3 +263,28 @@ async def test_a_program_that_is_not_there(tmp_path: Path):
 
     with pytest.raises(McpUnavailable, match="didn't list its tools: FileNotFoundError"):
         await load_mcp_tools(nothing)
+
+
+def test_a_call_that_was_recorded_then_is_not_made_now():
+    """From wherever a recorded log breaks off, the tools of today take what stands in it, and make the open calls."""
+    case, app, called = Case(FOLDER / "format-1" / "mcp_tools"), MCPServer("library"), list[str]()
+
+    @app.tool()
+    async def shelf(book: str) -> str:
+        """Say where a book stands; a plain function would be called in a thread, for which no virtual time waits."""
+        called.append(book)
+        return f"{book} stands on shelf 8"
+
+    (tool,) = asyncio.run(load_mcp_tools(app))
+    ends = [line for line in case.lines if line.record.type == "StepCompleted" and b'"mcp"' in line.record.payload]
+    made: dict[int, list[str]] = {}
+    for at in [at for at in commits(case) if ends[0].position - 3 < at <= ends[1].position]:
+        called.clear()
+        sim = open_case(case, at)
+        sim.workflows["golden_shelf"] = tool.known_as("golden_shelf")
+        with sim:
+            sim.settle()
+        made[at] = list(called)
+
+    assert {at: ["Dune", "Emma"][sum(end.position <= at for end in ends) :] for at in made} == made
+    assert {0, 1, 2} == {len(books) for books in made.values()}

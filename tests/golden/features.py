@@ -47,7 +47,7 @@ FEATURES: dict[str, str] = {
     "concepts: Cancellation": "cancellation run_timeout detached children",
     "concepts: Changing the code of runs under way": "divergence recorded_values set_aside continue_as_new",
     "concepts: The data directory and other processes": "inbox two_logs store",
-    "concepts: Eviction": NOTHING,
+    "concepts: Eviction": "evicted",
     "queues: Limits": "queues key_rates",
     "queues: Whose turn it is": "queues",
     "queues: While the engine runs": "queues",
@@ -73,7 +73,7 @@ FEATURES: dict[str, str] = {
     "retention: How it is done": "archive segments",
     "deployment: New code and old runs": "divergence set_aside",
     "deployment: Pinning": "pinned",
-    "deployment: Draining": NOTHING,  # a drained engine stops, and leaves what any other leaves
+    "deployment: Draining": "draining",
     "agents: What is recorded, and when": "agents",
     "agents: Reading an answer while it is written": "agents",
     "agents: Structured answers": "agents",
@@ -86,7 +86,7 @@ FEATURES: dict[str, str] = {
     "tools: Approvals": "agent_tools",
     "tools: Asking people": "agent_tools",
     "tools: Searching the web": "agent_tools",
-    "tools: Tools of MCP servers": NOTHING,  # they need a server; their runs are those of any tool with a step
+    "tools: Tools of MCP servers": "mcp_tools",
     "models: Providers": NOTHING,
     "models: A local model": NOTHING,
     "models: A provider of your own": NOTHING,
@@ -103,7 +103,6 @@ NOT_RECORDED: dict[str, str] = {
     "PatchMarked.answer": "nothing writes another answer than yes",
     "StreamChunk.pruned": "it is written into segments alone; the data directory `segments` has some",
     "CodeRegistered.blobs": "sources are kept in data directories; `store` and `segments` have them",
-    "EngineStarted.deployment": "an engine in memory has none; those of the data directories have",
 }
 
 # What is called, and the arguments that no program has to give, with the reason.

@@ -23,6 +23,7 @@ from polos.testing.simulation import Simulation
 from polos.testing.world import Crashed
 
 from tests.golden.scenes_of_agents import OF_AGENTS
+from tests.golden.scenes_of_leaving import OF_LEAVING
 
 __all__ = ["SCENES", "Queries"]
 
@@ -563,6 +564,6 @@ SCENES: dict[str, Scene] = {
         set_aside, large_result, queues, triggers, schedules, recorded_values, generators, synchronization, two_logs,
         inbox, unfinished, deltas, retries, debounced, archive, sessions, pinned, once, key_rates, detached, pruned,
         archive_count, retry_policies, definitions,
-        typed_results, scheduled_in_code, *OF_AGENTS,
+        typed_results, scheduled_in_code, *OF_AGENTS, *OF_LEAVING,
     )
 }  # fmt: skip

@@ -6,6 +6,7 @@ See `tests.golden.scenes`; these stand by themselves because most of them have t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -66,6 +67,36 @@ def agent_tools(sim: Simulation, program: ModuleType) -> None:
         sim.settle()
 
 
+def mcp_tools(sim: Simulation, program: ModuleType) -> None:
+    from mcp.server import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
+    from polos.tools.mcp import load_mcp_tools
+
+    app, breaks = MCPServer("golden library"), [False, True]
+
+    def server() -> MCPServer:
+        if breaks and breaks.pop(0):
+            raise ConnectionError("the line is dead")
+        return app
+
+    @app.tool()
+    async def shelf(book: str) -> str:
+        """Say where a book stands."""
+        if book == "Emma":
+            raise ToolError("it is lent")
+        return f"{book} stands on shelf 7"
+
+    @app.tool()
+    async def count(shelves: list[int]) -> dict[str, int]:
+        """Count books."""
+        return {"books": sum(shelves)}
+
+    for tool in asyncio.run(load_mcp_tools(server)):
+        sim.workflows["golden_" + tool.id] = tool.known_as("golden_" + tool.id)  # the program has others in their place
+    sim.create(program.librarian, {"input": "Which books are there?"})
+    sim.settle()
+
+
 def agent_handoffs(sim: Simulation, program: ModuleType) -> None:
     sim.create(program.desk, {"input": "What of my file?", "budget": {"calls": 9}}, session="a desk")
     sim.settle()
@@ -104,5 +135,5 @@ def agents_in_workflows(sim: Simulation, program: ModuleType) -> None:
 
 
 OF_AGENTS: tuple[Callable[[Simulation, ModuleType], None], ...] = (
-    agents, agent_tools, agent_handoffs, agent_checks, agent_sessions, agent_budgets, agents_in_workflows,
+    agents, agent_tools, mcp_tools, agent_handoffs, agent_checks, agent_sessions, agent_budgets, agents_in_workflows,
 )  # fmt: skip
