@@ -43,7 +43,9 @@ class Wanted(TypedDict, total=False):
         tag: only runs with this tag.
         since: created then or later.
         until: created before then.
-        queue: only runs of this queue; that of a workflow that names none is the workflow's id.
+        queue: only runs of this queue; that of a workflow that names none is the workflow's id. There is no index of
+            it: given alone, or with times alone, each run is looked at until the page is full. With a status that few
+            runs have, a workflow or `since` it is quick.
         session_id: only runs of this session.
         user_id: only runs of this user.
     """

@@ -33,7 +33,8 @@ class LooksAtRuns:
             limit: runs on a page, at most 10,000.
             cursor: `cursor` of the page before.
             wanted: which runs, by `status`, `workflow_id`, `parent`, `tag`, `since`, `until`, `queue`, `session_id` and
-                `user_id`, as told at `polos.runtime.listing.Wanted`.
+                `user_id`, as told at `polos.runtime.listing.Wanted`. All but times and `queue` have an index, of which
+                one is read; what else is asked for is looked up run by run.
         """
         store = self._connection().store
         page = list_page(store.log, store.inbox, run_filter(wanted), limit=limit, cursor=cursor)

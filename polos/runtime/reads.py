@@ -177,7 +177,13 @@ class RunFilter:
         )
 
     def index(self) -> Key:
-        """Choose the index that leaves the fewest runs to look at, by what usually is."""
+        """
+        Choose the index that leaves the fewest runs to look at, by what usually is.
+
+        A queue has none. Runs that wait to begin have a row by queue, but those between two attempts haven't, and show
+        `queued` as well; and a row of its own for every run of a queue would be written for a question that is asked
+        seldom, and nearly always with a status or a time.
+        """
         if self.parent is not None:
             return ("parent", self.parent)
         if self.session is not None:
