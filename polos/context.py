@@ -338,7 +338,11 @@ class WorkflowContext:
         self.port = port
         self.state: Any = _state(state_schema, initial_state)
         self.step: Step = Step(self)
-        self.logger: logging.Logger = _RunLogger(self)
+
+    @functools.cached_property
+    def logger(self) -> logging.Logger:
+        """A logger that is silent while the run is being replayed; made when it is first asked for."""
+        return _RunLogger(self)
 
     @property
     def cancel_requested(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from polos import RetryPolicy, WorkflowContext, workflow
 from polos.runtime.loading import Loader
 from polos.runtime.settings import Settings
-from polos.runtime.unit import Resident
+from polos.runtime.unit import Resident, Unit
 from polos.testing.simulation import Simulation
 from polos.testing.world import Crashed
 
@@ -74,3 +76,24 @@ def test_retries_that_are_due_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
         assert sim.alive, "runs are read for ever"
         assert [] == sim.audit.living()
+
+
+@workflow(id="patient")
+async def patient(ctx: WorkflowContext) -> int:
+    """Do a step, and wait for somebody."""
+    await ctx.step.run("first", int)
+    return await ctx.step.wait_for_signal("go")
+
+
+def test_a_run_that_waits_holds_nothing_of_what_was_decided() -> None:
+    """When all of a run is durable, the units that it was in are gone, and its code has no dictionary of attributes."""
+    with Simulation([patient]) as sim:
+        runs = [sim.create(patient, None).run for _ in range(5)]
+        sim.settle()
+        residents = [sim.engine.residents[run] for run in runs]
+
+        units = [found for found in gc.get_objects() if isinstance(found, Unit)]  # of whoever was here before, too
+
+        assert [] == [unit for unit in units if not unit.residents.keys().isdisjoint(runs)]
+        assert [False] * 5 == [hasattr(resident.code, "__dict__") for resident in residents]
+        assert [()] * 5 == [resident.facts for resident in residents]

@@ -32,7 +32,17 @@ from polos.errors import ExecutionCancelledError, RunEvicted
 from polos.replay.divergence import Divergence, caller_line
 from polos.replay.facts import Counters, Earlier, Fact, Outcome, Pending, StepCall, UpdateHandler, Values
 from polos.replay.loop import LoopTimer, WorkflowLoop
-from polos.replay.requests import CLOSINGS, ENDS, closing_of, key_of, name_of, refused_answer, shown, state_change
+from polos.replay.requests import (
+    CLOSINGS,
+    ENDS,
+    closing_of,
+    fits_end,
+    key_of,
+    name_of,
+    refused_answer,
+    shown,
+    state_change,
+)
 from polos.replay.stdlib import unawaited_is_fine
 
 __all__ = ["Driver"]
@@ -52,6 +62,14 @@ class _Asked:
 
 class Driver:
     """The code of one attempt of a run, on its loop."""
+
+    # As many as there are runs in memory. With more than 30 attributes a dictionary for each takes 1.8 KB.
+    __slots__ = (
+        "_answers", "_asked", "_body", "_cancel_by", "_counters", "_dead", "_dump_state", "_earlier", "_encode",
+        "_ending", "_expected", "_finish", "_last_state", "_loop", "_main", "_new_run_id", "_patches", "_python",
+        "_queries", "_report", "_timers", "_update_tasks", "_updates", "_values", "_wait_threshold_us", "actions",
+        "cause", "fact_us", "forced", "on_match", "outcome", "pending", "replaying", "run",
+    )  # fmt: skip
 
     direct = False
 
@@ -109,7 +127,7 @@ class Driver:
         self._patches: dict[str, bool] = {}
         self._queries: dict[str, Callable[..., Any]] = {}
         self._updates: dict[str, UpdateHandler] = {}
-        self._update_tasks: set[asyncio.Task[None]] = set()
+        self._update_tasks: dict[asyncio.Task[None], None] = {}
         self._encode: Callable[[Any], tuple[Json, str | None]] = lambda value: (value, None)
         self._report = report
         self._earlier = earlier
@@ -424,8 +442,8 @@ class Driver:
             self._request(answered, None)
 
         task = self._loop.create_task(answer())
-        self._update_tasks.add(task)
-        task.add_done_callback(self._update_tasks.discard)
+        self._update_tasks[task] = None
+        task.add_done_callback(self._update_tasks.pop)
 
     # ------------------------------------------------------------------------------- requests
 
@@ -541,13 +559,7 @@ class Driver:
             return [item.request for item in asked]
         for item in asked:
             if item.line != "matched" and not self._is_answered(item.request.event):
-                raise Divergence(
-                    cause=self.cause,
-                    recorded=self._first_left(),
-                    asked=shown(item.request.event),
-                    line=item.line,
-                    python=self._python,
-                )
+                raise self._diverged(self._first_left(), shown(item.request.event), item.line)
         self._check_left()
         return []
 
@@ -563,35 +575,23 @@ class Driver:
             for event in left:
                 if isinstance(event, ENDS):
                     recorded_end = True
-                    if ended and self._same_end(event):
+                    if self.outcome is not None and fits_end(event, self.outcome.error):
                         continue
                     if isinstance(event, e.RunCancelled) and self.forced:
                         continue  # the engine closed the run, not the code
                 elif isinstance(event, CLOSINGS) and (ended or self.forced or not self._waits(event)):
                     continue
-                raise Divergence(cause=self.cause, recorded=shown(event), asked=None, line=None, python=self._python)
+                raise self._diverged(shown(event), None)
         if ended and not recorded_end:
-            raise Divergence(
-                cause=self.cause, recorded=None, asked="the end of the run", line=None, python=self._python
-            )
+            raise self._diverged(None, "the end of the run")
+
+    def _diverged(self, recorded: str | None, asked: str | None, line: str | None = None) -> Divergence:
+        return Divergence(cause=self.cause, recorded=recorded, asked=asked, line=line, python=self._python)
 
     def _waits(self, event: e.Event) -> bool:
         """Tell whether the code still waits for what this event closes."""
         name = name_of(event)
         return name in self.pending or name in self._timers
-
-    def _same_end(self, event: e.Event) -> bool:
-        assert self.outcome is not None
-        error = self.outcome.error
-        match event:
-            case e.RunCompleted():
-                return error is None
-            case e.RunCancelled():
-                return isinstance(error, asyncio.CancelledError)
-            case e.RunContinued():
-                return isinstance(error, BaseException) and type(error).__name__ == "ContinueAsNew"
-            case _:
-                return error is not None
 
     def _first_left(self) -> str | None:
         for left in self._expected.values():

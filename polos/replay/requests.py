@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final, cast
 
 from polos.engine import events as e
 from polos.engine.json import Json, printable
 
-__all__ = ["CLOSINGS", "ENDS", "closing_of", "key_of", "name_of", "refused_answer", "shown", "state_change"]
+__all__ = ["CLOSINGS", "ENDS", "closing_of", "fits_end", "key_of", "name_of", "refused_answer", "shown", "state_change"]
 
 # Requests that `decide` adds by itself when a run ends, so that code needn't ask for them.
 CLOSINGS: Final = (e.StepAbandoned, e.TimerCancelled, e.WaitCancelled, e.ChildDetached, e.UpdateAnswered)
@@ -50,6 +51,19 @@ def closing_of(event: e.Event, cause: int) -> e.Event | None:
             return e.ChildDetached(cause=cause, name=event.name, cancelled=not event.detached)
         case _:
             return None
+
+
+def fits_end(event: e.Event, error: BaseException | None) -> bool:
+    """Tell whether a recorded end is that of a body that ended with this error, or with none."""
+    match event:
+        case e.RunCompleted():
+            return error is None
+        case e.RunCancelled():
+            return isinstance(error, asyncio.CancelledError)
+        case e.RunContinued():
+            return type(error).__name__ == "ContinueAsNew"
+        case _:
+            return error is not None
 
 
 def refused_answer(error: BaseException) -> e.Failure:

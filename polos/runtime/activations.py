@@ -41,7 +41,7 @@ class Activations:
         """Run the code of all runs that got facts, until nothing more follows within this unit."""
         self._begin_ready(unit)
         while unit.ready:
-            resident = unit.ready.popleft()
+            resident = unit.ready.pop(0)
             self._deliver(unit, resident)
             self._begin_ready(unit)
         # What a body that isn't replayed asks for comes by itself, and no fact is delivered with it.
@@ -52,7 +52,7 @@ class Activations:
     def run_code_of(self, unit: Unit, run: str | None) -> None:
         """Run the code of one run at most; that of all others has units of its own, when this one is durable."""
         while unit.ready:
-            resident = unit.ready.popleft()
+            resident = unit.ready.pop(0)
             if resident.run == run:
                 self._deliver(unit, resident)
         if not unit.plain:
@@ -120,7 +120,7 @@ class Activations:
         """Run a run's code on the facts it may see now."""
         self.running = resident.run
         while resident.facts and self.may_deliver(resident):
-            fact = resident.facts.popleft()
+            fact = resident.take_fact()
             code = resident.code
             assert code is not None
             if isinstance(fact.event, e.ResultReused):
@@ -168,7 +168,7 @@ class Activations:
         if resident.code is not None:
             resident.code.discard()
             resident.code = None
-        resident.facts.clear()
+        resident.facts = ()
 
     def _settle_slot(self, resident: Resident) -> None:
         """Give the slot back when nothing of the run is being run."""

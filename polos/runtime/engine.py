@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from polos.clock import Clock
@@ -367,11 +368,10 @@ class Engine:
 
     def outcome(self, run: str, command: c.Command, settled: Callable[[object], None]) -> None:
         """Take what became of a step: kept until it is durable, whatever the disk does; `settled` is called then."""
+        self.post(Work(partial(self._take_outcome, run, command), done=settled, fail=settled, run=run))
 
-        def apply(unit: Unit) -> None:
-            self.decide_on(unit, self.loader.get(run), command)
-
-        self.post(Work(apply, done=settled, fail=settled, run=run))
+    def _take_outcome(self, run: str, command: c.Command, unit: Unit) -> None:
+        self.decide_on(unit, self.loader.get(run), command)
 
     def wake(self, run: str, *, slot: bool = False) -> None:
         """Look at a run soon: start it, deliver its facts; with `slot` it was given one, and may need it no more."""
@@ -433,8 +433,7 @@ class Engine:
                     for fact, index in unit.placed:
                         fact.position = outcome.receipt.first + index
                 for run, resident in unit.residents.items():
-                    resident.in_flight -= 1
-                    resident.durable = max(resident.durable, unit.versions.get(run, 0))
+                    resident.landed(unit.versions.get(run, 0))
                     touched[run] = resident
                 done.append(unit)
                 self.intake.durable(unit, outcome.receipt.first)
@@ -475,7 +474,7 @@ class Engine:
                 return  # its end may be on its way still; what brings it to the disk comes here, too
             self.timers.drop_run(resident.run)
             self.debts.perform(resident)  # messages to other logs outlive their sender
-            resident.facts.clear()  # of one that was cancelled before it began: no code will ever see that
+            resident.facts = ()  # of one that was cancelled before it began: no code will ever see that
             if resident.idle:
                 self.discard(resident)
             self.watchers.ended(resident.run, end_of(resident.end))

@@ -285,7 +285,8 @@ class Loader:
         finally:
             engine.debts.leave_code()
         resident.code = code
-        resident.facts.extend(unseen)
+        for fact in unseen:
+            resident.add_fact(fact)
         if state.aside is not None:
             self._later(resident, c.Readmit(by="engine"))
         elif unseen:
@@ -299,7 +300,7 @@ class Loader:
             for version, (event, time_us, position) in enumerate(events[kept.seen :], kept.seen + 1):
                 if type(event) in e.FACTS:
                     # Recorded by a commit whose outcome wasn't known, so nobody has handed it over.
-                    resident.facts.append(Fact(version=version, event=event, time_us=time_us, position=position))
+                    resident.add_fact(Fact(version=version, event=event, time_us=time_us, position=position))
             if resident.facts:
                 self._engine.wake(resident.run)
             return

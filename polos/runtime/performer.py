@@ -134,6 +134,10 @@ class Attempt:
         """Look at the end of the task."""
         self.performer.task_done(self, task)
 
+    def settled(self, _told: object) -> None:
+        """Its outcome is durable, or will never be: it isn't in flight any more."""
+        self.performer.forget(self)
+
     @property
     def resources(self) -> Resources:
         """What steps share."""
@@ -205,7 +209,7 @@ class Performer:
                 if attempt.task is not None:
                     attempt.task.cancel()
                 self._give_up(attempt, "was abandoned")
-                self._forget(attempt)
+                self.forget(attempt)
 
     def _submit(self, attempt: Attempt, job: Callable[[], None]) -> None:
         attempt.job = Job(job, waiting=partial(self._waits, attempt))
@@ -307,7 +311,7 @@ class Performer:
             error = task.exception()
             if isinstance(error, KeyboardInterrupt):
                 # It goes through the program's loop, which ends, and the step stays owed.
-                self._forget(attempt)
+                self.forget(attempt)
             elif error is not None:
                 self._outcome(attempt, None, error)  # what isn't an Exception comes here, not through the task's code
             return
@@ -321,13 +325,13 @@ class Performer:
     def _taken_away(self, attempt: Attempt) -> None:
         """An attempt ended by a cancellation from outside: no outcome, the step stays owed."""
         if attempt.ignored or self._engine.stopping:
-            self._forget(attempt)
+            self.forget(attempt)
             return
         # Either the program goes down right now, or somebody cancelled a task that isn't theirs.
         # In the second case the engine lives on and calls the step again, after a moment.
 
         def again() -> None:
-            self._forget(attempt)
+            self.forget(attempt)
             self._engine.perform_again(attempt.run)
 
         self._engine.clock.call_after(1_000_000, again)
@@ -347,7 +351,7 @@ class Performer:
         if attempt.deltas is not None:
             attempt.deltas.finish()
         command = self._completed(attempt, value) if error is None else self._failed(attempt, error)
-        self._engine.outcome(attempt.run, command, partial(self._forget, attempt))
+        self._engine.outcome(attempt.run, command, attempt.settled)
 
     def _completed(self, attempt: Attempt, value: Any) -> c.Command:
         what = f"result of step {attempt.name!r}"
@@ -399,7 +403,7 @@ class Performer:
             attempt.ended = True
         else:
             self._give_up(attempt, "took too long")
-        self._engine.outcome(attempt.run, command, partial(self._forget, attempt))
+        self._engine.outcome(attempt.run, command, attempt.settled)
 
     def _arm(self, attempt: Attempt) -> None:
         """Let the time of an attempt begin."""
@@ -413,7 +417,8 @@ class Performer:
             attempt.alarm.cancel()
             attempt.alarm = None
 
-    def _forget(self, attempt: Attempt, _told: object = None) -> None:
+    def forget(self, attempt: Attempt) -> None:
+        """Count an attempt as in flight no longer."""
         self._disarm(attempt)
         if self.in_flight.pop(attempt.key, None) is None:
             return
@@ -449,7 +454,7 @@ class Performer:
         tasks = [attempt.task for attempt in self.in_flight.values() if attempt.task is not None]
         for attempt in list(self.in_flight.values()):
             attempt.ignored = True
-            self._forget(attempt)
+            self.forget(attempt)
         for task in tasks:
             task.cancel()
         if tasks:

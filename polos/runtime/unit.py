@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
 from polos.engine import events as e
@@ -85,7 +85,7 @@ class Resident:
 
     state: RunState
     code: RunCode | None = None
-    facts: deque[Fact] = field(default_factory=deque[Fact])  # recorded, not delivered to the code yet
+    facts: Sequence[Fact] = ()  # recorded, not delivered to the code yet
     durable: int = 0  # version up to which the stream is on disk
     performed: int = 0  # debts up to this version were taken up
     in_flight: int = 0  # units on their way to the disk
@@ -104,6 +104,27 @@ class Resident:
     def ended(self) -> bool:
         """Whether the run is over."""
         return self.state.phase in ENDED
+
+    def landed(self, version: int) -> None:
+        """A unit that the run is in is durable, and with it the run up to a version; 0 if it was only looked at."""
+        self.in_flight -= 1
+        self.durable = max(self.durable, version)
+        if not self.in_flight:
+            self.last_unit = None  # it holds all that was decided in it, and the run itself
+
+    def add_fact(self, fact: Fact) -> None:
+        """Keep a fact until the code sees it. Nearly always there is none: an empty queue for each run is much."""
+        if not isinstance(self.facts, deque):
+            self.facts = deque(self.facts)
+        self.facts.append(fact)
+
+    def take_fact(self) -> Fact:
+        """Take the next fact that the code is to see; there is one."""
+        assert isinstance(self.facts, deque), "facts are kept by `add_fact`"
+        fact: Fact = self.facts.popleft()
+        if not self.facts:
+            self.facts = ()
+        return fact
 
     @property
     def idle(self) -> bool:
@@ -175,7 +196,7 @@ class Unit:
         self.expected: dict[str, Version] = {}
         self.residents: dict[str, Resident] = {}
         self.versions: dict[str, int] = {}
-        self.ready: deque[Resident] = deque()
+        self.ready: list[Resident] = []
         self.work: list[tuple[Work, Reply]] = []
 
     def append(self, resident: Resident, event: e.Event) -> None:
@@ -197,7 +218,7 @@ class Unit:
             resident.end = event
         if kind in e.FACTS:
             fact = Fact(version=state.version, event=event, time_us=self.now_us)
-            resident.facts.append(fact)
+            resident.add_fact(fact)
             if kind is e.WaitSatisfied:
                 self.placed.append((fact, len(self.records) - 1))
             self.ready.append(resident)

@@ -136,13 +136,13 @@ class _Item(Generic[Token]):
         self.unit = unit
         self.token = token
         size, largest = ROW_BYTES * (len(unit.records) + len(unit.rows)), 0
-        self.pins: list[str] = []
+        self.pins: tuple[str, ...] = ()
         for record in unit.records:
             length = len(record.payload)
             size += length
             largest = max(largest, length)
             if record.blobs:
-                self.pins.extend(record.blobs)
+                self.pins += record.blobs
         for _, value in unit.rows:
             size += len(value or b"")
         self.size = size
@@ -494,7 +494,7 @@ class Writer(Generic[Token]):
         self._blobs.pin(digest)  # it was put just now, so it isn't old enough to have been collected in between
         reach("blob_before_append")
         with self._changed:
-            item.pins.append(digest)
+            item.pins += (digest,)
         return replace(record, payload=blob_reference(digest, len(record.payload)), encoding=PayloadEncoding.BLOB)
 
     def _pin(self, item: _Item[Token]) -> None:
@@ -506,6 +506,6 @@ class Writer(Generic[Token]):
         # Without a look first, every unit would take the lock once more for nothing.
         if self._blobs is not None and item.pins:
             with self._changed:
-                pins, item.pins = item.pins, []
+                pins, item.pins = item.pins, ()
             for digest in pins:
                 self._blobs.unpin(digest)

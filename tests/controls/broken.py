@@ -153,16 +153,16 @@ def drops_a_row() -> None:
 
 def repeats_a_completed_step() -> None:
     """A step is called once more when its outcome is durable."""
-    whole = Performer._forget
+    whole = Performer.forget
     repeated: set[str] = set()
 
-    def forget(self: Performer, attempt: Attempt, _told: object = None) -> None:
-        whole(self, attempt, _told)
+    def forget(self: Performer, attempt: Attempt) -> None:
+        whole(self, attempt)
         if attempt.ended and attempt.run not in repeated:
             repeated.add(attempt.run)
             self.start(attempt.run, attempt.name, attempt.number, attempt.call)
 
-    Performer._forget = forget  # type: ignore[method-assign]
+    Performer.forget = forget  # type: ignore[method-assign]
 
 
 def calls_again_what_may_be_called_once() -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.evolve import evolve
 from polos.engine.projections import RUN_PREFIX, Rows, fold_rows
 from polos.engine.state import RunState
+from polos.replay.driver import Driver
 from polos.runtime.bodies import Bodies
 from polos.runtime.loading import Stored, input_of, replay
 from polos.runtime.public_events import RunInfo, public_events
@@ -136,22 +138,22 @@ def _attempt(sim: Simulation, run: str, start: int, history: list[Stored]) -> di
     if code._earlier is not None:
         code._earlier = replace(code._earlier, event=lambda version: history[version - 1][0])  # there is no log to read
     asked: list[Any] = []
-    settle = code._settle
+    settle = Driver._settle
 
-    def note() -> Any:
+    def note(code: Driver) -> Any:
         names = [
             f"{type(item.request.event).__name__} {getattr(item.request.event, 'name', '')}" for item in code._asked
         ]
         asked.append([code.cause, names])
-        return settle()
+        return settle(code)
 
-    code._settle = note
     # What a model is asked holds words of polos's own: how to shorten a talk, to judge by a rule, to use a tool. They
     # may be improved; whoever replays a run is told, and goes on.
     worded = {event.name for event, _, _ in history if isinstance(event, e.StepScheduled) and event.function == _ASKS}
     differences = differences_of(code)
     try:
-        unseen = replay(code, history, attempt_version=start)
+        with patch.object(Driver, "_settle", note):
+            unseen = replay(code, history, attempt_version=start)
         return {
             "asked": asked,
             "differences": [str(one) for one in differences if not (one.what == "digest" and one.name in worded)],
