@@ -6,7 +6,10 @@ from polos import WorkflowContext, workflow
 
 
 async def take(seconds: float) -> str:
-    await asyncio.sleep(seconds)
+    loop = asyncio.get_running_loop()
+    waited = loop.create_future()
+    loop.call_later(seconds, waited.set_result, None)
+    await waited
     return f"took {seconds} s"
 
 
