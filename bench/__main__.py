@@ -12,17 +12,34 @@ import os
 import platform
 from pathlib import Path
 
-from bench import agents, many_runs, queues, replay, schedules, sequential, sweep, triggers
+from bench import (
+    agents,
+    children,
+    many_runs,
+    memory,
+    queues,
+    replay,
+    restart,
+    schedules,
+    sequential,
+    sweep,
+    triggers,
+    wakeups,
+)
 
 BENCHMARKS = {
     "agents": agents.main,
     "sequential": sequential.main,
     "many_runs": many_runs.main,
+    "children": children.main,
+    "memory": memory.main,
     "queues": queues.main,
     "replay": replay.main,
+    "restart": restart.main,
     "schedules": schedules.main,
     "sweep": sweep.main,
     "triggers": triggers.main,
+    "wakeups": wakeups.main,
 }
 
 

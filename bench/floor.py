@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import orjson
 
 from bench.measures import Sample, measured
 
-__all__ = ["Floor", "ThreadedFloor", "many_runs", "replay", "sequential"]
+__all__ = ["Floor", "ThreadedFloor", "children", "many_runs", "replay", "sequential", "wakeups"]
 
 _Waiting = tuple[list[tuple[str, bytes]], "asyncio.Future[None]"]
 
@@ -152,6 +153,49 @@ def many_runs(folder: Path, runs: int, steps: int, kind: type[Floor]) -> Sample:
         await asyncio.gather(*(run_steps(floor, f"run-{number:06}", steps) for number in range(runs)))
 
     return _timed(folder, kind, runs * steps, body)
+
+
+def children(folder: Path, count: int, kind: type[Floor]) -> Sample:
+    """A parent that begins many children in one commit, and waits for all of them."""
+
+    def event(run: str, kind: str) -> tuple[str, bytes]:
+        return run, orjson.dumps({"type": kind, "run": run, "value": 1})
+
+    async def body(floor: Floor) -> None:
+        runs = [f"run-{number:06}" for number in range(count)]
+        await floor.durable([event("parent", "started"), *(event(run, "created") for run in runs)])
+        await asyncio.gather(*(floor.durable([event(run, "started"), event(run, "completed")]) for run in runs))
+        await floor.durable([event("parent", "completed")])
+
+    return _timed(folder, kind, count, body)
+
+
+def wakeups(folder: Path, count: int, kind: type[Floor]) -> list[float]:
+    """Give the seconds from a signal until the task that waits for it has its next step durable, in order of size."""
+
+    def event(kind: str) -> tuple[str, bytes]:
+        return "run", orjson.dumps({"type": kind, "run": "run", "value": 1})
+
+    async def body() -> list[float]:
+        floor, found = kind(folder), []
+        loop = asyncio.get_running_loop()
+        for _ in range(count):
+            woken: asyncio.Future[None] = loop.create_future()
+
+            async def wait(woken: asyncio.Future[None] = woken) -> float:
+                await woken
+                await floor.durable([event("received"), event("scheduled")])
+                return time.perf_counter()
+
+            task = asyncio.create_task(wait())
+            await asyncio.sleep(0)
+            began = time.perf_counter()
+            woken.set_result(None)
+            found.append(await task - began)
+        floor.close()
+        return sorted(found)
+
+    return asyncio.run(body())
 
 
 def replay(folder: Path, steps: int) -> Sample:

@@ -11,7 +11,7 @@ import sys
 from functools import partial
 
 import pytest
-from bench import agents, floor, many_runs, measures, replay, sequential
+from bench import agents, children, floor, many_runs, measures, memory, replay, restart, sequential, wakeups
 from bench.__main__ import main
 
 
@@ -61,6 +61,37 @@ def test_replay_writes_little(fresh):
     short, long = (replay.engine(fresh(), steps=steps).commits for steps in (5, 100))
 
     assert abs(long - short) <= 2
+
+
+def test_children_of_a_batch_share_commits(fresh):
+    """Twenty more children of one parent cost fewer commits than one each, for the floor and for the engine."""
+    for work in (partial(floor.children, kind=floor.Floor), children.engine):
+        few, many = (work(fresh(), count).commits for count in (2, 22))
+
+        assert many - few < 20
+
+
+def test_wakeups_are_all_timed(fresh):
+    """Each signal wakes its run once, and time goes forward."""
+    for work in (partial(floor.wakeups, kind=floor.Floor), wakeups.engine):
+        found = work(fresh(), 3)
+
+        assert 3 == len(found)
+        assert found[0] > 0
+
+
+def test_runs_that_wait_take_memory(tmp_path):
+    """A process tells what it has at rest, and what it has with runs in it."""
+    rest, full = memory.measure("kept", root=tmp_path, runs=300)
+
+    assert 0 < rest < full
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_runs_go_on_after_a_kill(tmp_path):
+    """A second process goes on with what the first one was killed in the middle of."""
+    assert 0 < restart.measure("engine", root=tmp_path, runs=3)
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_table(tmp_path, capsys):

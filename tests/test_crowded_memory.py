@@ -79,10 +79,10 @@ def test_retries_that_are_due_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @workflow(id="patient")
-async def patient(ctx: WorkflowContext) -> int:
+async def patient(ctx: WorkflowContext) -> None:
     """Do a step, and wait for somebody."""
     await ctx.step.run("first", int)
-    return await ctx.step.wait_for_signal("go")
+    await ctx.step.wait_for_signal("go")
 
 
 def test_a_run_that_waits_holds_nothing_of_what_was_decided() -> None:

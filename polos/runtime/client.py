@@ -546,9 +546,14 @@ class PolosClient(LooksAtRuns):
 
     async def _tell(self, execution_id: str, command: Command) -> Told:
         """Have a command decided by the run that goes on under a handle."""
-        return await tell(
-            self._connection(), lambda store: address(store, execution_id), lambda run, _: {**command, "run": run}
-        )
+        connection = self._connection()
+
+        def find(store: ClientStore) -> str:
+            engine = connection.engine
+            is_here = engine is not None and engine.is_under_way(execution_id)  # then nothing need be read
+            return execution_id if is_here else address(store, execution_id)
+
+        return await tell(connection, find, lambda run, _: {**command, "run": run})
 
     def _is_over(self, run: str) -> bool:
         with self._log().reader() as reader:
