@@ -160,7 +160,7 @@ def decide_due(
     *,
     under_way: tuple[str, ...],
     run_of: Callable[[int], str],
-    has_room: Callable[[], bool] = lambda: True,
+    obstacle: Callable[[], str | None] = lambda: None,
     hurry: bool = False,
 ) -> Iterator[ScheduleEvent]:
     """
@@ -171,11 +171,11 @@ def decide_due(
         now_us: the time.
         under_way: its runs that haven't ended.
         run_of: gives the id of the run of an occurrence.
-        has_room: tells whether the queue takes another run.
+        obstacle: tells why no run can be made now, as the reason that is recorded; None if it can.
         hurry: don't wait for jitter: the schedule is about to change.
     """
     if not state.quiet:
-        yield from _Deciding(state, now_us, under_way, run_of, has_room, hurry=hurry).events()
+        yield from _Deciding(state, now_us, under_way, run_of, obstacle, hurry=hurry).events()
 
 
 def close(state: ScheduleState, now_us: int, reason: str) -> Iterator[ScheduleEvent]:
@@ -193,13 +193,13 @@ class _Deciding:
 
     def __init__(
         self, state: ScheduleState, now_us: int, under_way: tuple[str, ...],
-        run_of: Callable[[int], str], has_room: Callable[[], bool], *, hurry: bool,
+        run_of: Callable[[int], str], obstacle: Callable[[], str | None], *, hurry: bool,
     ) -> None:  # fmt: skip
         self.state = state
         self.now_us = now_us
         self.under_way = under_way
         self.run_of = run_of
-        self.has_room = has_room
+        self.obstacle = obstacle
         self.hurry = hurry
 
     def events(self) -> Iterator[ScheduleEvent]:
@@ -270,8 +270,8 @@ class _Deciding:
         return made_up or said.overlap == "buffer_all" or (said.overlap == "buffer_one" and not self.state.buffered)
 
     def _fire(self, occurrence_us: int, why: str, following: dict[str, Any]) -> ScheduleEvent:
-        if not self.has_room():
-            return self._skip(occurrence_us, "queue_full", following)
+        if (obstacle := self.obstacle()) is not None:
+            return self._skip(occurrence_us, obstacle, following)
         run = self.run_of(occurrence_us)
         others = self.under_way
         return ScheduleFired(

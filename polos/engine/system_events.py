@@ -114,7 +114,8 @@ class ScheduleSkipped:
 
     schedule: str
     occurrence_us: int
-    reason: str  # "missed", "overlap", "superseded", "buffer_full", "queue_full", "paused", "changed" or "deleted"
+    # "missed", "overlap", "superseded", "buffer_full", "queue_full", "refused", "paused", "changed" or "deleted"
+    reason: str
     before_us: int | None = None  # None: only this one
     next_us: int | None = None
     due_us: int | None = None

@@ -8,6 +8,10 @@ that follows from it: either both are in the log, or neither.
 
 A run of a schedule has an id that follows from schedule and occurrence. So even what is asked for twice, as by a
 backfill, is one run.
+
+What can never be recorded (see `polos.runtime.suspects`) isn't tried for ever. Occurrences are then decided one at a
+time; one that is refused alone makes no run, and is recorded as skipped for that reason, so it is the same for the
+next engine. If that is refused, too, the schedule rests, and stands before that occurrence.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ from polos.engine.schedule_state import (
     schedule_id,
     split_id,
 )
-from polos.errors import CommandRefused, QueueFull, UnknownSchedule
+from polos.errors import CommandRefused, EngineNotRunning, PolosStoreError, QueueFull, UnknownSchedule
 from polos.runtime.foreign import check_run_id, text_of
 from polos.runtime.reads import rfc3339
 from polos.runtime.unit import Reply, Unit, Work
@@ -57,6 +61,10 @@ BACKFILL_MAX: Final = 1_000
 # So many schedules are on their way to be decided at a time.
 LOOK_MAX: Final = 256
 
+# After so many refusals in a row it is decided one occurrence at a time, and that one is skipped; then it rests.
+ALONE: Final = 1
+SKIPS: Final = 2
+
 _CANCELS: Final = ("cancel_other", "terminate_other")
 
 
@@ -69,7 +77,7 @@ class Schedules:
         self._held: dict[str, tuple[ScheduleState, int, Unit]] = {}  # not durable yet: state, version, who says so
         self._touched: dict[int, set[str]] = {}  # unit → the schedules it changes
         self._posted: set[str] = set()
-        self._sick: set[str] = set()  # what can't be decided because of a bug of ours isn't tried for ever
+        self._refused: dict[str, int] = {}  # how many times in a row what was decided of a schedule was refused
         self._awaited: dict[str, str] = {}  # run → the schedule that has occurrences waiting for its end
         self._alarm: Any = None
         self._alarm_us: int | None = None
@@ -134,7 +142,7 @@ class Schedules:
                 if len(wanted) + len(self._posted) >= LOOK_MAX:
                     break  # when one of those is durable, this is looked at again
                 schedule = schedule_id(str(key[2]), str(key[3]))
-                if not (schedule in self._held or schedule in self._posted or schedule in self._sick):
+                if not (schedule in self._held or schedule in self._posted or self._rests(schedule)):
                     wanted.append(schedule)
         for schedule in wanted:
             self._post(schedule)
@@ -142,17 +150,47 @@ class Schedules:
 
     def _post(self, schedule: str) -> None:
         self._posted.add(schedule)
+        tried = 0
+
+        def apply(unit: Unit) -> None:
+            nonlocal tried
+            tried = self._refused.get(schedule, 0)
+            if not self._rests(schedule):
+                self._settle(schedule, unit)
 
         def done(_reply: Reply) -> None:
             self._posted.discard(schedule)
+            if tried:
+                self._recorded(schedule, tried)
             self.look_soon()
 
         def fail(error: BaseException) -> None:
             self._posted.discard(schedule)
-            self._sick.add(schedule)
-            _log.error("the schedule %s can't be decided, and rests until the next engine: %s", schedule, error)
+            if not isinstance(error, (EngineNotRunning, PolosStoreError)):
+                self._note_refusal(schedule, error)
 
-        self._engine.post(Work(partial(self._settle, schedule), done=done, fail=fail))
+        self._engine.post(Work(apply, done=done, fail=fail))
+
+    def _rests(self, schedule: str) -> bool:
+        return self._refused.get(schedule, 0) > SKIPS
+
+    def _recorded(self, schedule: str, tried: int) -> None:
+        """What was decided after a refusal is durable: the next occurrence gets a try of its own, then all of them."""
+        if tried == SKIPS:
+            self._refused[schedule] = ALONE
+        else:
+            self._refused.pop(schedule, None)
+        self._post(schedule)
+
+    def _note_refusal(self, schedule: str, error: BaseException) -> None:
+        """What was decided can never be recorded: find out which occurrence it is, and go on without it."""
+        tried = self._refused[schedule] = self._refused.get(schedule, 0) + 1
+        if tried == SKIPS:
+            _log.error("an occurrence of schedule %s makes no run, since that was refused: %s", schedule, error)
+        if not self._rests(schedule):
+            self._post(schedule)
+            return
+        _log.error("the schedule %s rests until it is changed or the engine starts again: %s", schedule, error)
 
     def _arm(self, due_us: int | None) -> None:
         if due_us != self._alarm_us:
@@ -181,25 +219,31 @@ class Schedules:
             for run in under_way:
                 self._stop(unit, run, terminate=state.said.overlap == "terminate_other")
             under_way = self._under_way(state)
+        tried = self._refused.get(schedule, 0)
         for event in decide_due(
             state,
             unit.now_us,
             under_way=under_way,
             run_of=partial(_run_of, schedule),
-            has_room=partial(self._has_room, state.said.workflow),
+            obstacle=partial(self._obstacle, state.said.workflow, tried),
             hurry=hurry,
         ):
             state = self._record(unit, event)
+            if tried and not hurry:
+                break
         if state.buffered:
             for run in self._under_way(state):
                 self._awaited[run] = schedule
 
-    def _has_room(self, queue: str) -> bool:
+    def _obstacle(self, queue: str, tried: int) -> str | None:
+        """Tell why an occurrence makes no run, None if it does."""
+        if tried >= SKIPS:
+            return "refused"
         try:
             self._engine.lines.room(queue, 1)
         except QueueFull:
-            return False
-        return True
+            return "queue_full"
+        return None
 
     def _under_way(self, state: ScheduleState) -> tuple[str, ...]:
         """Give the runs of a schedule that haven't ended; one that continued as new is meant by its successor."""
@@ -226,7 +270,7 @@ class Schedules:
         """The end of a run is durable: what waits for it may begin."""
         schedule = self._awaited.pop(run, None)
         if schedule is not None and not self._engine.stopping:
-            self._engine.post(Work(partial(self._settle, schedule)))
+            self._post(schedule)
 
     # ----------------------------------------------------------------------------------------- runs
 
@@ -353,6 +397,7 @@ class Schedules:
         workflow, key = split_id(schedule)
         said |= {**changes, "schedule": schedule, "workflow": workflow, "key": key, "by": by}
         self._record(unit, e.ScheduleSet(**{**said, **next_of(said, schedule, unit.now_us)}))
+        self._refused.pop(schedule, None)  # whoever changes it wants it tried again
 
     def _trigger(self, unit: Unit, schedule: str, run: str) -> Reply:
         state = self._get(unit, schedule)
