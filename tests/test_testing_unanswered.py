@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ def either(request: pytest.FixtureRequest) -> Polos:
     """Each of the two engines."""
     found: Polos = request.getfixturevalue(request.param)
     return found
+
+
+async def held(faults: FaultPlan) -> None:
+    """Wait until an append is held."""
+    while faults.held is None:
+        await asyncio.sleep(0)
 
 
 def awaiting(polos: Polos, faults: FaultPlan, order: Callable[[], None], what: Callable[[Any], Awaitable[Any]]) -> str:
@@ -159,6 +166,67 @@ def test_a_test_that_waits_for_something_of_its_own_is_cancelled(polos: Polos, p
 
     with pytest.raises(NeverAnswered, match="always"):
         asyncio.run(main())
+
+
+def test_an_append_that_is_held_keeps_no_error_from_the_test(either: Polos, polos_faults: FaultPlan):
+    """What was awaited fails, and as the block is left with that, the engine can stop: nobody else would let go."""
+
+    async def main() -> None:
+        async with either:
+            polos_faults.hold()
+            await asks.run(either, {})
+
+    with pytest.raises(NeverAnswered, match=r"append \d+ is held, .* ordered hold\(\)"):
+        asyncio.run(main())
+    assert polos_faults.held is None
+
+
+def test_a_block_that_is_left_while_an_append_is_held_says_so(either: Polos, polos_faults: FaultPlan):
+    """Without an error another thread may yet let go, so the engine waits as long as for anything, and no longer."""
+
+    async def main() -> None:
+        async with either:
+            polos_faults.hold()
+            asked = asyncio.ensure_future(asks.invoke(either, {}))
+            await held(polos_faults)
+        await asked
+
+    with pytest.raises(NeverAnswered, match=r"append \d+ is held"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("when", ["in the block", "as it stops"])
+def test_a_test_whose_append_is_held_ends_when_it_is_told_to(
+    polos: Polos, polos_faults: FaultPlan, monkeypatch: pytest.MonkeyPatch, when: str
+):
+    """SIGTERM lets go what is held, waits for the engine, and is raised anew: it ends pytest, not one test of it."""
+    monkeypatch.setattr(unanswered, "HELD_LOOKS_MAX", 10**6)
+    sent: list[tuple[int, bool]] = []
+    monkeypatch.setattr("os.kill", lambda _, number: sent.append((number, polos._engine is None)))
+
+    async def terminated() -> None:
+        await held(polos_faults)
+        while when == "as it stops" and polos._engine is not None:
+            await asyncio.sleep(0)
+        polos._terminate()
+
+    async def main() -> None:
+        async with polos:
+            polos_faults.hold()
+            asked = asyncio.ensure_future(asks.invoke(polos, {}))
+            ending = asyncio.ensure_future(terminated())
+            if when == "in the block":
+                await asks.run(polos, {})
+            else:
+                await held(polos_faults)
+        await asyncio.gather(asked, ending)
+
+    if when == "in the block":
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(main())
+    else:
+        asyncio.run(main())
+    assert [(signal.SIGTERM, True)] == sent
 
 
 def test_a_simulation_that_settles_is_told():

@@ -432,9 +432,14 @@ class Polos(PolosClient):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop gracefully, however the block was left."""
-        terminated = self._terminated
-        await asyncio.shield(self.stop())
-        if terminated:
+        stopping = asyncio.ensure_future(self.stop())
+        try:
+            await asyncio.shield(stopping)
+        except asyncio.CancelledError:
+            if not self._terminated:
+                raise
+            await stopping  # SIGTERM came while it stops, which is what it asks for
+        if self._terminated:
             # The program was asked to end, and would have without us; now it does.
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -98,11 +98,28 @@ class _TestedPolos(Polos):
             self._unanswered.start()
 
     async def stop(self) -> None:
-        """Stop; that waits for a log that refuses by itself, and not for ever."""
+        """
+        Stop; that waits for a log that refuses or is held, and not for ever.
+
+        Raises:
+            NeverAnswered: an append was held, and nobody let it go; it went on then, and the engine has stopped.
+        """
         unanswered, self._unanswered = self._unanswered, None
-        if unanswered is not None:
+        if unanswered is None:
+            await super().stop()
+            return
+        unanswered.stopping()
+        try:
+            await super().stop()
+        finally:
             unanswered.stop()
-        await super().stop()
+        if unanswered.let_go is not None:
+            raise unanswered.let_go
+
+    def _terminate(self) -> None:
+        """Let the process end, although an append is held: whoever could let it go is told to end."""
+        self._faults.let_go()
+        super()._terminate()
 
     def _cancel(self, error: NeverAnswered) -> None:
         """Take the test out of whatever it awaits."""
@@ -114,6 +131,10 @@ class _TestedPolos(Polos):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop, and say why if the block was cancelled for what it awaits."""
+        if error is not None:
+            # The test is over, and with it whoever would have let go: an engine that waits for that can't stop, and
+            # the error would never be seen.
+            self._faults.let_go()
         await super().__aexit__(kind, error, trace)
         never, self._never = self._never, None
         if never is not None and isinstance(error, asyncio.CancelledError):

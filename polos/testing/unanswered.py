@@ -8,7 +8,8 @@ itself: a disk may be full for an hour. So it is an error only when it has gone 
 work, and then everything that waits for the log fails with it: commands, ends of runs, streams, events. What was asked
 stays asked, and may still happen.
 
-How long is counted in attempts, which is virtual time, and for a log that is held in looks at the real loop.
+How long is counted in attempts, which is virtual time, and for a log that is held in looks at the real loop. An engine
+that stops waits for the append under way, which no error of a test ends: what is held then is let go.
 """
 
 from __future__ import annotations
@@ -81,7 +82,12 @@ def _never(plan: FaultPlan, found: str, way_out: str) -> NeverAnswered:
 
 @final
 class Unanswered:
-    """Looks whether the log of a `Polos` comes to anything, and has what waits for it fail if it doesn't."""
+    """
+    Looks whether the log of a `Polos` comes to anything, and has what waits for it fail if it doesn't.
+
+    Attributes:
+        let_go: why a held append was let go, for an engine that stops and can't before; None if none was.
+    """
 
     def __init__(
         self, engine: Engine, connection: StoreConnection, *, clock: JumpingClock, plan: FaultPlan,
@@ -109,13 +115,20 @@ class Unanswered:
         self._since_seconds = 0.0
         self._held: int | None = None
         self._looks = 0
+        self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
         self._told: list[Callable[[BaseException], None]] = []
+        self.let_go: NeverAnswered | None = None
 
     def start(self) -> None:
         """Begin to look, on the running loop."""
         self._clock.on_passing = self._passes_by_itself
         self._look_later()
+
+    def stopping(self) -> None:
+        """The engine is about to stop: a log that refuses ends that by itself, one that is held is looked at still."""
+        self._clock.on_passing = None
+        self._stopping = True
 
     def stop(self) -> None:
         """Look no more."""
@@ -146,7 +159,12 @@ class Unanswered:
         if self._looks >= HELD_LOOKS_MAX:
             self._looks = 0
             found = f"append {held} is held, for {HELD_LOOKS_MAX * LOOK_SECONDS:g} s of real time by now"
-            self._fail(_never(self._plan, found, "let_go()"))
+            error = _never(self._plan, found, "let_go()")
+            if self._stopping:
+                self.let_go = error
+                self._plan.let_go()  # the engine waits for its writer, so that nothing else could end this
+            else:
+                self._fail(error)
         self._look_later()
 
     # -------------------------------------------------------------------------------------- telling
