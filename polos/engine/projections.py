@@ -154,11 +154,15 @@ def topic_stream(topic: str) -> str:
 
 def summary(state: RunState) -> dict[str, Json]:
     """Give what the row of a run says about it."""
+    return _summary(state, _shown(state))
+
+
+def _summary(state: RunState, shown: Shown) -> dict[str, Json]:
     return {
         "workflow": state.workflow,
         "kind": state.kind,
-        "status": status(state),
-        "waiting_reason": waiting_reason(state),
+        "status": shown[0],
+        "waiting_reason": shown[1],
         "created_us": state.created_us,
         "started_us": state.started_us,
         "ended_us": state.ended_us,
@@ -213,12 +217,12 @@ def run_rows(state: RunState) -> Rows:
     """Give the rows of a run as a whole, those of its single waits left out."""
     if state.version == 0:
         return {}
-    at = state.created_us
+    at, shown = state.created_us, _shown(state)
     rows: Rows = {
-        ("run", state.run): orjson.dumps(summary(state)),
+        ("run", state.run): orjson.dumps(_summary(state, shown)),
         ("time", at, state.run): b"",
         ("workflow", state.workflow, at, state.run): b"",
-        **_shown_rows(state, _shown(state)),
+        **_shown_rows(state, shown),
     }
     for kind, value in _found_by(state):
         rows[kind, value, at, state.run] = b""
@@ -389,7 +393,7 @@ def advance(state: RunState, event: e.Event, *, time_us: int, rows: Changes) -> 
             # Of a run's rows its requests change only these.
             state.rows = None
             _change(rows, _shown_rows(state, shown), _shown_rows(state, now_shown))
-            rows["run", state.run] = orjson.dumps(summary(state))
+            rows["run", state.run] = orjson.dumps(_summary(state, now_shown))
         if isinstance(event, e.ValueRecorded) and event.kind == USAGE:
             state.rows = None
             rows["usage", state.run] = orjson.dumps(state.usage)
