@@ -38,6 +38,8 @@ NAME_BYTES_MAX: Final = 10_000
 
 def text(name: str, value: object) -> None:
     """Refuse what isn't a text, is empty, or can't be written: half of a surrogate pair has no UTF-8."""
+    if isinstance(value, str) and value and value.isascii():
+        return  # nearly all are that
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a text, it is {value!r}")
     if not value:

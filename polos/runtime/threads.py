@@ -19,6 +19,7 @@ import queue
 import threading
 from collections.abc import Callable
 from enum import Enum, auto
+from types import FunctionType
 from typing import Any, Protocol, final
 
 __all__ = ["Job", "StepThreads", "Threads", "is_async"]
@@ -26,6 +27,8 @@ __all__ = ["Job", "StepThreads", "Threads", "is_async"]
 
 def is_async(func: Callable[..., Any]) -> bool:
     """Tell whether calling a function gives something to await; a partial is as its function."""
+    if type(func) is FunctionType and func.__code__.co_flags & inspect.CO_COROUTINE:
+        return True  # nearly all are that
     while isinstance(func, functools.partial):
         func = func.func
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004 — a callable object's method is looked at
