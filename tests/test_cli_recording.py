@@ -53,7 +53,7 @@ def test_a_recording_is_replaced(run_id: str, tmp_path: Path, capsys: pytest.Cap
     assert 0 == run(["test", "record", run_id, "--out", str(path), "--json"])
 
     said = json.loads(capsys.readouterr().out)
-    assert {"file": str(path), "run": run_id, "workflow": "a/b order", "records": 5} == said
+    assert {"file": str(path), "run": run_id, "workflow": "a/b order", "records": 5, "not_replayed": []} == said
     assert before == path.read_bytes()
     assert 0o644 == path.stat().st_mode & 0o777
 
@@ -82,3 +82,34 @@ def test_what_cannot_be_recorded_is_refused(run_id: str, tmp_path: Path, capsys:
     assert "no run" in refused(capsys, "ffffffff")
     assert 2 == run(["test", "recrod", run_id])
     assert "next: polos test --help" in capsys.readouterr().err
+
+
+@workflow(id="asks a tool")
+async def asks_a_tool(ctx: WorkflowContext, payload: dict[str, int]) -> int:
+    return await ctx.step.invoke_and_wait("tool", acts_at_once, payload)
+
+
+@workflow(id="acts at once", deterministic=False)
+async def acts_at_once(ctx: WorkflowContext, payload: dict[str, int]) -> int:
+    return await ctx.step.invoke_and_wait("double", order, payload)
+
+
+def test_what_no_test_could_replay_is_named(polos_lmdb: Polos, monkeypatch: Any, tmp_path: Path, capsys: Any):
+    """A run that isn't replayed is refused, with one below it to record instead; in a tree it is named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POLOS_DATA_DIR", str(polos_lmdb.data_dir))
+
+    async def main() -> dict[str, str]:
+        async with polos_lmdb:
+            assert 8 == await asks_a_tool.run(polos_lmdb, {"n": 4})
+            return {row["workflow_id"]: row["id"] for row in await polos_lmdb.list_executions()}
+
+    runs = asyncio.run(main())
+
+    said = refused(capsys, runs["acts at once"], "--tree")
+    assert "the body of 'acts at once' isn't deterministic" in said
+    assert f"record a run below it, such as {runs['a/b order']}" in said
+    assert 0 == run(["test", "record", runs["asks a tool"], "--tree", "--out", "tree.json"])
+    assert f"{runs['acts at once']} of acts at once won't be replayed: its body isn't determ" in capsys.readouterr().out
+    assert_replays("tree.json", asks_a_tool)
+    assert [runs["asks a tool"], runs["a/b order"]] == RecordedRun.load("tree.json").runs()

@@ -250,6 +250,9 @@ def test_a_test_on_an_event_loop_compares_too(recording: RecordedRun):
             assert_replays(recording, defined(first, state_schema=Order, deterministic=False))
 
     asyncio.run(main())
+    with pytest.raises(PolosUsageError, match="isn't deterministic") as raised:
+        assert_replays(recording, current())
+    assert raised.value.__context__ is None, "what is raised is the whole story"
 
 
 async def other_amount(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:

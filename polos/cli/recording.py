@@ -27,7 +27,8 @@ def write_recording(options: Options, text: str, *, out: str | None, tree: bool,
 
     Raises:
         UnknownRun: there is no such run, or no engine has seen it yet.
-        PolosUsageError: the file can't be written, or is something else than a recorded run.
+        PolosUsageError: the run's body isn't deterministic, or the file can't be written, or is something else than a
+            recorded run.
     """
     with options.store() as store:
         run = options.find(store, text)
@@ -43,11 +44,17 @@ def write_recording(options: Options, text: str, *, out: str | None, tree: bool,
     except OSError as error:
         raise PolosUsageError(f"{path} can't be written: {error.strerror}") from error
     printer = Printer(json=options.json)
+    left_out = recorded.direct_runs()
     if printer.json:
-        printer.object({"file": str(path), "run": run, "workflow": recorded.workflow, "records": len(recorded.records)})
+        printer.object({
+            "file": str(path), "run": run, "workflow": recorded.workflow, "records": len(recorded.records),
+            "not_replayed": list(left_out),
+        })  # fmt: skip
         return
     runs = dict.fromkeys(record.run for record in recorded.records)
     printer.line(f"{plain(str(path))}: {count(len(recorded.records), 'record')} of {count(len(runs), 'run')}")
+    for one, workflow in left_out.items():
+        printer.line(f"{one} of {plain(workflow)} won't be replayed: its body isn't deterministic")
     printer.line(("it holds what went in and came out; look through it before you share it", "yellow"))
 
 

@@ -139,8 +139,23 @@ class RecordedRun:
 
     def runs(self) -> list[str]:
         """Give the runs that can be replayed, the recorded one first; of others it may have the first record alone."""
-        found = [run for run in dict.fromkeys(record.run for record in self.records) if len(self.of(run)) > 1]
+        found = [run for run in self._recorded_runs() if len(self.of(run)) > 1 and not self._is_direct(run)]
         return sorted(found, key=lambda run: run != self.run)
+
+    def direct_runs(self) -> dict[str, str]:
+        """
+        Give the runs whose bodies weren't deterministic, such as those of tools, with their workflows.
+
+        They are recorded for what models said in them; nothing replays them, because such a body isn't replayed.
+        """
+        found = [run for run in self._recorded_runs() if self._is_direct(run)]
+        return {run: str(self.of(run)[0].fields["workflow"]) for run in found}
+
+    def _recorded_runs(self) -> list[str]:
+        return list(dict.fromkeys(record.run for record in self.records))
+
+    def _is_direct(self, run: str) -> bool:
+        return any(record.type == "RunStarted" and record.fields.get("direct") for record in self.of(run))
 
     def to_bytes(self) -> bytes:
         """Give the file."""
@@ -233,6 +248,7 @@ def record_run(reader: Reader, run: str, *, tree: bool = False) -> RecordedRun:
 
     Raises:
         UnknownRun: the log has no such run.
+        PolosUsageError: its body isn't deterministic, so that no test could replay it.
     """
     records = list(_records(reader, run))
     if not records:
@@ -245,7 +261,20 @@ def record_run(reader: Reader, run: str, *, tree: bool = False) -> RecordedRun:
         found = list(_records(reader, child, limit=None if tree else 1))
         records += found
         waiting += _children(found)
-    return RecordedRun(run=run, workflow=first.workflow, records=tuple(records))
+    recorded = RecordedRun(run=run, workflow=first.workflow, records=tuple(records))
+    if run in recorded.direct_runs():
+        raise _not_deterministic(run, first.workflow, _children(recorded.of(run)))
+    return recorded
+
+
+def _not_deterministic(run: str, workflow: str, below: list[str]) -> PolosUsageError:
+    instead = "test the functions that it calls, or sweep it with `crash_sweep`"
+    if below:
+        instead = f"record a run below it, such as {below[0]}, or {instead}"
+    return PolosUsageError(
+        f"run {run} isn't recorded, because no test could replay it: the body of {workflow!r} isn't deterministic, and "
+        f"such a body begins anew after a crash instead of being replayed; {instead}"
+    )
 
 
 def _records(reader: Reader, run: str, limit: int | None = None) -> Iterator[RecordedEvent]:

@@ -110,9 +110,12 @@ class History:
             raise PolosUsageError(
                 f"no workflow {created.workflow!r} is registered, and {run} is a run of it; import it"
             )
-        if workflow.direct:
+        if workflow.direct or run in self._recording.direct_runs():
+            when = "" if workflow.direct else " where this was recorded"
             raise PolosUsageError(
-                f"{created.workflow!r} isn't deterministic: its body is never replayed, so there is nothing to compare"
+                f"the body of {created.workflow!r} isn't deterministic{when}, so that it is never replayed, and run "
+                f"{run} can't be compared with it; take `assert_replays` of it out, or record it without --tree if it "
+                "is a run below the one that you test"
             )
         given = input_of(record.event() for record in self._recording.of(run))
         found = list(_input(run, given, workflow))

@@ -48,7 +48,8 @@ def model_of(recording: str | os.PathLike[str] | RecordedRun) -> Recording:
         BadRecording: the file isn't a whole recorded run.
     """
     loaded = recording if isinstance(recording, RecordedRun) else RecordedRun.load(recording)
-    found = [call for run in loaded.runs() for call in _calls(loaded, run)]
+    runs = dict.fromkeys(record.run for record in loaded.records)  # those too that nothing replays: they asked as well
+    found = [call for run in runs for call in _calls(loaded, run)]
     return Recording(call for _, call in sorted(found, key=lambda one: one[0]))
 
 

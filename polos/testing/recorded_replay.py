@@ -93,9 +93,7 @@ def differences(
 
 def _off_the_loop(work: Callable[[], list[d.Difference]]) -> list[d.Difference]:
     """Do something where no event loop runs: the code of a workflow can't be entered from a task."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _on_a_loop():
         return work()
     found: list[d.Difference] = []
     failed: list[BaseException] = []
@@ -112,6 +110,14 @@ def _off_the_loop(work: Callable[[], list[d.Difference]]) -> list[d.Difference]:
     if failed:
         raise failed[0]
     return found
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _accepted(recording: RecordedRun, found: Iterable[d.Difference]) -> RecordedRun:

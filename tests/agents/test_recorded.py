@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,26 @@ async def recorded(tmp_path: Path, asked: Agent, text: str = "One and two?", *, 
 async def test_the_same_agent_replays(tmp_path: Path):
     """Nothing is called, and nothing differs."""
     assert_replays(await recorded(tmp_path, agent()), agent())
+
+
+async def test_a_tree_replays_but_for_its_tools(tmp_path: Path):
+    """A tool's body isn't deterministic: its run is in the file, is named as not replayed, and the agent's still is."""
+    recording = await recorded(tmp_path, agent(), tree=True)
+
+    assert ["recorded_add"] == list(recording.direct_runs().values())
+    assert [recording.run] == recording.runs()
+    assert_replays(recording, agent())
+    with pytest.raises(RunDiffers):
+        assert_replays(recording, agent(system_prompt="You multiply."))
+
+
+async def test_a_model_in_a_tool_is_played_too(tmp_path: Path):
+    """What isn't replayed may have asked a model as well, so its replies are among those of the recording."""
+    recording = await recorded(tmp_path, agent(), tree=True)
+    tool = next(iter(recording.direct_runs()))
+    moved = tuple(replace(one, run=tool) if one.version > 1 else one for one in recording.records)
+
+    assert len(model_of(recording).calls) == len(model_of(replace(recording, records=moved)).calls)
 
 
 def louder(ctx: Any, told: Any) -> Any:
