@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import json
 import os
 import threading
 from pathlib import Path
@@ -185,6 +186,38 @@ def begin_file(directory: Path) -> None:
     if not bank.count("place"):
         (directory / "held").write_text("", encoding="utf-8")
         bank.note("place", path=str(directory / "held"))
+
+
+async def save() -> None:
+    """Write a file in two parts."""
+    with (places[0] / "book.json").open("w", encoding="utf-8") as book:
+        book.write('{"paid": ')
+        book.flush()
+        await lasts()
+        book.write("1}")
+
+
+@workflow(id="swept-book")
+async def saves_a_book(ctx, payload: dict) -> None:
+    """Its step leaves half a file, if it is killed in between."""
+    await ctx.step.run("save", save)
+
+
+places: list[Path] = []
+
+
+def open_the_book(directory: Path) -> None:
+    """Read what the lives before have written."""
+    places[:] = [directory]
+    book = directory / "book.json"
+    if book.exists():
+        json.loads(book.read_text("utf-8"))
+
+
+def refuse_one_child(_directory: Path) -> None:
+    """Raise in one of the two kinds of child."""
+    if os.environ.get("POLOS_CRASH_LIVES") == "even":
+        raise OSError("not here")
 
 
 def leave() -> None:

@@ -64,6 +64,10 @@ class Audit:
         self.catch_up(self._head)
         self._unsubscribe = log.subscribe(self.catch_up)
 
+    def count(self) -> int:
+        """Tell how many events of runs there are."""
+        return sum(map(len, self.histories.values()))
+
     def close(self) -> None:
         """Read no further."""
         self._unsubscribe()

@@ -22,7 +22,7 @@ import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Generator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
@@ -45,6 +45,7 @@ from polos.runtime.settings import Settings
 from polos.testing.appender import SimulatedAppender
 from polos.testing.audit import Audit
 from polos.testing.clock import VirtualClock
+from polos.testing.failing import said_by
 from polos.testing.loop import PATIENCE_SECONDS, RealWaitTooLong, SimulatedLoop
 from polos.testing.program_code import ProgramCode
 from polos.testing.sweep_calls import CallLedger
@@ -286,7 +287,7 @@ class Life:
         self.waits: list[str] = []
         self.problems: list[str] = []
         self.endless = False
-        self.cut = sum(map(len, audit.histories.values()))
+        self.cut = audit.count()
         self.orphans: list[Any] = []
         self._sent: set[str] = set()
         self.code = ProgramCode()
@@ -382,8 +383,10 @@ class Life:
             if found is None:
                 self.waits.append(f"{waiting.kind} {waiting.key!r} of run {state.run} ({state.workflow})")
             else:
-                with self.code:
-                    command = self._command(waiting, self.task.answers[found])
+                answer = self.task.answers[found]
+                asked = callable(answer) and answer is not NotDone
+                with self.code, said_by(f"the function in answers for {found!r}") if asked else nullcontext():
+                    command = self._command(waiting, answer)
                 sent |= self._send(f"answer-{state.run}-{name}-{op.version}-{op.attempt}", command)
         return sent
 

@@ -56,6 +56,8 @@ AGAIN_SECONDS = 0.05
 LOOKS: Final = 20
 LOOK_AGAIN_SECONDS: Final = 0.002
 
+__tracebackhide__ = True  # pytest shows the test's own lines, and the page
+
 _T = TypeVar("_T")
 _DEBUGGERS: Final = frozenset({"bdb", "pdb", "pydevd", "_pydevd_bundle", "debugpy", "pudb"})
 _POLOS: Final = f"{Path(__file__).parent.parent}{os.sep}"

@@ -15,7 +15,7 @@ import inspect
 from typing import Any, Final, NoReturn, final
 
 from polos.errors import PolosUsageError
-from polos.testing.failing import says_no
+from polos.testing.failing import Raised, says_no
 from polos.testing.sweep_outcome import CrashOutcome, differences, unsteady
 from polos.testing.sweep_points import CrashPoint
 from polos.testing.sweep_report import CrashReport, CrashSweepFailed
@@ -89,7 +89,10 @@ class Judge:
         what = "the undisturbed run, in a child process,"
         self.judge(there, (), what)
         # What functions give may hang on the process: its number, its directory, its time zone.
-        of_processes = unsteady(there, self._stage.play((), real=True, turn=1)) - self._leave_out
+        again = self._stage.play((), real=True, turn=1)
+        if again.problems:
+            self.fail(again, (), again.problems, "a second undisturbed run, in another child process,", again.raised)
+        of_processes = unsteady(there, again) - self._leave_out
         self._leave_out_real = self._leave_out | of_processes
         if of_processes:
             places = ", ".join(_places(of_processes))
@@ -131,14 +134,17 @@ class Judge:
             self.fail(outcome, points, told, what, error, alike=alike)
 
     def _told(self, outcome: CrashOutcome) -> tuple[list[str], BaseException | None]:
-        """Say what is wrong with a scenario, and what the user's check raised."""
+        """Say what is wrong with a scenario, and what code of the user's raised to say so."""
         expected = self._expected if outcome.in_process else self._expected_real
         assert expected is not None, "the undisturbed run comes first"
         self._stage.check_begins()
         leave_out = self._leave_out if outcome.in_process else self._leave_out_real
-        told = differences(expected, outcome, leave_out=leave_out, same=self._wanted.same)
+        try:
+            told = differences(expected, outcome, leave_out=leave_out, same=self._wanted.same)
+        except Raised as raised:
+            return [str(raised)], raised.error
         if told or self._wanted.check is None or outcome.unknown:
-            return told, None
+            return told, outcome.raised
         try:
             said = self._wanted.check(outcome)
         except BaseException as error:
@@ -163,21 +169,24 @@ class Judge:
         *,
         alike: tuple[CrashPoint, ...] = (),
     ) -> NoReturn:
-        """End the sweep with what is wrong with a scenario; `error` is what `check` raised, all else as in `judge`."""
+        """End the sweep with what is wrong with a scenario; `error` is what raised, all else as in `judge`."""
         real, name = not outcome.in_process, self._wanted.workflow.id
+        by_check = error is not None and outcome.raised is None
         events, cut = outcome.events, outcome.cuts[-1] if outcome.cuts else len(outcome.events)
         if not points:
             raise CrashSweepFailed(
                 f"{name}: {what} is wrong by itself, no crash is needed",
                 points=(), differences=told, before=events, after=[], target="", real=real,
-                notes=(_RUN_ONCE_MORE,) if error is not None else (),
+                notes=(_RUN_ONCE_MORE,) if by_check else (),
             ) from error  # fmt: skip
         place = "child processes" if real else "this process"
+        died = points if outcome.raised is None else points[: len(outcome.cuts)]
+        headline = f"{name} doesn't survive {what}" if died == points else f"{name} fails before {what}"
         raise CrashSweepFailed(
-            f"{name} doesn't survive {what} (seed {self._wanted.seed}, in {place})",
-            points=points, differences=told, before=events[:cut], after=events[cut:], real=real,
+            f"{headline} (seed {self._wanted.seed}, in {place})",
+            points=died, differences=told, before=events[:cut], after=events[cut:], real=real,
             target=self._stage.targets.of(points, real=real),
-            notes=(*_others(alike), *self._elsewhere(points, real=real, by_check=error is not None)),
+            notes=(*_others(alike), *self._elsewhere(points, real=real, by_check=by_check)),
         ) from error  # fmt: skip
 
     def _elsewhere(self, points: tuple[CrashPoint, ...], *, real: bool, by_check: bool) -> tuple[str, ...]:

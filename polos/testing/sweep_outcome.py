@@ -11,6 +11,7 @@ else at each call) can't tell anybody that a crash did harm: it is left out, and
 from __future__ import annotations
 
 import datetime as dt
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -29,10 +30,11 @@ from polos.runtime.loading import input_of, replay
 from polos.runtime.unit import Resident
 from polos.testing.audit import Audit, Stored
 from polos.testing.comparing import COMPARERS, Compared, same_record
+from polos.testing.failing import Raised, RaisedElsewhere, said_by
 from polos.testing.lives import Life
 from polos.testing.replays import attempts, fold
 
-__all__ = ["CrashOutcome", "Execution", "differences", "outcome_of", "told_so_far", "unsteady"]
+__all__ = ["CrashOutcome", "Execution", "cut_short", "differences", "outcome_of", "told_so_far", "unsteady"]
 
 Same = Callable[[Any, Any], object]
 
@@ -84,6 +86,7 @@ class CrashOutcome:
         recovery: the points that its last life reached.
         left: what a crash at each of these would leave behind, for comparing; empty if it wasn't in this process.
         cuts: how many events there were at each crash.
+        raised: what `setup`, or a function in `answers`, raised, which was the end of it.
         tell: makes `events`, when somebody asks.
     """
 
@@ -102,6 +105,7 @@ class CrashOutcome:
     recovery: list[str] = field(default_factory=list[str])
     left: list[object] = field(default_factory=list[object])
     cuts: list[int] = field(default_factory=list[int])
+    raised: BaseException | None = None
     tell: Callable[[], list[str]] | list[str] = field(default_factory=list[str])
 
     @property
@@ -114,6 +118,7 @@ class CrashOutcome:
     def to_json(self) -> dict[str, Any]:
         """Give what another process needs to know of it."""
         told = {name: getattr(self, name) for name in _TOLD_ELSEWHERE}
+        told["raised"] = "".join(traceback.format_exception(self.raised)) if self.raised else None
         return {**told, "executions": [asdict(execution) for execution in self.executions], "tell": self.events}
 
     @classmethod
@@ -122,6 +127,7 @@ class CrashOutcome:
         found = cls(**told, in_process=False)
         found.calls = Counter(found.calls)
         found.error = _error(found.error)
+        found.raised = RaisedElsewhere(told["raised"]) if told["raised"] else None
         found.executions = [Execution(**run | {"error": _error(run["error"])}) for run in told["executions"]]
         return found
 
@@ -176,6 +182,12 @@ def outcome_of(life: Life) -> CrashOutcome:
         recovery=list(life.points.reached),
         left=list(life.points.left),
     )
+
+
+def cut_short(audit: Audit, root: str, raised: Raised) -> CrashOutcome:
+    """Say how a scenario ended that code of the program put an end to, by raising where no engine hears it."""
+    tell = partial(_told, audit, _paths(audit.states, root))
+    return CrashOutcome(status="absent", problems=[str(raised)], raised=raised.error, tell=tell)
 
 
 def _last(executions: Iterable[Execution]) -> Execution | None:
@@ -351,6 +363,9 @@ def differences(expected: CrashOutcome, found: CrashOutcome, *, leave_out: set[P
         found: how the scenario ended.
         leave_out: places that aren't compared.
         same: compares results, instead of ``==``.
+
+    Raises:
+        Raised: `same` raised.
     """
     # Code that can't be replayed at all is shown by what a crash does with it, which says more.
     told = [*found.problems, *(() if expected.replayed else found.replayed)]
@@ -360,7 +375,9 @@ def differences(expected: CrashOutcome, found: CrashOutcome, *, leave_out: set[P
     if same is not None:
         end = _last(expected.executions)
         key = ("runs", "" if end is None else end.path, "result")
-        if same(found.result, expected.result) is False:
+        with said_by("same"):
+            is_same = same(found.result, expected.result)
+        if is_same is False:
             told.append(f"the result is {found.result!r}, undisturbed it is {expected.result!r}")
         leave_out = leave_out | {key}
     for place, left, right in () if wanted == got else _compare(wanted, got, ()):

@@ -22,6 +22,7 @@ from polos.errors import PolosUsageError
 from polos.points import disarm
 from polos.testing.audit import Audit
 from polos.testing.clock import START_US, VirtualClock
+from polos.testing.failing import Raised, said_by
 from polos.testing.lives import Life, RunChance
 from polos.testing.outside import Place, take_away
 from polos.testing.patience import Hang, Patience, Turn, is_lost
@@ -29,7 +30,7 @@ from polos.testing.remains import Collector, Remains
 from polos.testing.store import MemoryStore
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_hanging import Scene, hangs
-from polos.testing.sweep_outcome import CrashOutcome, outcome_of
+from polos.testing.sweep_outcome import CrashOutcome, cut_short, outcome_of
 from polos.testing.sweep_points import CrashPoint, Points
 from polos.testing.sweep_processes import Children, LifeFailed
 from polos.testing.sweep_report import CrashReport, CrashSweepFailed
@@ -196,34 +197,27 @@ class Stage:
             ledger.life = number
             chance = RunChance(self._wanted.seed, number, audit)
             clock = VirtualClock(start_us=now_us, chance=chance)
-            if self._wanted.setup is not None:
-                scene.doing = "setup"
-                self._wanted.setup(place.path)
-            life = scene.life = Life(
-                self.task,
-                store=store,
-                clock=clock,
-                audit=audit,
-                ledger=ledger,
-                points=Points(crash_at, die=place.close),
-                chance=chance,
-                changes=store.changes if compares and crash_at is None else None,
-            )
             if number > 1:
-                cuts.append(life.cut)
-            if crash_at is None:
-                life.points.on_point = collector.taking(store=store, ledger=ledger, clock=clock, cuts=cuts, place=place)
-            scene.doing = "life"
+                cuts.append(audit.count())
             try:
-                life.live()
-                scene.doing = "replay"
-                outcome = None if life.points.dead else outcome_of(life)
-            finally:
-                place.dead = True
-                self._patience.spare()
-                life.close()
+                self._set_up(scene, place)
+                life = scene.life = Life(
+                    self.task,
+                    store=store,
+                    clock=clock,
+                    audit=audit,
+                    ledger=ledger,
+                    points=Points(crash_at, die=place.close),
+                    chance=chance,
+                    changes=store.changes if compares and crash_at is None else None,
+                )
+                if crash_at is None:
+                    taking = collector.taking(store=store, ledger=ledger, clock=clock, cuts=cuts, place=place)
+                    life.points.on_point = taking
+                outcome = self._live(scene, life, place)
+            except Raised as raised:
+                outcome = cut_short(audit, self.task.run, raised)
             scene.doing = ""
-            life.forget()
             now_us = clock.now_us()
             if outcome is not None:
                 break
@@ -232,6 +226,27 @@ class Stage:
         place.dead = False
         outcome.directory = directory
         outcome.cuts = cuts
+        return outcome
+
+    def _set_up(self, scene: Scene, place: Place) -> None:
+        """Let the program open what the life that begins will need."""
+        if self._wanted.setup is not None:
+            scene.doing = "setup"
+            with said_by("setup"):
+                self._wanted.setup(place.path)
+
+    def _live(self, scene: Scene, life: Life, place: Place) -> CrashOutcome | None:
+        """Live a life; gives how it ended, None if it died."""
+        scene.doing = "life"
+        try:
+            life.live()
+            scene.doing = "replay"
+            outcome = None if life.points.dead else outcome_of(life)
+        finally:
+            place.dead = True
+            self._patience.spare()
+            life.close()
+        life.forget()
         return outcome
 
     def _hangs(self, hang: Hang) -> CrashSweepFailed:

@@ -38,11 +38,12 @@ from polos.runtime.bodies import Bodies, Described
 from polos.store.directory import open_store
 from polos.testing.audit import Audit
 from polos.testing.clock import START_US, VirtualClock
+from polos.testing.failing import Raised, said_by
 from polos.testing.lives import Life, RunChance, Task
 from polos.testing.outside import Place
 from polos.testing.patience import PATIENCE_SECONDS
 from polos.testing.sweep_calls import CallLedger
-from polos.testing.sweep_outcome import outcome_of
+from polos.testing.sweep_outcome import CrashOutcome, cut_short, outcome_of
 from polos.testing.sweep_points import CrashPoint, Points
 from polos.types import Completed, NotDone
 
@@ -272,14 +273,20 @@ def _live(order: Order) -> None:
     ledger = CallLedger(order.directory / "calls.jsonl")
     ledger.life = order.life
     chance = RunChance(order.seed, order.life, audit)
-    if order.setup is not None:
-        order.setup.find()(place.path)
+    (order.directory / f"cut-{order.life}").write_text(str(audit.count()))
     clock = VirtualClock(start_us=start_us, chance=chance)
     points = Points(order.crash_at, die=partial(_die, clock, died))
-    life = Life(task, store=store, clock=clock, audit=audit, ledger=ledger, points=points, chance=chance)
-    (order.directory / f"cut-{order.life}").write_text(str(life.cut))
-    life.live()
-    (order.directory / ENDING).write_text(json.dumps(outcome_of(life).to_json()), "utf-8")
+    outcome: CrashOutcome
+    try:
+        if order.setup is not None:
+            with said_by("setup"):
+                order.setup.find()(place.path)
+        life = Life(task, store=store, clock=clock, audit=audit, ledger=ledger, points=points, chance=chance)
+        life.live()
+        outcome = outcome_of(life)
+    except Raised as raised:
+        outcome = cut_short(audit, order.run, raised)
+    (order.directory / ENDING).write_text(json.dumps(outcome.to_json()), "utf-8")
 
 
 def _die(clock: VirtualClock, note: Path) -> None:

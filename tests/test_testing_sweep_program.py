@@ -1,0 +1,144 @@
+"""What a sweep calls of a program besides bodies and steps: what that raises, and what it is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from polos.testing import CrashSweepFailed, Waiting
+from polos.testing.failing import RaisedElsewhere
+from polos.testing.sweep import sweep
+from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
+
+from tests import sweep_workflows as w
+
+pytestmark = pytest.mark.sweep
+
+
+def swept(workflow: Any, **options: Any) -> CrashReport:
+    """Sweep in this process alone."""
+    return sweep(workflow, {}, **{"processes": 0, "pairs": 0, **options})
+
+
+def failure(workflow: Any, **options: Any) -> CrashSweepFailed:
+    """Give the failure of a sweep that must fail."""
+    with pytest.raises(CrashSweepFailed) as failed:
+        swept(workflow, **options)
+    return failed.value
+
+
+def refuse(_waiting: Waiting) -> Any:
+    """Have no answer."""
+    raise LookupError("nobody knows")
+
+
+# --------------------------------------------------------------------------------------- what it raises
+
+
+def test_what_setup_raises_after_a_crash_is_a_page():
+    """A file that a killed step left half written: who raised, at which line, the crash, and a command."""
+    failed = failure(w.saves_a_book, setup=w.open_the_book)
+
+    assert "inside_effect/await:1" == str(failed.points[0])
+    assert "setup raises JSONDecodeError: Expecting value" in failed.differences[0]
+    assert "in open_the_book" in failed.differences[0]
+    assert ("StepScheduled", []) == (failed.before[-1].split()[3], failed.after)
+    assert f"{POINT_VARIABLE}=" in failed.command
+    assert isinstance(failed.__cause__, json.JSONDecodeError)
+
+
+def test_what_setup_raises_in_a_child_process_is_the_same_page(monkeypatch: pytest.MonkeyPatch):
+    """Who raised, the history and the crash come from there as well, with the traceback that it had."""
+    here = failure(w.saves_a_book, setup=w.open_the_book)
+    monkeypatch.setenv(POINT_VARIABLE, here.target.replace("/inside", "/real/inside"))
+    there = failure(w.saves_a_book, setup=w.open_the_book)
+
+    assert there.real
+    assert (here.points, here.differences, here.before, here.after) == (
+        there.points, there.differences, there.before, there.after,
+    )  # fmt: skip
+    assert isinstance(there.__cause__, RaisedElsewhere)
+    assert "JSONDecodeError: Expecting value" in str(there.__cause__)
+    assert "The same crash does harm in this process, too." in str(there)
+
+
+def test_what_a_function_in_answers_raises_is_a_page():
+    """It is asked what became of a step that was under way, and fails: that is told with the crash before it."""
+    failed = failure(w.once, answers={"on*": refuse})
+
+    assert "the function in answers for 'on*' raises LookupError: nobody knows, at" in failed.differences[0]
+    assert "in refuse" in failed.differences[0]
+    assert "StepOutcomeUnknown" in failed.after[0]
+    assert failed.points
+    assert isinstance(failed.__cause__, LookupError)
+
+
+def test_what_cannot_be_recorded_of_an_answer_names_the_function():
+    """What a function in `answers` gives is its own, too."""
+    failed = failure(w.once, answers={"once": lambda _waiting: object()})
+
+    assert "the function in answers for 'once' raises ValueRefused" in failed.differences[0]
+    assert failed.points
+
+
+def _fails_at_the(time: int) -> Callable[[Path], None]:
+    calls: list[Path] = []
+
+    def setup(directory: Path) -> None:
+        calls.append(directory)
+        if len(calls) == time:
+            raise OSError("no room")
+
+    return setup
+
+
+@pytest.mark.parametrize(
+    ("time", "says"),
+    [
+        (1, "swept-small: the undisturbed run is wrong by itself, no crash is needed"),
+        (2, "swept-small: a second undisturbed run (does setup begin anew?) is wrong by itself, no crash is needed"),
+        (3, "swept-small fails before a crash at owned_before_recovery:1 (seed 0, in this process)"),
+    ],
+)
+def test_what_setup_raises_without_a_crash_is_told_so(time: int, says: str):
+    """It is a page as well, which doesn't say that a process has died when none has."""
+    failed = failure(w.small, setup=_fails_at_the(time))
+
+    assert says == str(failed).splitlines()[0]
+    assert "setup raises OSError: no room" in failed.differences[0]
+    assert () == failed.points
+    assert (time == 3) == bool(failed.command)
+    assert "the process dies" not in str(failed)
+
+
+def test_what_same_raises_is_told():
+    """It is named, and its error is the cause."""
+
+    def same(_found: Any, _expected: Any) -> bool:
+        raise ZeroDivisionError("no share")
+
+    failed = failure(w.small, same=same)
+
+    assert "same raises ZeroDivisionError: no share" in failed.differences[0]
+    assert isinstance(failed.__cause__, ZeroDivisionError)
+
+
+def test_what_one_kind_of_child_raises_is_not_taken_for_chance():
+    """Each kind of child process has an undisturbed run, and one that fails is told before anything is left out."""
+    failed = failure(w.small, setup=w.refuse_one_child, real=True, points=1)
+
+    assert "a second undisturbed run, in another child process, is wrong by itself" in str(failed)
+    assert "setup raises OSError: not here" in failed.differences[0]
+
+
+def test_setup_may_skip_the_test():
+    """What pytest means by other outcomes isn't taken for a failure of the workflow."""
+
+    def setup(_directory: Path) -> None:
+        pytest.skip("not on this machine")
+
+    with pytest.raises(pytest.skip.Exception):
+        swept(w.small, setup=setup)
