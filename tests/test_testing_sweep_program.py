@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from polos.testing import CrashSweepFailed, Waiting
+from polos import WorkflowState, workflow
+from polos.testing import CrashOutcome, CrashSweepFailed, Outside, Waiting
 from polos.testing.failing import RaisedElsewhere
 from polos.testing.sweep import sweep
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
@@ -16,6 +17,8 @@ from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
 from tests import sweep_workflows as w
 
 pytestmark = pytest.mark.sweep
+
+tickets = Outside("tickets")
 
 
 def swept(workflow: Any, **options: Any) -> CrashReport:
@@ -33,6 +36,10 @@ def failure(workflow: Any, **options: Any) -> CrashSweepFailed:
 def refuse(_waiting: Waiting) -> Any:
     """Have no answer."""
     raise LookupError("nobody knows")
+
+
+def _gives_no_json(_waiting: Waiting) -> object:
+    return object()
 
 
 # --------------------------------------------------------------------------------------- what it raises
@@ -78,7 +85,7 @@ def test_what_a_function_in_answers_raises_is_a_page():
 
 def test_what_cannot_be_recorded_of_an_answer_names_the_function():
     """What a function in `answers` gives is its own, too."""
-    failed = failure(w.once, answers={"once": lambda _waiting: object()})
+    failed = failure(w.once, answers={"once": _gives_no_json})
 
     assert "the function in answers for 'once' raises ValueRefused" in failed.differences[0]
     assert failed.points
@@ -142,3 +149,76 @@ def test_setup_may_skip_the_test():
 
     with pytest.raises(pytest.skip.Exception):
         swept(w.small, setup=setup)
+
+
+# ------------------------------------------------------------------------------------- what it is given
+
+
+class Drawn(WorkflowState):
+    """What a run keeps of its tickets."""
+
+    numbers: list[int] = []  # noqa: RUF012  # pydantic copies it
+
+
+async def draw() -> dict[str, Any]:
+    """Give another ticket at each call, although the first one counts."""
+    tickets.note("drawn")
+    return {"names": ["b", "a"], "number": tickets.count("drawn")}
+
+
+@workflow(id="swept-draws", state_schema=Drawn)
+async def draws(ctx, payload: dict) -> Any:
+    """Draw, keep the number, and ask whether it is right."""
+    drawn = await ctx.step.run("draw", draw)
+    ctx.state.numbers = [drawn["number"]]
+    answer = await ctx.step.suspend("right", {"numbers": [0]})
+    return {**drawn, "answer": answer.data}
+
+
+def _looks(outcome: CrashOutcome) -> None:
+    assert outcome.status == "completed"
+
+
+def _ruins(outcome: CrashOutcome) -> None:
+    assert outcome.state is not None
+    outcome.result["names"].sort()
+    outcome.result.clear()
+    outcome.state["numbers"].clear()
+    for execution in outcome.executions:
+        assert execution.state is not None
+        execution.status = "ruined"
+        execution.result.clear()
+        execution.state.clear()
+    for found in (outcome.executions, outcome.calls, outcome.events, outcome.cuts, outcome.recovery, outcome.left):
+        found.clear()
+    outcome.problems.append("ruined")
+    outcome.replayed.append("ruined")
+
+
+def _same(found: Any, expected: Any) -> bool:
+    return [found.pop("names"), found.pop("number")] == [expected.pop("names"), expected.pop("number")]
+
+
+@pytest.mark.parametrize("options", [{}, {"same": _same}], ids=["compared", "same"])
+def test_what_a_check_changes_is_changed_nowhere_else(options: dict[str, Any]):
+    """One that takes its outcome apart finds what one finds that only looks, with the same page."""
+    looked = failure(draws, check=_looks, answers={"right": True}, **options)
+    ruined = failure(draws, check=_ruins, answers={"right": True}, **options)
+
+    assert "after_effect_before_outcome:1" == str(looked.points[0])
+    assert str(looked) == str(ruined)
+
+
+def test_what_is_shown_to_a_function_in_answers_is_its_own():
+    """What it changes of what a suspend shows isn't changed in the history, nor for the lives after it."""
+    seen: list[list[int]] = []
+
+    def counts(waiting: Waiting) -> int:
+        waiting.data["numbers"].append(1)
+        seen.append(waiting.data["numbers"])
+        return len(waiting.data["numbers"])
+
+    report = swept(draws, answers={"right": counts}, points=0)
+
+    assert [[0, 1], [0, 1]] == seen
+    assert 2 == report.scenarios

@@ -18,6 +18,7 @@ from a dead process. ``with`` and ``finally`` see a GeneratorExit, handlers of c
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import inspect
 import warnings
@@ -395,7 +396,7 @@ class Life:
         if kind == "suspend":
             for event, _, _ in self.audit.histories[state.run]:
                 if isinstance(event, e.WaitStarted) and event.name == name:
-                    data = event.data
+                    data = copy.deepcopy(event.data)  # events are decoded once, for all lives
         return Waiting(key=key, kind=kind, run=state.run, workflow=state.workflow, data=data)
 
     @staticmethod

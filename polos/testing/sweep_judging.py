@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn, final
 
 from polos.errors import PolosUsageError
 from polos.testing.failing import Raised, says_no
-from polos.testing.sweep_outcome import CrashOutcome, differences, unsteady
+from polos.testing.sweep_outcome import CrashOutcome, differences, handed_out, unsteady
 from polos.testing.sweep_points import CrashPoint
 from polos.testing.sweep_report import CrashReport, CrashSweepFailed
 from polos.testing.sweep_scenario import Stage
@@ -146,7 +146,7 @@ class Judge:
         if told or self._wanted.check is None or outcome.unknown:
             return told, outcome.raised
         try:
-            said = self._wanted.check(outcome)
+            said = self._wanted.check(handed_out(outcome))
         except BaseException as error:
             if not says_no(error):
                 raise

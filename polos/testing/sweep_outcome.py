@@ -6,6 +6,10 @@ child's id in a result stands there as its place.
 What a run recorded of time and chance stands in its result under its name, so that a result made of it can be compared
 although a crash let time pass. What differs between two runs that nothing disturbed (a function that gives something
 else at each call) can't tell anybody that a crash did harm: it is left out, and the report says so.
+
+A `check` may do with an outcome as it likes, sort a list in it or take a part away, so it gets one of its own. The one
+that is compared has parts of the log in it, as it was decoded once for all lives: a change there would be a change of
+what is right.
 """
 
 from __future__ import annotations
@@ -34,7 +38,9 @@ from polos.testing.failing import Raised, RaisedElsewhere, said_by
 from polos.testing.lives import Life
 from polos.testing.replays import attempts, fold
 
-__all__ = ["CrashOutcome", "Execution", "cut_short", "differences", "outcome_of", "told_so_far", "unsteady"]
+__all__ = [
+    "CrashOutcome", "Execution", "cut_short", "differences", "handed_out", "outcome_of", "told_so_far", "unsteady",
+]  # fmt: skip
 
 Same = Callable[[Any, Any], object]
 
@@ -130,6 +136,23 @@ class CrashOutcome:
         found.raised = RaisedElsewhere(told["raised"]) if told["raised"] else None
         found.executions = [Execution(**run | {"error": _error(run["error"])}) for run in told["executions"]]
         return found
+
+
+def handed_out(outcome: CrashOutcome) -> CrashOutcome:
+    """Give an outcome to the program's code: what is changed in it is changed nowhere else."""
+    executions = [replace(run, result=_copied(run.result), state=_copied(run.state)) for run in outcome.executions]
+    return replace(
+        outcome, result=_copied(outcome.result), state=_copied(outcome.state), calls=outcome.calls.copy(),
+        executions=executions, problems=[*outcome.problems], replayed=[*outcome.replayed], cuts=[*outcome.cuts],
+        recovery=[*outcome.recovery], left=[*outcome.left], tell=lambda: [*outcome.events],
+    )  # fmt: skip
+
+
+def _copied(value: Json) -> Any:
+    """Copy what was read from JSON."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _error(told: Sequence[str] | None) -> tuple[str, str] | None:
@@ -376,7 +399,7 @@ def differences(expected: CrashOutcome, found: CrashOutcome, *, leave_out: set[P
         end = _last(expected.executions)
         key = ("runs", "" if end is None else end.path, "result")
         with said_by("same"):
-            is_same = same(found.result, expected.result)
+            is_same = same(_copied(found.result), _copied(expected.result))
         if is_same is False:
             told.append(f"the result is {found.result!r}, undisturbed it is {expected.result!r}")
         leave_out = leave_out | {key}
