@@ -9,14 +9,16 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from polos import workflow
 from polos.errors import PolosUsageError
-from polos.testing import CrashOutcome, CrashSweepFailed, sweep_processes
+from polos.testing import CrashOutcome, CrashSweepFailed, plugin, sweep_processes, sweep_target
 from polos.testing.sweep import sweep
 from polos.testing.sweep_report import CrashReport
+from polos.testing.sweep_wanted import Wanted
 
 from tests import sweep_workflows as w
 from tests.sweep_workflows import bank
@@ -240,6 +242,64 @@ def test_the_command_of_a_failure_plays_it_again(tmp_path: Path):
     assert dies == re.findall(r"the process dies at (\S+)", again)
     assert "real/" in command
     assert not re.search(r"sweep_\w+\.py:\d", first), "the page isn't buried under polos's own frames"
+
+
+def test_a_session_without_the_sweep_that_is_wanted_fails(tmp_path: Path):
+    """A command that is older than the code, or a variable that was forgotten in a shell, makes nothing green."""
+    (tmp_path / "test_pays.py").write_text(TEST)
+    test = shlex.join([sys.executable, "-m", "pytest", "-p", "polos.testing", "-p", "no:cacheprovider", "test_pays.py"])
+    said = says(tmp_path, "sh", "-c", f"POLOS_CRASH_POINT=pays@000000/before_append:1 {test}; echo $?")
+
+    assert re.search(r"of no sweep of this session \(they were pays@\w{6}, shops@\w{6}\), so no crash was tried", said)
+    assert re.search(r"2 passed, 1 error in [^\n]*\n1\n$", said), said
+
+
+def test_a_program_without_the_sweep_that_is_wanted_fails(tmp_path: Path):
+    """It says so at its end, when all its sweeps were others; with the one that is wanted it ends as ever."""
+    (tmp_path / "sweep_it.py").write_text(PROGRAM)
+    program = shlex.join([sys.executable, "sweep_it.py"])
+    said = says(tmp_path, "sh", "-c", f"POLOS_CRASH_POINT=kept@000000/before_append:1 {program}; echo $?")
+    (name,) = re.findall(r"they were (kept@\w{6})\)", said)
+    again = says(tmp_path, "sh", "-c", f"POLOS_CRASH_POINT={name}/before_append:1 {program}; echo $?")
+
+    assert said.endswith("take the command that it prints now.\n1\n")
+    assert again.endswith("only POLOS_CRASH_POINT=before_append:1 was tried\n0\n")
+
+
+class _Session:
+    """What a session of pytest is to the plugin, in a process of pytest-xdist or in the one above them."""
+
+    def __init__(self, **config: Any) -> None:
+        self.exitstatus = 0
+        self.stash = pytest.Stash()
+        self.terminal = SimpleNamespace(stats={})
+        manager = SimpleNamespace(get_plugin=lambda _name: self.terminal)
+        options = SimpleNamespace(getoption=lambda *_args, **_options: False)
+        self.config = SimpleNamespace(stash=self.stash, pluginmanager=manager, getoption=options.getoption, **config)
+
+
+@pytest.mark.parametrize(("wanted", "fails"), [("swept-small", False), ("swept-other", True)])
+def test_what_processes_of_a_session_have_swept_counts_together(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, fails: bool
+):
+    """With pytest-xdist one process may have the sweep that is wanted, and the others none."""
+    monkeypatch.setattr(sweep_target, "SOUGHT", {})
+    name = sweep_target.Targets("swept-small", Wanted(workflow=w.small, input={}).task()).of(()).rstrip("/")
+    monkeypatch.setenv("POLOS_CRASH_POINT", f"{name.replace('swept-small', wanted)}/before_append:1")
+    idle: Any = _Session(workeroutput={})
+    busy: Any = _Session(workeroutput={})
+    above: Any = _Session()
+    plugin.pytest_sessionfinish(idle)
+    swept(w.small, processes=0)
+    plugin.pytest_sessionfinish(busy)
+    monkeypatch.setattr(sweep_target, "SOUGHT", {})
+    for worker in (idle, busy):
+        plugin.pytest_testnodedown(SimpleNamespace(workeroutput=worker.config.workeroutput, config=above.config))
+    plugin.pytest_sessionfinish(above)
+
+    assert [0, 0, int(fails)] == [idle.exitstatus, busy.exitstatus, above.exitstatus]
+    told = [report.longrepr for report in above.terminal.stats.get("error", [])]
+    assert [name in text for text in told] == ([True] if fails else [])
 
 
 def test_a_plugin_that_a_module_names_serves_it(tmp_path: Path):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from polos import WorkflowState, workflow
+from polos.errors import PolosUsageError
 from polos.testing import CrashOutcome, CrashSweepFailed, Outside, Waiting
 from polos.testing.failing import RaisedElsewhere
 from polos.testing.sweep import sweep
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
+from polos.testing.sweep_target import Targets
+from polos.testing.sweep_wanted import Wanted
 
 from tests import sweep_workflows as w
 
@@ -149,6 +153,44 @@ def test_setup_may_skip_the_test():
 
     with pytest.raises(pytest.skip.Exception):
         swept(w.small, setup=setup)
+
+
+# -------------------------------------------------------------------------------- what is asked of it
+
+
+@pytest.mark.parametrize("wanted", ["foo", "pay@1f0c2a", "pay@1f0c2a/", "pay/before_append:1"])
+def test_what_can_name_no_crash_is_refused(monkeypatch: pytest.MonkeyPatch, wanted: str):
+    """A slip in the variable doesn't make a sweep of nothing, which survives everything."""
+    monkeypatch.setenv(POINT_VARIABLE, wanted)
+
+    with pytest.raises(PolosUsageError, match=f"like pay@1f0c2a/before_append:3, and it is '{wanted}'; unset it"):
+        swept(w.small)
+
+
+@pytest.mark.parametrize(
+    ("points", "told"),
+    [
+        (
+            "before_append:99",
+            "a crash at before_append:99, and the run doesn't come there: it comes past before_append 3 times",
+        ),
+        (
+            "before_lunch:1",
+            "a crash at before_lunch:1, and the run doesn't come there: it never comes past before_lunch",
+        ),
+        (
+            "before_append:3+before_append:2",
+            "before_append:2 after a crash at before_append:3, and the run doesn't come",
+        ),
+    ],
+)
+def test_a_point_that_is_wanted_and_not_reached_is_told(monkeypatch: pytest.MonkeyPatch, points: str, told: str):
+    """A command that is older than the code plays no crash any more, and that isn't survived."""
+    sweep_of_small = Targets("swept-small", Wanted(workflow=w.small, input={}).task())
+    monkeypatch.setenv(POINT_VARIABLE, f"{sweep_of_small.of(())}{points}")
+
+    with pytest.raises(PolosUsageError, match=re.escape(told)):
+        swept(w.small)
 
 
 # ------------------------------------------------------------------------------------- what it is given

@@ -8,6 +8,9 @@ kit in three tests loads it for all of them: nothing of polos is imported before
 
 from __future__ import annotations
 
+import os
+from typing import Any, Final
+
 import pytest
 
 from polos.testing.fixtures import (
@@ -19,7 +22,7 @@ from polos.testing.fixtures import (
     polos_lmdb,
     polos_settings,
 )
-from polos.testing.sweep_fixture import PROPERTY, polos_crash
+from polos.testing.sweep_fixture import NAMES, PROPERTY, finish, polos_crash
 
 __all__ = [
     "polos",
@@ -32,8 +35,12 @@ __all__ = [
     "polos_settings",
     "pytest_addoption",
     "pytest_configure",
+    "pytest_sessionfinish",
     "pytest_terminal_summary",
+    "pytest_testnodedown",
 ]
+
+_elsewhere: Final = pytest.StashKey[list[tuple[bool, list[str]]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,3 +77,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("crash sweeps")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a process of pytest-xdist says of its sweeps."""
+    said = getattr(node, "workeroutput", {}).get(NAMES)
+    if said is not None:
+        node.config.stash.setdefault(_elsewhere, []).append(said)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail if a single crash was wanted, and there was no such sweep."""
+    wanted = os.environ.get("POLOS_CRASH_POINT")
+    if wanted and not session.config.getoption("--collect-only", default=False):
+        finish(session, wanted, session.config.stash.setdefault(_elsewhere, []))

@@ -26,10 +26,12 @@ from random import Random
 from types import CoroutineType
 from typing import Any, Final, final
 
+from polos.errors import PolosUsageError
 from polos.replay.stdlib import unawaited
 from polos.testing.garbage import seldom_collected
 from polos.testing.patience import Patience
 from polos.testing.sweep_judging import Doubtful, Judge
+from polos.testing.sweep_outcome import CrashOutcome
 from polos.testing.sweep_points import CrashPoint, grouped, numbered
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
 from polos.testing.sweep_scenario import SWEEPING, Stage
@@ -86,14 +88,31 @@ class _Sweep:
             if target is None:
                 self._all()
             elif target:
-                real, points = parse_target(target)
-                self._undisturbed(children=real, keeps=False)
-                self._try(points, real=real)
+                self._once_more(target)
                 self._report.notes.append(f"only {POINT_VARIABLE}={target} was tried")
             else:
-                self._report.notes.append(f"{POINT_VARIABLE} names another sweep")
+                self._report.notes.append(f"nothing was tried, {POINT_VARIABLE} names another sweep")
         self._report.seconds = time.monotonic() - began
         return self._report
+
+    def _once_more(self, target: str) -> None:
+        """Try a single scenario that somebody has asked for."""
+        real, points = parse_target(target)
+        self._undisturbed(children=real, keeps=False)
+        outcome = self._try(points, real=real)
+        reached = len(outcome.cuts)
+        if reached == len(points):
+            return
+        point = points[reached]
+        names = outcome.recovery if reached else [point.name for point in self._report.points]
+        often = names.count(point.name)
+        passed = f"it comes past {point.name} {often} times" if often else f"it never comes past {point.name}"
+        after = f" after a crash at {' and then at '.join(map(str, points[:reached]))}" if reached else ""
+        raise PolosUsageError(
+            f"{POINT_VARIABLE} wants a crash at {point}{after}, and the run doesn't come there: {passed}. If the code "
+            f"has changed since, unset {POINT_VARIABLE}, run the test, and take the command that it prints now; if "
+            f"nothing has, the run takes another course each time."
+        )
 
     def _all(self) -> None:
         wanted = self._wanted
@@ -203,7 +222,7 @@ class _Sweep:
         if children:
             self._stage.use_children(execution.workflow for execution in first.executions)
 
-    def _try(self, points: tuple[CrashPoint, ...], *, real: bool) -> None:
+    def _try(self, points: tuple[CrashPoint, ...], *, real: bool) -> CrashOutcome:
         if real:
             self._judge.expect_real()
         outcome = self._stage.play(points, real=real)
@@ -214,6 +233,7 @@ class _Sweep:
         self._report.missed += len(outcome.cuts) < len(points)
         where = " and then at ".join(map(str, points))
         self._judge.judge(outcome, points, f"a crash at {where}", alike=() if real else self._others(points))
+        return outcome
 
     def _others(self, points: tuple[CrashPoint, ...]) -> tuple[CrashPoint, ...]:
         """Give the points that this one is tried for."""

@@ -9,6 +9,7 @@ leaves in pytest's summary says how much was tried. What a test says itself (``p
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, final
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from polos.definition import Workflow
     from polos.testing.sweep_report import CrashReport
 
-__all__ = ["PROPERTY", "QUICK", "CrashSweeps", "polos_crash"]
+__all__ = ["NAMES", "PROPERTY", "QUICK", "CrashSweeps", "finish", "polos_crash"]
 
 __tracebackhide__ = True  # pytest shows the test's own lines, and the page
 
@@ -27,6 +28,7 @@ QUICK: Final = {"points": 12, "pairs": 4}
 PROPERTY: Final = (
     "polos crash sweep"  # of a test's report, so that it comes back from the processes of pytest-xdist, too
 )
+NAMES: Final = "polos crash sweeps"  # of what a process of pytest-xdist says at its end
 
 
 @final
@@ -104,3 +106,37 @@ def polos_crash(request: pytest.FixtureRequest) -> CrashSweeps:
     """Crashes a workflow at a sample of its points, with `--polos-crash` at all of them."""
     node: pytest.Item = request.node
     return CrashSweeps(node, full=bool(request.config.getoption("--polos-crash", default=False)))
+
+
+def finish(session: pytest.Session, wanted: str, elsewhere: list[tuple[bool, list[str]]]) -> None:
+    """
+    Have a session fail in which a crash was wanted and none of the sweeps was the one that it is of.
+
+    Args:
+        session: that is over.
+        wanted: the crash, as `POINT_VARIABLE` says it.
+        elsewhere: of each process of pytest-xdist, whether it had the sweep, and the names of the others it had.
+    """
+    from polos.testing.sweep_report import POINT_VARIABLE
+
+    targets = sys.modules.get("polos.testing.sweep_target")  # nobody has swept if nobody has imported it
+    sought = None if targets is None else targets.SOUGHT.get(wanted)
+    found = False
+    names: list[str] = []
+    if sought is not None:
+        found, names, sought.told = sought.found, sought.names, True
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[NAMES] = (found, names)
+        return
+    if found or any(had for had, _ in elsewhere) or session.exitstatus not in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
+        return
+    session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    from polos.testing.sweep_target import none_is_it
+
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        what = f"the sweep that {POINT_VARIABLE} names"
+        said = none_is_it(wanted, [*names, *(name for _, others in elsewhere for name in others)])
+        failed = pytest.TestReport(POINT_VARIABLE, (POINT_VARIABLE, None, what), {}, "failed", said, "setup")
+        terminal.stats.setdefault("error", []).append(failed)
