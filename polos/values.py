@@ -26,7 +26,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import GenericAlias
 from typing import Final, cast
 
@@ -34,6 +33,7 @@ import orjson
 from pydantic import ValidationError
 
 from polos.arguments import copy_arguments, digest_arguments
+from polos.data_class import dataclass
 from polos.engine.json import Json
 from polos.errors import ValueRefused
 from polos.value_checks import Refusal, culprit, difference, dropped, is_plain, location, plainly

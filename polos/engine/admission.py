@@ -22,9 +22,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from heapq import heapify, heappop, heappush
 from typing import Final, final
+
+from polos.data_class import dataclass
 
 __all__ = ["NO_LIMITS", "Admission", "Limits", "Rate", "Ticket"]
 

@@ -7,8 +7,7 @@ they change is what the run does next. `events.py` has the others, and what hold
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from polos.data_class import dataclass
 from polos.engine.json import Json
 
 __all__ = ["RunDebounced", "RunReopened"]

@@ -8,8 +8,9 @@ the log in replay that `decide` gets to see live.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.json import Json
 from polos.engine.messages import Message

@@ -7,8 +7,9 @@ is under way, a child, an update that somebody waits for, a parent that is to be
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.json import Json
 from polos.engine.messages import Message

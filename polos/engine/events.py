@@ -15,9 +15,10 @@ bytes on disk, their order is free. To change an event, raise its version in `co
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from polos.data_class import dataclass
 from polos.engine.again_events import RunDebounced, RunReopened
 from polos.engine.json import Json
 from polos.engine.system_events import (
@@ -588,8 +589,7 @@ Event = (
     | Snapshot
 )
 
-# Name on disk → class.
-EVENTS: dict[str, type[Any]] = {member.__name__: member for member in Event.__args__}
+EVENTS: dict[str, type[Any]] = {member.__name__: member for member in Event.__args__}  # name on disk → class
 
 # What the code is run on.
 FACTS: frozenset[type[Any]] = frozenset(

@@ -9,8 +9,7 @@ other is owed (`MessageOwed`) until the other log's inbox keeps it (`MessageDeli
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from polos.data_class import dataclass
 from polos.engine.json import Json
 from polos.errors import CommandRefused
 

@@ -14,8 +14,10 @@ begin like it, and not what all of them do.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Generic, TypeVar, final
+
+from polos.data_class import dataclass
 
 __all__ = ["Patterns", "check_pattern", "is_pattern", "matches"]
 

@@ -8,9 +8,10 @@ failed together don't come back together. The random number is handed in: this m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import cast
+
+from polos.data_class import dataclass
 
 __all__ = ["RetryPolicy", "next_delay_us", "retryable"]
 

@@ -18,12 +18,13 @@ other: they wait their turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Final, assert_never
 from urllib.parse import quote, unquote
 
 import orjson
 
+from polos.data_class import dataclass
 from polos.engine.json import Json
 from polos.engine.schedule import Cron, cron_of, jitter_of
 from polos.engine.system_events import ScheduleBuffered, ScheduleFired, ScheduleSet, ScheduleSkipped

@@ -17,11 +17,12 @@ follows from phase and open requests, see `status`), and that a run that is set 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from heapq import heappop
 from typing import Any
 
+from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.json import Json
 

@@ -7,9 +7,10 @@ each of them has a stream that is no run's, and none of them is a fact that code
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from polos.data_class import dataclass
 from polos.engine.json import Json
 
 __all__ = [

@@ -22,9 +22,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.commands import Request
 from polos.engine.json import Json
@@ -195,12 +196,7 @@ class Driver:
         return self._settle()
 
     def foresee(self, facts: Iterable[Fact]) -> None:
-        """
-        Hear what replay will deliver.
-
-        Args:
-            facts: all of the attempt, in order.
-        """
+        """Hear what replay will deliver: all facts of the attempt, in order."""
         for fact in facts:
             if not (isinstance(fact.event, e.StepResolved) and fact.event.outcome == "not_done"):
                 self._answers[name_of(fact.event)] = fact.version

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
+from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.retry import RetryPolicy
 

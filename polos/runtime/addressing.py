@@ -14,9 +14,9 @@ finds that wait itself as long as the root lives; here it is found for a root th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from polos.clock import uuid7
+from polos.data_class import dataclass
 from polos.errors import CommandRefused, UnknownRun
 from polos.runtime import reads
 from polos.runtime.archived import refuse_archived

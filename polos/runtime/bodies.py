@@ -11,13 +11,14 @@ import asyncio
 import datetime as dt
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
 from polos import values
 from polos.context import ContinueAsNew, WorkflowContext
+from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.commands import Request
 from polos.engine.json import Json

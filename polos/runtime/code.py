@@ -30,12 +30,13 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Final, cast
 
 from polos import __version__
+from polos.data_class import dataclass
 from polos.runtime.git_commit import git_commit
 from polos.runtime.installed import is_installed, package_of
 from polos.runtime.sources import Import, Source, code_digest, parse, read, used_names

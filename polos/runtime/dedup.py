@@ -11,11 +11,12 @@ until it has ended. Who waits there isn't recorded, as little as lines are; it f
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, final
 
 import orjson
 
+from polos.data_class import dataclass
 from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.projections import dedup_key

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
+from polos.data_class import dataclass
 from polos.engine import commands as c
 from polos.engine.json import Json
 

@@ -23,12 +23,12 @@ import logging
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from polos import values
 from polos.context import current_attempt, current_step
+from polos.data_class import dataclass
 from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.json import Json, message_of, printable

@@ -8,9 +8,10 @@ where it is decided, because runs may have changed meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final, Protocol, final
 
+from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.codec import decode, encode
 from polos.engine.evolve import evolve

@@ -12,9 +12,9 @@ A handle stays the same through `continue_as_new`, so the successors' events nam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.json import Json
 from polos.runtime.deltas import Preview

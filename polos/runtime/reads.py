@@ -17,12 +17,13 @@ from __future__ import annotations
 import heapq
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast, final
 
 import orjson
 
+from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.json import Json

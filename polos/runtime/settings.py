@@ -7,9 +7,10 @@ A setting that makes no sense is refused where it is given. Found later it would
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Final, Literal
 
+from polos.data_class import dataclass
 from polos.retention import Retention, read_retention
 
 __all__ = ["TURN_US", "Settings"]

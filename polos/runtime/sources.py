@@ -13,12 +13,13 @@ import hashlib
 import types
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import BYTECODE_SUFFIXES, EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Final, cast
 from zipimport import zipimporter
+
+from polos.data_class import dataclass
 
 __all__ = ["Import", "Source", "code_digest", "parse", "read", "used_names"]
 

@@ -17,10 +17,11 @@ import asyncio
 import heapq
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import Final, Protocol, final
 
+from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.json import Json

@@ -20,13 +20,14 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Final, final
 
 import orjson
 
+from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.json import Json, message_of

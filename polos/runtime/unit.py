@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
+from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.codec import encode
 from polos.engine.json import Json

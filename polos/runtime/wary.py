@@ -12,8 +12,9 @@ If not even that can be recorded, the trigger rests. Nothing is lost by it: it s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, final
+
+from polos.data_class import dataclass
 
 __all__ = ["Wary"]
 

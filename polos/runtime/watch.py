@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.json import Json
 

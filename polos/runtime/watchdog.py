@@ -22,11 +22,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final, final
 
+from polos.data_class import dataclass
 from polos.runtime.installed import is_installed
 
 __all__ = ["Blocked", "Watchdog"]

@@ -11,9 +11,9 @@ all of them are there. The copy carries a mark until its last byte is durable, a
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from polos.data_class import dataclass
 from polos.errors import PolosUsageError
 from polos.store.blobs import FileBlobs
 from polos.store.directory import open_store

@@ -18,11 +18,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, final
 
 from polos.clock import Clock, SystemClock
+from polos.data_class import dataclass
 from polos.errors import BlobMissing, PolosUsageError, StoreDamaged
 from polos.store.files import TEMPORARY_PREFIX, place_file, read_regular, sync_directory, translated
 

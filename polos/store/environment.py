@@ -24,10 +24,10 @@ import os
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, final
 
 from polos.clock import Clock, SystemClock
+from polos.data_class import dataclass
 from polos.errors import ForkedStore, PolosUsageError, StoreFailed
 from polos.store.log import Head
 

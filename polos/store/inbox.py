@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from polos.data_class import dataclass
 
 __all__ = ["Inbox", "InboxItem"]
 

@@ -27,9 +27,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import NewType, Protocol
+
+from polos.data_class import dataclass
 
 __all__ = [
     "LOG_START",

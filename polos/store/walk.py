@@ -14,10 +14,11 @@ import mmap
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, final
 
+from polos.data_class import dataclass
 from polos.errors import BlobMissing, NotAPolosStore, PolosStoreError, StoreDamaged, StoreReadOnly
 from polos.store.blobs import FileBlobs
 from polos.store.chain import (

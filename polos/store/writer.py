@@ -28,9 +28,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Generic, Protocol, TypeAlias, TypeVar, final
 
+from polos.data_class import dataclass
 from polos.errors import PolosError, PolosInternalError, PolosStoreError, StoreClosed, StoreFenced
 from polos.points import reach
 from polos.store.chain import blob_reference
