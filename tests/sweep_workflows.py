@@ -214,6 +214,31 @@ def open_the_book(directory: Path) -> None:
         json.loads(book.read_text("utf-8"))
 
 
+async def lock_and_last() -> None:
+    """Take a lock as a file, and give it back in a `finally`, which a killed process doesn't."""
+    lock = places[0] / "lock"
+    bank.note("locked out" if lock.exists() else "locked")
+    lock.touch()
+    try:
+        await lasts()
+    finally:
+        lock.unlink()
+
+
+@workflow(id="swept-lock")
+async def leaves_a_lock(ctx, payload: dict) -> None:
+    """A step between others that whoever comes after a kill finds locked."""
+    for number in range(4):
+        await ctx.step.run(f"before-{number}", plain, 1)
+    await ctx.step.run("lock", lock_and_last)
+    await ctx.step.run("after", plain, 1)
+
+
+def remember_place(directory: Path) -> None:
+    """Say where the lock is."""
+    places[:] = [directory]
+
+
 def refuse_one_child(_directory: Path) -> None:
     """Raise in one of the two kinds of child."""
     if os.environ.get("POLOS_CRASH_LIVES") == "even":

@@ -45,6 +45,7 @@ from polos.runtime.ports import OwnedStore
 from polos.runtime.settings import Settings
 from polos.testing.appender import SimulatedAppender
 from polos.testing.audit import Audit
+from polos.testing.cleaning import cleans_up
 from polos.testing.clock import VirtualClock
 from polos.testing.failing import said_by
 from polos.testing.loop import PATIENCE_SECONDS, RealWaitTooLong, SimulatedLoop
@@ -205,6 +206,8 @@ class _Suspends:
             except Crashed:
                 life.orphans.append(code)  # it knows nothing of the crash, and is closed with everything else
                 raise
+            if life.points.leaves is not None:
+                life.points.cleans_up(AWAIT, cleans_up(code))
             try:
                 yield awaited
                 error = None

@@ -90,6 +90,11 @@ class Stage:
             Place.current = None
         take_away(self._place)
 
+    @property
+    def cleaning(self) -> dict[CrashPoint, object]:
+        """What would be cleaned up at points of the last life, if the coroutines of the dead are closed there."""
+        return {} if self.scene.life is None else self.scene.life.points.cleaning
+
     def use_children(self, workflows: Iterable[str]) -> None:
         """Let child processes begin to import what they will need: these workflows, by id."""
         used = [self.task.find(workflow) for workflow in workflows]
