@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Self, final
 
 from polos.errors import PolosInternalError, StoreClosed, StoreFenced
@@ -31,15 +31,12 @@ class _Sorted:
 
     __slots__ = ("keys", "values")
 
-    def __init__(self) -> None:
-        self.keys: list[bytes] = []
-        self.values: dict[bytes, bytes] = {}
+    def __init__(self, keys: Iterable[bytes] = (), values: Mapping[bytes, bytes] | None = None) -> None:
+        self.keys = list(keys)
+        self.values = dict(values or {})
 
     def copy(self) -> _Sorted:
-        other = _Sorted()
-        other.keys = self.keys.copy()
-        other.values = self.values.copy()
-        return other
+        return _Sorted(self.keys, self.values)
 
     def put(self, key: bytes, value: bytes) -> None:
         if key not in self.values:
@@ -114,6 +111,7 @@ class MemoryLog:
         self.blobs = blobs
         self._lock = threading.Lock()
         self._own: set[Table] = set()  # tables that no open reader sees
+        self._shared: set[Table] = set(tables or ())  # tables that are another log's, too
         self._readers = 0
         self._subscribers: list[Callable[[Position], None]] = []
         self._closed = False
@@ -130,8 +128,8 @@ class MemoryLog:
             blobs: resolves its payloads, if it isn't what resolves those of this one.
         """
         with self._lock:
-            copies: dict[Table, _Sorted] = {name: table.copy() for name, table in self._tables.items()}
-        return type(self)(blobs=blobs or self.blobs, tables=copies)
+            self._shared.update(self._tables)  # whoever changes one first copies it
+            return type(self)(blobs=blobs or self.blobs, tables=self._tables.copy())
 
     @property
     def entries(self) -> int:
@@ -248,11 +246,12 @@ class MemoryLog:
         return EntryReader(_View(self._tables)).version(stream) if known is None else known
 
     def _changed(self, name: Table) -> _Sorted:
-        """Give a table that may be changed: a copy, if an open reader sees the present one."""
+        """Give a table that may be changed: a copy, if an open reader or another log sees the present one."""
         table = self._tables[name]
-        if self._readers and name not in self._own:
+        if name in self._shared or (self._readers and name not in self._own):
             table = self._tables[name] = table.copy()
             self._own.add(name)
+            self._shared.discard(name)
         return table
 
     def _write(self, plan: Plan) -> None:
