@@ -17,6 +17,7 @@ from typing import Any
 
 from polos import WorkflowState, workflow
 from polos.testing import Outside, Waiting
+from polos.testing.sweep import sweep
 from pydantic import Field
 
 bank = Outside("bank")
@@ -237,6 +238,18 @@ async def leaves_a_lock(ctx, payload: dict) -> None:
 def remember_place(directory: Path) -> None:
     """Say where the lock is."""
     places[:] = [directory]
+
+
+def sweep_inside() -> None:
+    """Sweep in a step, in a child."""
+    if "POLOS_CRASH_LIVES" in os.environ:
+        sweep(small, {})
+
+
+@workflow(id="swept-sweeps")
+async def sweeps_inside(ctx, payload: dict) -> None:
+    """Its step sweeps, in a child."""
+    await ctx.step.run("sweep", sweep_inside)
 
 
 def refuse_one_child(_directory: Path) -> None:

@@ -426,12 +426,19 @@ class Turn:
         """Free."""
         self._free = threading.Lock()
         self._holder: object = None
+        self._thread = 0
         self._giving = threading.Lock()
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether it was the calling thread that took it, so that waiting for it would never end."""
+        return self._holder is not None and self._thread == threading.get_ident()
 
     @contextmanager
     def of(self, holder: object) -> Generator[None]:
         """Wait for it, and hold it."""
         self._free.acquire()  # `give_back` releases it, on whichever thread
+        self._thread = threading.get_ident()
         self._holder = holder
         try:
             yield
