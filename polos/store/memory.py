@@ -11,18 +11,28 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Self, final
+from functools import lru_cache
+from typing import Final, Self, final
 
 from polos.errors import PolosInternalError, StoreClosed, StoreFenced
-from polos.store.chain import EMPTY_CHAIN, head_of
+from polos.store.chain import EMPTY_CHAIN, decode_entry, head_of
 from polos.store.layout import Plan, Table, read_position
-from polos.store.log import AppendUnit, Epoch, Head, Key, Position, Receipt, Version
+from polos.store.log import AppendUnit, Epoch, Head, Key, Position, Receipt, Record, Version
 from polos.store.reader import EPOCH_KEY, ROWS_KEY, BlobSource, EntryReader, rows_to_replace
 from polos.store.sealing import Sealing
 
 __all__ = ["MemoryLog"]
 
 TABLES: tuple[Table, ...] = ("log", "streams", "rows", "blobs", "meta")
+
+
+_SMALL_BYTES: Final = 1_000
+_decode_small = lru_cache(2_000)(decode_entry)
+
+
+def _decode(entry: bytes, position: int, previous: bytes) -> Record:
+    """Decode an entry, a small one once: the same bytes are read again and again, and prove the same each time."""
+    return (_decode_small if len(entry) <= _SMALL_BYTES else decode_entry)(entry, position, previous)
 
 
 @final
@@ -87,7 +97,7 @@ class _Reading:
         self._reader: EntryReader | None = None
 
     def __enter__(self) -> EntryReader:
-        self._reader = EntryReader(_View(self._log.begin_reading()), self._log.blobs)
+        self._reader = EntryReader(_View(self._log.begin_reading()), self._log.blobs, decode=_decode)
         return self._reader
 
     def __exit__(self, *_: object) -> None:
