@@ -334,6 +334,8 @@ def _record(line: Any, where: str) -> RecordedEvent:
     if not isinstance(line, dict) or {name: type(value) for name, value in cast("Any", line).items()} != _TYPES:
         raise BadRecording(f"{where} has a record that isn't one: {str(cast('Any', line))[:200]}")
     found = cast("dict[str, Any]", line)
+    if not all(0 <= found[name] < 2**63 for name in ("position", "schema", "time_us", "version")):
+        raise BadRecording(f"{where} has a record with a number that no log has: {str(found)[:200]}")
     return RecordedEvent(
         run=found["run"], version=found["version"], position=found["position"], time_us=found["time_us"],
         type=found["type"], schema_version=found["schema"], fields=found["event"],

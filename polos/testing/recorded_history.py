@@ -139,10 +139,10 @@ class History:
         try:
             for event, time_us, _ in events:
                 evolve(state, event, time_us=time_us)
+            starts = [version for version, (event, _, _) in enumerate(events, 1) if isinstance(event, e.RunStarted)]
+            return [_attempt(events[: until - 1], start) for start, until in pairwise([*starts, len(events) + 1])]
         except (AssertionError, PolosError, LookupError) as error:
             raise BadRecording(f"the history of run {run} isn't one that an engine writes: {error!r}") from error
-        starts = [version for version, (event, _, _) in enumerate(events, 1) if isinstance(event, e.RunStarted)]
-        return [_attempt(events[: until - 1], start) for start, until in pairwise([*starts, len(events) + 1])]
 
     def _code(self, run: str, attempt: _Attempt) -> NotingDriver:
         state = RunState(run=run)
@@ -222,6 +222,8 @@ def _attempt(events: list[Stored], version: int) -> _Attempt:
     last_cause = 0
     for at, (event, time_us, position) in enumerate(events[version - 1 :], version):
         cause = getattr(event, "cause", None)
+        if cause is not None and not 0 <= cause < at:
+            raise LookupError(f"record {at} is said to be caused by record {cause}")
         if cause is not None and cause >= version:
             last_cause = max(last_cause, cause)
             if isinstance(event, ENDS):

@@ -18,8 +18,7 @@ __all__ = ["misfit"]
 
 def misfit(event: Any) -> str | None:
     """Name the first field whose value isn't of its type; None if all are."""
-    cls: Any = type(event)
-    for name, hint in _hints(cls).items():
+    for name, hint in _hints(event.__class__).items():
         value = getattr(event, name)
         if not _fits(value, hint):
             return f"{name} can't be {value!r:.100}"
