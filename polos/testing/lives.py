@@ -22,7 +22,7 @@ import copy
 import hashlib
 import inspect
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -484,6 +484,7 @@ class Life:
         loop.set_exception_handler(lambda _loop, _context: None)
         tasks = sorted(asyncio.all_tasks(loop), key=lambda task: (len(task.get_name()), task.get_name()))
         loop.drop_ready()  # a dead process calls nothing back
+        processes = loop.processes()
         engine.stopping = True
         engine.broken = RuntimeError("this process is dead")
         self.points.dead = True
@@ -495,7 +496,7 @@ class Life:
                     coroutine.close()
             tasks.clear()
             self.orphans.clear()
-            self._disconnect()
+            self._disconnect(processes)
         for resident in list(engine.residents.values()):
             engine.discard(resident)
         self._clock.drop_alarms()
@@ -508,15 +509,21 @@ class Life:
         vars(self.engine).clear()  # its parts know it, as it knows them
         self.points.leaves = None
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, processes: Sequence[asyncio.SubprocessTransport]) -> None:
         """Close connections and end processes, as the system does for a process that is gone."""
         loop = self.loop
         loop.is_busy = None
-        if not loop.has_opened:
+        loop.end(processes)
+        if not (processes or loop.has_opened):
             return
-        for transport in loop.transports():
+        for transport in (*processes, *loop.transports()):
             transport.close()
         loop.run_ready()
+        for process in processes:
+            begun = process.get_extra_info("subprocess")
+            for pipe in (begun.stdin, begun.stdout, begun.stderr):
+                if pipe is not None:
+                    pipe.close()  # it died before the loop had it
 
 
 def _answering(keys: tuple[str, ...], answers: Answers) -> str | None:

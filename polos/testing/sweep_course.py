@@ -34,6 +34,7 @@ from typing import Any, Final, final
 from polos.errors import PolosUsageError
 from polos.replay.stdlib import unawaited
 from polos.testing.garbage import seldom_collected
+from polos.testing.loop import ended_processes
 from polos.testing.patience import Patience
 from polos.testing.sweep_judging import Doubtful, Judge
 from polos.testing.sweep_outcome import CrashOutcome
@@ -63,17 +64,24 @@ _NOT_KILLED: Final = "; try real=True for that, or processes over 0"
 
 def swept(wanted: Wanted, stop: threading.Event, patience: Patience) -> CrashReport:
     """Sweep, on this thread, until `stop` is set or patience with a scenario is over; one sweep at a time."""
-    thread, log = threading.get_ident(), logging.getLogger("polos")
+    thread, log, loops = threading.get_ident(), logging.getLogger("polos"), logging.getLogger("asyncio")
 
     def elsewhere(record: logging.LogRecord) -> bool:
         return record.thread != thread  # what an engine says of a run that diverged stands in the failure
 
+    def of_the_living(record: logging.LogRecord) -> bool:
+        args = record.args if isinstance(record.args, tuple) else ()
+        return not any(isinstance(number, int) and number in ended_processes for number in args)
+
     with SWEEPING.of(patience), seldom_collected():
         log.addFilter(elsewhere)
+        loops.addFilter(of_the_living)  # a process that ended with the life that began it is missed by its watcher
         try:
             return _Sweep(wanted, stop, patience).run()
         finally:
             log.removeFilter(elsewhere)
+            loops.removeFilter(of_the_living)
+            ended_processes.clear()
 
 
 @final
