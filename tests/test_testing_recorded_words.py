@@ -42,6 +42,20 @@ def test_a_sealed_slip_is_told(recording: RecordedRun, kind: str, field: str, va
         assert_replays(replace(recording, records=records), current())
 
 
+def test_numbers_that_no_log_has_are_told(recording: RecordedRun):
+    """A cause that comes later, and a time beyond all clocks, are refused as what they are."""
+    late = tuple(
+        replace(one, fields={**one.fields, "cause": 99}) if one.type == "StepScheduled" else one
+        for one in recording.records
+    )
+    with pytest.raises(BadRecording, match="record 3 is said to be caused by record 99"):
+        assert_replays(replace(recording, records=late), current())
+
+    beyond = tuple(replace(one, time_us=2**63) for one in recording.records)
+    with pytest.raises(BadRecording, match="the file has a record with a number that no log has"):
+        RecordedRun.from_bytes(replace(recording, records=beyond).to_bytes(), where="the file")
+
+
 def test_an_end_names_its_line(recording: RecordedRun):
     """A run that fails instead of returning says where that was raised."""
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from polos import WorkflowContext, workflow
 from polos.engine.codec import decode
 from polos.errors import PolosUsageError, StoreDamaged
+from polos.store import segments
 from polos.store.log import PayloadEncoding
 from polos.store.segments import MAGIC, decode_segment, encode_segment
 from polos.testing import RunDiffers
@@ -148,8 +149,21 @@ def test_saved_schedule_of_any_bytes(tmp_path: Path, data: st.DataObject | None)
         assert all(index >= 0 for _, one in loaded for index in (*one.decisions, *one.departures))
 
 
+def first_header(**fields: int) -> bytes:
+    """Give the segment with another header of its first record, which has the hash of what it says."""
+    header_bytes, payload_bytes = segments._LENGTHS.unpack_from(SEGMENT)
+    header = bytearray(SEGMENT[segments._LENGTHS.size :][:header_bytes])
+    header[0] = fields.get("form", header[0])
+    header[1] = fields.get("encoding", header[1])
+    lengths = segments._LENGTHS.pack(header_bytes, payload_bytes | fields.get("pruned", 0))
+    return lengths + bytes(header) + SEGMENT[segments._LENGTHS.size + header_bytes :]
+
+
 @given(changed(SEGMENT))
 @example(SEGMENT)
+@example(first_header(form=9))
+@example(first_header(encoding=184))
+@example(first_header(encoding=184, pruned=segments._PRUNED))
 def test_segment_of_any_bytes(body: bytes) -> None:
     """A segment whose contents were changed is damage, or other records; never an error of anything else."""
     found = tried(lambda: list(decode_segment(MAGIC + zlib.compress(body))))
