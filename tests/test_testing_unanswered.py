@@ -22,6 +22,7 @@ from polos.testing import (
     Simulation,
     explore,
     simulation,
+    stuck,
     unanswered,
 )
 from polos.testing.stuck import cannot_go_on
@@ -40,6 +41,13 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unanswered, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(unanswered, "HELD_LOOKS_MAX", 3)
     monkeypatch.setattr(unanswered, "STUCK_LOOKS_MAX", 2)
+
+
+@pytest.fixture(autouse=True)
+def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Don't count threads that other tests of this process have left, such as a server that all of them share."""
+    before = set(threading.enumerate()) - {threading.main_thread(), threading.current_thread()}
+    monkeypatch.setattr(stuck, "_threads", lambda: [thread for thread in threading.enumerate() if thread not in before])
 
 
 @pytest.fixture(params=["polos", "polos_lmdb"])

@@ -41,6 +41,7 @@ _asyncio: Any = asyncio
 _futures: Any = futures
 _IDLE: Final[frozenset[CodeType]] = frozenset({_private._work.__code__, _futures._worker.__code__})  # noqa: SLF001  # see above
 _WRITER: Final[CodeType] = _writer._work.__code__  # noqa: SLF001  # as above
+_threads = threading.enumerate
 _OF_TOOLS: Final = frozenset({"execnet", "pytest_timeout", "xdist"})  # of pytest: none of these acts for a test
 
 
@@ -101,7 +102,7 @@ def _signals(loop: Any) -> bool:
 def _threads_at_work() -> bool:
     """Tell whether a thread besides this one may have something to say."""
     frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # nothing else shows them
-    for thread in threading.enumerate():
+    for thread in _threads():
         if thread is threading.current_thread() or thread.name == "polos-watchdog":  # that one only warns
             continue
         frame = frames.get(thread.ident or 0)
