@@ -17,6 +17,7 @@ from typing import Any
 
 from polos import WorkflowState, workflow
 from polos.testing import Outside, Waiting
+from polos.testing.sweep import sweep
 from pydantic import Field
 
 bank = Outside("bank")
@@ -212,6 +213,43 @@ def open_the_book(directory: Path) -> None:
     book = directory / "book.json"
     if book.exists():
         json.loads(book.read_text("utf-8"))
+
+
+async def lock_and_last() -> None:
+    """Take a lock as a file, and give it back in a `finally`, which a killed process doesn't."""
+    lock = places[0] / "lock"
+    bank.note("locked out" if lock.exists() else "locked")
+    lock.touch()
+    try:
+        await lasts()
+    finally:
+        lock.unlink()
+
+
+@workflow(id="swept-lock")
+async def leaves_a_lock(ctx, payload: dict) -> None:
+    """A step between others that whoever comes after a kill finds locked."""
+    for number in range(4):
+        await ctx.step.run(f"before-{number}", plain, 1)
+    await ctx.step.run("lock", lock_and_last)
+    await ctx.step.run("after", plain, 1)
+
+
+def remember_place(directory: Path) -> None:
+    """Say where the lock is."""
+    places[:] = [directory]
+
+
+def sweep_inside() -> None:
+    """Sweep in a step, in a child."""
+    if "POLOS_CRASH_LIVES" in os.environ:
+        sweep(small, {})
+
+
+@workflow(id="swept-sweeps")
+async def sweeps_inside(ctx, payload: dict) -> None:
+    """Its step sweeps, in a child."""
+    await ctx.step.run("sweep", sweep_inside)
 
 
 def refuse_one_child(_directory: Path) -> None:

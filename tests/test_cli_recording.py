@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from polos import Polos, WorkflowContext, workflow
 from polos.cli import run
-from polos.testing import RecordedRun, assert_replays
+from polos.testing import RecordedRun, assert_replays, record_run
 
 
 @workflow(id="a/b order")
@@ -53,9 +53,23 @@ def test_a_recording_is_replaced(run_id: str, tmp_path: Path, capsys: pytest.Cap
     assert 0 == run(["test", "record", run_id, "--out", str(path), "--json"])
 
     said = json.loads(capsys.readouterr().out)
-    assert {"file": str(path), "run": run_id, "workflow": "a/b order", "records": 5, "not_replayed": []} == said
+    assert {
+        "file": str(path),
+        "run": run_id,
+        "workflow": "a/b order",
+        "records": 5,
+        "not_replayed": [],
+        "goes_on_as": [],
+    } == said
     assert before == path.read_bytes()
     assert 0o644 == path.stat().st_mode & 0o777
+
+
+def test_the_folder_of_a_recording_is_made(run_id: str, tmp_path: Path):
+    """The first recording of a project finds no folder for recordings yet."""
+    assert 0 == run(["test", "record", run_id, "--out", "tests/recorded/order.json"])
+
+    assert_replays(tmp_path / "tests" / "recorded" / "order.json", order)
 
 
 def test_a_recording_is_printed(run_id: str, capsys: pytest.CaptureFixture[str]):
@@ -78,7 +92,7 @@ def test_what_cannot_be_recorded_is_refused(run_id: str, tmp_path: Path, capsys:
     assert "isn't a recorded run, so it isn't replaced" in refused(capsys, run_id, "--out", "notes.txt")
     assert "precious" == (tmp_path / "notes.txt").read_text(encoding="utf-8")
     assert "can't be read: Is a directory" in refused(capsys, run_id, "--out", str(tmp_path))
-    assert "can't be written: No such file" in refused(capsys, run_id, "--out", "nowhere/order.json")
+    assert "can't be written: " in refused(capsys, run_id, "--out", "notes.txt/order.json")
     assert "no run" in refused(capsys, "ffffffff")
     assert 2 == run(["test", "recrod", run_id])
     assert "next: polos test --help" in capsys.readouterr().err
@@ -113,3 +127,38 @@ def test_what_no_test_could_replay_is_named(polos_lmdb: Polos, monkeypatch: Any,
     assert f"{runs['acts at once']} of acts at once won't be replayed: its body isn't determ" in capsys.readouterr().out
     assert_replays("tree.json", asks_a_tool)
     assert [runs["asks a tool"], runs["a/b order"]] == RecordedRun.load("tree.json").runs()
+
+
+@workflow(id="goes on as new")
+async def goes_on(ctx: WorkflowContext, payload: dict[str, int]) -> int:
+    if payload["n"]:
+        ctx.continue_as_new({"n": payload["n"] - 1})
+    return payload["n"]
+
+
+def test_what_a_run_goes_on_as_is_named(polos_lmdb: Polos, monkeypatch: Any, tmp_path: Path, capsys: Any):
+    """A run that continues as new is recorded up to there, and it is said; a tree has those that follow."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POLOS_DATA_DIR", str(polos_lmdb.data_dir))
+
+    async def main() -> str:
+        async with polos_lmdb:
+            assert 0 == await goes_on.run(polos_lmdb, {"n": 2})
+            with polos_lmdb.engine.store.log.reader() as reader:
+                (first,) = [
+                    row["id"]
+                    for row in await polos_lmdb.list_executions()
+                    if "continues" not in record_run(reader, row["id"]).records[0].fields
+                ]
+            return str(first)
+
+    first = asyncio.run(main())
+
+    assert 0 == run(["test", "record", first, "--out", "all.json", "--tree"])
+    assert "goes on as" not in capsys.readouterr().out
+    runs = RecordedRun.load("all.json").runs()
+    assert (first, 3) == (runs[0], len(runs))
+    assert 0 == run(["test", "record", first, "--out", "alone.json"])
+    assert f"it goes on as run {runs[1]}, which isn't in the file" in capsys.readouterr().out
+    assert [first] == RecordedRun.load("alone.json").runs()
+    assert_replays("all.json", goes_on)

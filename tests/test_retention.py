@@ -228,7 +228,7 @@ def test_an_idempotency_key_keeps_its_run():
         again = sim.create(retained, {"n": 1}, idempotency_key="order 7")
         sim.run_for(1)
         assert again.reply is not None
-        assert ({"runs": [run]}, []) == (again.reply["detail"], archived(sim))
+        assert ({"runs": [run]}, []) == (again.reply.get("detail"), archived(sim)), "the same request is the same run"
 
         sim.run_for(HOUR)
         assert [run] == archived(sim)

@@ -441,6 +441,9 @@ def test_a_fault_that_could_never_happen_is_refused(polos: Polos, polos_faults: 
     for order in (polos_faults.next, polos_faults.always):
         with pytest.raises(TypeError, match=r"a fault is one of .*, this is 'full'"):
             order("full")  # type: ignore[arg-type]
+    for number in ("3", True, 1.5):
+        with pytest.raises(TypeError, match="appends are counted by whole numbers from 1, this is"):
+            FaultPlan().at(number, Fault.FULL)  # type: ignore[arg-type]  # this is the mistake
     with pytest.raises(TypeError, match="a fault is one of"):
         polos_faults.at(1_000, "full")  # type: ignore[arg-type]
 

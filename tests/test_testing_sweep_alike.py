@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from polos import WorkflowContext, workflow
+from polos import NotDone, WorkflowContext, workflow
 from polos.points import reach
 from polos.testing import CrashOutcome, CrashReport, CrashSweepFailed, Outside
 from polos.testing.lives import Life
@@ -216,3 +217,42 @@ def test_another_seed_tries_another_of_those_alike():
         every |= set(map(str, report.points))
 
     assert every == seen
+
+
+async def looks(_number: int) -> object:
+    await asyncio.get_running_loop().create_task(lags())
+    world.note("looked")
+    return NotDone()
+
+
+def looks_at_once(_number: int) -> object:
+    world.note("looked")
+    return NotDone()
+
+
+def looks_later(number: int) -> object:
+    return looks(number)
+
+
+@pytest.mark.parametrize("reconcile", [looks, looks_at_once, looks_later])
+def test_what_reconcile_does_tells_points_apart(monkeypatch: pytest.MonkeyPatch, reconcile: Callable[[int], object]):
+    """It is the program's code, too: points before it and behind it leave different things, in a recovery."""
+
+    @workflow(id=f"alike_{reconcile.__name__}")
+    async def asks(ctx: WorkflowContext, payload: dict[str, int]) -> int:
+        return await ctx.step.run("waits", plain, 1, effect="at_most_once", reconcile=reconcile)
+
+    seen: list[tuple[object, int]] = []
+    left = Life._left
+
+    def noting(self: Life) -> object:
+        found = left(self)
+        seen.append((found, world.count("looked")))
+        return found
+
+    monkeypatch.setattr(Life, "_left", noting)
+
+    sweep(asks, {"number": 1}, processes=0, pairs=1)
+
+    assert any(count for _, count in seen)
+    assert [] == [before for (before, old), (after, new) in pairwise(seen) if before == after and new > old]

@@ -241,7 +241,7 @@ def test_the_command_of_a_failure_plays_it_again(tmp_path: Path):
     assert dies
     assert dies == re.findall(r"the process dies at (\S+)", again)
     assert "real/" in command
-    assert not re.search(r"sweep_\w+\.py:\d", first), "the page isn't buried under polos's own frames"
+    assert not re.search(r"(sweep_\w+|patience)\.py:\d", first), "the page isn't buried under polos's own frames"
 
 
 def test_a_session_without_the_sweep_that_is_wanted_fails(tmp_path: Path):
@@ -338,6 +338,62 @@ async def kept(ctx):
 if __name__ == "__main__":
     print(asyncio.run(crash_sweep(kept, points=2, pairs=0)))
 """
+
+
+ENDS = """
+import asyncio, os, signal, sys, threading, time
+from polos import workflow
+from polos.testing import crash_sweep
+from polos.testing.sweep import sweep
+
+begun = threading.Event()
+
+def lasts(directory):
+    (directory / "file").touch()
+    begun.set()
+    if len(sys.argv) > 2:
+        threading.Event().wait()  # not to be interrupted
+    while True:
+        time.sleep(0.01)
+
+@workflow(id="swept-ended")
+async def ended(ctx):
+    pass
+
+async def cancelled():
+    swept = asyncio.create_task(crash_sweep(ended, setup=lasts, processes=0))
+    await asyncio.to_thread(begun.wait)
+    swept.cancel()
+    await asyncio.wait([swept])
+
+def end(number):
+    begun.wait()
+    os.kill(os.getpid(), number)
+
+if sys.argv[1] == "cancelled":
+    asyncio.run(cancelled())
+else:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    threading.Thread(target=end, args=[int(sys.argv[1])]).start()
+    sweep(ended, setup=lasts, processes=0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says_last"),
+    [(["2", "blocks"], "KeyboardInterrupt"), (["15"], "terminated"), (["cancelled"], "")],
+    ids=str,
+)
+def test_a_program_that_ends_amid_a_sweep_leaves_no_directory(tmp_path: Path, arguments: list[str], says_last: str):
+    """Ctrl-C, a signal with a handler, a cancelled task at its end: the room of the sweep goes with the program."""
+    program, room = tmp_path / "ends.py", tmp_path / "room"
+    program.write_text(ENDS)
+    room.mkdir()
+    command = shlex.join([sys.executable, str(program), *arguments])
+
+    said = says(tmp_path, "sh", "-c", f"TMPDIR={shlex.quote(str(room))} {command}")
+
+    assert (says_last, []) == ("".join(said.splitlines()[-1:]), sorted(room.iterdir()))
 
 
 def test_children_of_other_modules_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from polos import WorkflowState, workflow
 from polos.errors import PolosUsageError
-from polos.testing import CrashOutcome, CrashSweepFailed, Outside, Waiting
+from polos.testing import CrashOutcome, CrashSweepFailed, Outside, Waiting, crash_sweep
 from polos.testing.failing import RaisedElsewhere
 from polos.testing.sweep import sweep
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
@@ -85,6 +85,27 @@ def test_what_a_function_in_answers_raises_is_a_page():
     assert "StepOutcomeUnknown" in failed.after[0]
     assert failed.points
     assert isinstance(failed.__cause__, LookupError)
+
+
+def _cannot_tell() -> object:
+    raise ConnectionError("no bank")
+
+
+@workflow(id="swept-cannot-tell")
+async def cannot_tell(ctx) -> Any:
+    """Nobody gets to know what became of its step."""
+    return await ctx.step.run("once", w.once_more, effect="at_most_once", reconcile=_cannot_tell)
+
+
+def test_what_reconcile_raises_is_told_if_the_outcome_stays_unknown():
+    """A step of unknown outcome is no failure; a `reconcile` with a bug would make one of each, and pass."""
+    failed = failure(cannot_tell)
+    told = swept(cannot_tell, answers={"once": "kept"})
+
+    assert "reconcile of step 'once' raises ConnectionError: no bank, at" in failed.differences[0]
+    assert "in _cannot_tell" in failed.differences[0]
+    assert failed.points
+    assert told.singles == len(told.points)
 
 
 def test_what_cannot_be_recorded_of_an_answer_names_the_function():
@@ -165,6 +186,31 @@ def test_what_can_name_no_crash_is_refused(monkeypatch: pytest.MonkeyPatch, want
 
     with pytest.raises(PolosUsageError, match=f"like pay@1f0c2a/before_append:3, and it is '{wanted}'; unset it"):
         swept(w.small)
+
+
+BEGUN_INSIDE = "begun by code that another sweep calls: a step, a body, setup, check"
+
+
+def _sweeps(_given: object) -> None:
+    sweep(w.small, {}, processes=0)
+
+
+@workflow(id="swept-sweeps-in-body")
+async def sweeps_in_its_body(ctx) -> None:
+    """Sweep where one is under way, on its loop."""
+    await crash_sweep(w.small, {}, processes=0)
+
+
+@pytest.mark.parametrize(
+    ("which", "options"),
+    [(w.small, {"setup": _sweeps}), (w.small, {"check": _sweeps}), (sweeps_in_its_body, {}), (w.sweeps_inside, {})],
+    ids=["setup", "check", "body", "child"],
+)
+def test_a_sweep_within_a_sweep_is_refused_at_once(which: Any, options: dict[str, Any]):
+    """It would wait for the one that it is part of; the failure says what to do."""
+    failed = failure(which, real=which is w.sweeps_inside, points=1, **options)
+
+    assert BEGUN_INSIDE in " ".join(failed.differences)
 
 
 @pytest.mark.parametrize(

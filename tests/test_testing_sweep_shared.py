@@ -13,6 +13,7 @@ from polos.testing import CrashOutcome, CrashSweepFailed, Outside, remains
 from polos.testing.outside import take_away
 from polos.testing.remains import Collector, Remains
 from polos.testing.sweep import sweep
+from polos.testing.sweep_course import _Sweep
 from polos.testing.sweep_judging import Doubtful
 from polos.testing.sweep_points import CrashPoint
 from polos.testing.sweep_scenario import Stage
@@ -192,6 +193,17 @@ def test_what_is_wrong_with_what_another_run_left_is_no_failure(monkeypatch: pyt
     assert [*[False] * 2, *[True] * begun, *[False] * alone] == shares
     assert begun > 0
     assert "so something is kept in memory, or elsewhere than in the directory" in str(report)
+
+
+def test_what_a_killed_process_finds_nothing_wrong_with_is_told(monkeypatch: pytest.MonkeyPatch):
+    """What is wrong with remains alone is played with a process that is killed, too, and the report says so."""
+    _blind(monkeypatch, _called_already)
+    monkeypatch.setattr(_Sweep, "_drawn", lambda _sweep, _singles: [])
+
+    report = sweep(w.small, {"number": 1}, pairs=0, from_remains=True)
+
+    assert 2 + 1 == report.processes  # undisturbed ones, and the one in doubt
+    assert str(report).endswith("the same crash does no harm where the process is killed, either")
 
 
 def test_a_failure_is_of_a_scenario_that_was_lived_from_its_beginning(played: Played):

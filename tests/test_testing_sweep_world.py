@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from polos.store.memory import MemoryLog
 from polos.testing import CrashOutcome, Outside, crash_sweep
 from polos.testing import loop as loops
 from polos.testing.audit import Audit
+from polos.testing.clock import VirtualClock
 from polos.testing.outside import Place
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_report import CrashReport
@@ -121,6 +124,55 @@ def test_steps_may_talk_to_the_real_world():
 
     assert report.singles == len(report.points)
     assert {"hello\n"} == set(seen)
+
+
+@pytest.mark.parametrize("pipe", [None, asyncio.subprocess.PIPE], ids=["inherits", "pipe"])
+def test_processes_end_with_the_life_that_began_them(caplog: pytest.LogCaptureFixture, pipe: int | None):
+    """Whoever watches over them for asyncio hears of it before its loop is closed, and has nothing to complain of."""
+    begun: list[int] = []
+
+    async def run() -> int | None:
+        process = await asyncio.create_subprocess_exec("true", stdin=asyncio.subprocess.DEVNULL, stdout=pipe)
+        begun.append(process.pid)
+        await process.communicate()
+        return process.returncode
+
+    @workflow(id=f"swept-process-{pipe}")
+    async def runs(ctx) -> Any:
+        return await ctx.step.run("run", run)
+
+    report = swept(runs, pairs=4)
+
+    assert 4 == report.pairs
+    assert [] == [record.getMessage() for record in caplog.records if record.name == "asyncio"]
+    for number in begun:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(number, os.WNOHANG)
+
+
+def test_a_process_that_will_not_end_is_left_after_a_while(monkeypatch: pytest.MonkeyPatch):
+    """What a kill doesn't end within a moment holds nobody up; here because it isn't killed."""
+    monkeypatch.setattr(os, "kill", lambda _process, _signal: None)
+    monkeypatch.setattr(loops, "ENDING_LOOKS", 2)
+
+    async def main() -> asyncio.SubprocessTransport:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.subprocess_exec(asyncio.SubprocessProtocol, "cat", stdout=None, stderr=None)
+        return transport
+
+    loop = loops.SimulatedLoop(VirtualClock())
+    loop.is_busy = lambda: True
+    process = loop.run_until_complete(main())
+    loop.is_busy = None
+    loop.end([process])
+    still = process.get_returncode()
+    monkeypatch.undo()
+    loop.end([process])
+    process.close()
+    loop.run_ready()
+    loop.close()
+
+    assert (None, -signal.SIGKILL) == (still, process.get_returncode())
 
 
 def test_a_connection_that_stays_silent_is_told(monkeypatch: pytest.MonkeyPatch):

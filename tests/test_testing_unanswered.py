@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from polos.testing import (
     Simulation,
     explore,
     simulation,
+    stuck,
     unanswered,
 )
+from polos.testing.stuck import cannot_go_on
 
 
 @workflow(id="unanswered")
@@ -36,6 +40,14 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulation, "REFUSALS_MAX", 20)
     monkeypatch.setattr(unanswered, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(unanswered, "HELD_LOOKS_MAX", 3)
+    monkeypatch.setattr(unanswered, "STUCK_LOOKS_MAX", 2)
+
+
+@pytest.fixture(autouse=True)
+def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Don't count threads that other tests of this process have left, such as a server that all of them share."""
+    before = set(threading.enumerate()) - {threading.main_thread(), threading.current_thread()}
+    monkeypatch.setattr(stuck, "_threads", lambda: [thread for thread in threading.enumerate() if thread not in before])
 
 
 @pytest.fixture(params=["polos", "polos_lmdb"])
@@ -227,6 +239,145 @@ def test_a_test_whose_append_is_held_ends_when_it_is_told_to(
     else:
         asyncio.run(main())
     assert [(signal.SIGTERM, True)] == sent
+
+
+@pytest.mark.parametrize("what", ["run", "event", "stream", "own", "time"])
+def test_what_nobody_sends_is_told(either: Polos, polos_events: CapturedEvents, polos_clock: JumpingClock, what: str):
+    """Where nothing can happen any more, whatever is awaited fails, with what each run waits for."""
+    polos_clock.auto = what != "time"
+
+    async def main() -> None:
+        async with either:
+            run = await asks.invoke(either, {})
+            if what == "run":
+                await asks.run(either, {}, timeout=None)
+            elif what == "event":
+                await asyncio.gather(polos_events.wait_for("RunCompleted", run=run), asks.run(either, {}, timeout=None))
+            elif what == "stream":
+                async for _ in events.stream_workflow(either, "unanswered", run.id):
+                    pass
+            elif what == "own":
+                await asyncio.Event().wait()
+            else:
+                await either.engine.watchers.watch(run.id, either.engine.loop)
+
+    with pytest.raises(
+        NeverAnswered, match=r"nothing can happen any more(.|\n)* of 'unanswered': the signal go"
+    ) as raised:
+        asyncio.run(main())
+    assert (what == "time") == ("polos_clock.auto` is False" in str(raised.value))
+
+
+def only_looks(callback: object) -> bool:
+    """Tell the looks of the kit from what a test may wait for."""
+    return isinstance(getattr(callback, "__self__", None), unanswered.Unanswered)
+
+
+def doubts(loop: asyncio.AbstractEventLoop) -> Iterator[tuple[str, Callable[[], Callable[[], object]]]]:
+    """Give what may yet wake a loop up: begun by a call, which gives how it is ended."""
+
+    def timer() -> Callable[[], object]:
+        return loop.call_later(3600, print).cancel
+
+    def callback() -> Callable[[], object]:
+        return loop.call_soon(print).cancel
+
+    def thread(start: Callable[[Callable[[], object]], object]) -> Callable[[], object]:
+        begun, over = threading.Event(), threading.Event()
+
+        def work() -> None:
+            begun.set()
+            over.wait()
+
+        start(work)
+        begun.wait()
+        return over.set
+
+    def connection() -> Callable[[], object]:
+        one, other = socket.socketpair()
+        loop.add_reader(one, print)
+
+        def end() -> None:
+            loop.remove_reader(one)
+            one.close()
+            other.close()
+
+        return end
+
+    def handler() -> Callable[[], object]:
+        before = signal.signal(signal.SIGUSR1, lambda *_: None)
+        return lambda: signal.signal(signal.SIGUSR1, before)
+
+    def handler_on_the_loop() -> Callable[[], object]:
+        loop.add_signal_handler(signal.SIGUSR1, print)
+        return lambda: loop.remove_signal_handler(signal.SIGUSR1)
+
+    yield "timer", timer
+    yield "callback", callback
+    yield "thread", lambda: thread(lambda work: threading.Thread(target=work).start())
+    yield "executor", lambda: thread(lambda work: loop.run_in_executor(None, work))
+    yield "connection", connection
+    yield "handler", handler
+    yield "handler on the loop", handler_on_the_loop
+
+
+def test_nobody_is_told_while_there_is_a_doubt(either: Polos):
+    """A timer, thread, connection or handler of the test's own may send it yet: each by itself is a doubt."""
+
+    async def stuck(engine: Any) -> bool:
+        for _ in range(10_000):  # threads come to rest in a time of their own
+            if cannot_go_on(engine, only_looks):
+                return True
+            await asyncio.sleep(0)
+        return False
+
+    async def main() -> dict[str, bool]:
+        async with either:
+            await asks.invoke(either, {})
+            assert await stuck(either.engine)
+            found: dict[str, bool] = {}
+            for name, begin in doubts(asyncio.get_running_loop()):
+                end = begin()
+                found[name] = cannot_go_on(either.engine, only_looks)
+                end()
+                assert await stuck(either.engine), f"it is certain again without the {name}"
+            return found
+
+    found = asyncio.run(main())
+
+    assert [] == [name for name, certain in found.items() if certain]
+    assert 7 == len(found)
+
+
+def test_a_step_on_a_thread_is_a_doubt(polos: Polos, monkeypatch: pytest.MonkeyPatch):
+    """A plain function that takes its time is waited for, however long."""
+    looked: list[bool] = []
+
+    def look(*asked: Any) -> bool:
+        looked.append(cannot_go_on(*asked))
+        return looked[-1]
+
+    monkeypatch.setattr(unanswered, "cannot_go_on", look)
+    begun, over = threading.Event(), threading.Event()
+
+    def slow() -> bool:
+        begun.set()
+        return over.wait(30)
+
+    async def body(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
+        return await ctx.step.run("slow", slow)
+
+    async def main() -> Any:
+        async with polos:
+            run = asyncio.ensure_future(workflow(id="slow unanswered")(body).run(polos, {}, timeout=None))
+            while not begun.is_set():
+                await asyncio.sleep(0)
+            while len(looked) < 4:
+                await asyncio.sleep(0)
+            over.set()
+            return await run
+
+    assert asyncio.run(main()) is True
 
 
 def test_a_simulation_that_settles_is_told():

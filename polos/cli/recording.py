@@ -40,6 +40,7 @@ def write_recording(options: Options, text: str, *, out: str | None, tree: bool,
     path = Path(out or f"{_file_name(recorded.workflow)}-{run[-8:]}.json")
     _check(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         recorded.save(path, shared=shared or None)
     except OSError as error:
         raise PolosUsageError(f"{path} can't be written: {error.strerror}") from error
@@ -48,13 +49,15 @@ def write_recording(options: Options, text: str, *, out: str | None, tree: bool,
     if printer.json:
         printer.object({
             "file": str(path), "run": run, "workflow": recorded.workflow, "records": len(recorded.records),
-            "not_replayed": list(left_out),
+            "not_replayed": list(left_out), "goes_on_as": recorded.goes_on_as(),
         })  # fmt: skip
         return
     runs = dict.fromkeys(record.run for record in recorded.records)
     printer.line(f"{plain(str(path))}: {count(len(recorded.records), 'record')} of {count(len(runs), 'run')}")
     for one, workflow in left_out.items():
         printer.line(f"{one} of {plain(workflow)} won't be replayed: its body isn't deterministic")
+    for one in recorded.goes_on_as():
+        printer.line(f"it goes on as run {one}, which isn't in the file; --tree takes that, too")
     printer.line(("it holds what went in and came out; look through it before you share it", "yellow"))
 
 

@@ -16,7 +16,7 @@ import contextvars
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final
 
 from polos import values
 from polos.context import current_step
@@ -29,7 +29,7 @@ from polos.types import Completed, NotDone
 if TYPE_CHECKING:
     from polos.runtime.engine import Engine
 
-__all__ = ["Reconciling"]
+__all__ = ["Question", "Reconciling"]
 
 _log = logging.getLogger("polos")
 
@@ -38,7 +38,6 @@ RECONCILE_SECONDS: Final = 60.0  # of a step that has no limit of its own
 Question = tuple[str, str, int]
 
 
-@final
 class Reconciling:
     """Asks, and brings the answers to the engine."""
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import final
+from typing import cast, final
 
 from polos.errors import StoreFailed, StoreFull
 from polos.store.log import AppendUnit, Epoch, Head, Key, Log, Position, Reader, Receipt, Version
@@ -69,8 +69,11 @@ class FaultPlan:
 
         Raises:
             ValueError: it has begun already, so that this would never happen.
+            TypeError: that is no number, or no fault.
         """
         _look(fault)
+        if type(cast("object", number)) is not int:
+            raise TypeError(f"appends are counted by whole numbers from 1, this is {number!r}")
         with self._lock:
             if number <= self.appends:
                 raise ValueError(f"append {number} can't fail any more: {self.appends} have begun; they count from 1")

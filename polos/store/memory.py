@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Self, final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Final, Self, final
 
 from polos.errors import PolosInternalError, StoreClosed, StoreFenced
-from polos.store.chain import EMPTY_CHAIN, head_of
+from polos.store.chain import EMPTY_CHAIN, decode_entry, head_of
 from polos.store.layout import Plan, Table, read_position
-from polos.store.log import AppendUnit, Epoch, Head, Key, Position, Receipt, Version
+from polos.store.log import AppendUnit, Epoch, Head, Key, Position, Receipt, Record, Version
 from polos.store.reader import EPOCH_KEY, ROWS_KEY, BlobSource, EntryReader, rows_to_replace
 from polos.store.sealing import Sealing
 
@@ -25,21 +26,27 @@ __all__ = ["MemoryLog"]
 TABLES: tuple[Table, ...] = ("log", "streams", "rows", "blobs", "meta")
 
 
+_SMALL_BYTES: Final = 1_000
+_decode_small = lru_cache(2_000)(decode_entry)
+
+
+def _decode(entry: bytes, position: int, previous: bytes) -> Record:
+    """Decode an entry, a small one once: the same bytes are read again and again, and prove the same each time."""
+    return (_decode_small if len(entry) <= _SMALL_BYTES else decode_entry)(entry, position, previous)
+
+
 @final
 class _Sorted:
     """A map with its keys in order."""
 
     __slots__ = ("keys", "values")
 
-    def __init__(self) -> None:
-        self.keys: list[bytes] = []
-        self.values: dict[bytes, bytes] = {}
+    def __init__(self, keys: Iterable[bytes] = (), values: Mapping[bytes, bytes] | None = None) -> None:
+        self.keys = list(keys)
+        self.values = dict(values or {})
 
     def copy(self) -> _Sorted:
-        other = _Sorted()
-        other.keys = self.keys.copy()
-        other.values = self.values.copy()
-        return other
+        return _Sorted(self.keys, self.values)
 
     def put(self, key: bytes, value: bytes) -> None:
         if key not in self.values:
@@ -90,7 +97,7 @@ class _Reading:
         self._reader: EntryReader | None = None
 
     def __enter__(self) -> EntryReader:
-        self._reader = EntryReader(_View(self._log.begin_reading()), self._log.blobs)
+        self._reader = EntryReader(_View(self._log.begin_reading()), self._log.blobs, decode=_decode)
         return self._reader
 
     def __exit__(self, *_: object) -> None:
@@ -114,6 +121,7 @@ class MemoryLog:
         self.blobs = blobs
         self._lock = threading.Lock()
         self._own: set[Table] = set()  # tables that no open reader sees
+        self._shared: set[Table] = set(tables or ())  # tables that are another log's, too
         self._readers = 0
         self._subscribers: list[Callable[[Position], None]] = []
         self._closed = False
@@ -130,8 +138,8 @@ class MemoryLog:
             blobs: resolves its payloads, if it isn't what resolves those of this one.
         """
         with self._lock:
-            copies: dict[Table, _Sorted] = {name: table.copy() for name, table in self._tables.items()}
-        return type(self)(blobs=blobs or self.blobs, tables=copies)
+            self._shared.update(self._tables)  # whoever changes one first copies it
+            return type(self)(blobs=blobs or self.blobs, tables=self._tables.copy())
 
     @property
     def entries(self) -> int:
@@ -248,11 +256,12 @@ class MemoryLog:
         return EntryReader(_View(self._tables)).version(stream) if known is None else known
 
     def _changed(self, name: Table) -> _Sorted:
-        """Give a table that may be changed: a copy, if an open reader sees the present one."""
+        """Give a table that may be changed: a copy, if an open reader or another log sees the present one."""
         table = self._tables[name]
-        if self._readers and name not in self._own:
+        if name in self._shared or (self._readers and name not in self._own):
             table = self._tables[name] = table.copy()
             self._own.add(name)
+            self._shared.discard(name)
         return table
 
     def _write(self, plan: Plan) -> None:

@@ -11,7 +11,7 @@ has to say itself that it is the record looked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -78,10 +78,17 @@ class EntryReader:
         tables: what it reads, for those who check the bytes themselves.
     """
 
-    def __init__(self, tables: Tables, blobs: BlobSource | None = None) -> None:
-        """Take the view and the source of large payloads."""
+    def __init__(
+        self,
+        tables: Tables,
+        blobs: BlobSource | None = None,
+        *,
+        decode: Callable[[bytes, int, bytes], Record] = decode_entry,
+    ) -> None:
+        """Take the view, the source of large payloads, and what gives the record of an entry."""
         self.tables = tables
         self._blobs = blobs
+        self._decode = decode
         self._closed = False
 
     def close(self) -> None:
@@ -127,7 +134,7 @@ class EntryReader:
                 continue
             if position != expected:
                 raise StoreDamaged(f"record {expected} is missing", position=expected)
-            record = decode_entry(entry, expected, previous)
+            record = self._decode(entry, expected, previous)
             yield self._resolved(record) if record.encoding else record
             previous = entry[:HEAD_BYTES]
             expected += 1
@@ -268,7 +275,7 @@ class EntryReader:
             key, entry = next(found, NOTHING)
             if key != position_key(wanted):
                 raise StoreDamaged(f"record {wanted} is missing", position=wanted)
-            record = decode_entry(entry, wanted, previous)
+            record = self._decode(entry, wanted, previous)
             if record.stream != stream or record.version != version:
                 raise StoreDamaged(
                     f"the index of stream {stream} names record {wanted} as version {version}, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Final
 
-__all__ = ["ACCEPTING"]
+__all__ = ["ACCEPTING", "REWRITTEN"]
 
 ACCEPTING: Final[ContextVar[bool]] = ContextVar("polos_accepting", default=False)
+REWRITTEN: Final[list[str]] = []  # files, until the plugin has taken them to say so

@@ -75,13 +75,16 @@ class Difference:
         """Tell it in lines of text."""
         place = f" {self.step!r}" if self.step else ""
         kind = _KINDS.get(self.kind, self.kind)
-        found = [f"{type(self).__name__}: {kind}{place}: {self.means}"]
+        found = [f"{type(self).__name__}: {kind}{place}: {self._meaning()}"]
         if self.line:
             found.append(f"    at {self.line}")
         if self.recorded is not None or self.asked is not None:
             found += [f"    {line}" for line in _diff(self.recorded, self.asked)]
         found += [f"    {line}" for line in self.note.splitlines()]
         return found
+
+    def _meaning(self) -> str:
+        return self.means
 
 
 _KINDS = {
@@ -139,6 +142,10 @@ class SchemaChanged(Difference):
     """What is recorded doesn't fit the type that the code reads it as, or is another record by it."""
 
     means = "the record doesn't fit its type any more"
+
+    def _meaning(self) -> str:
+        # One that can be read fits; a default that was added makes another record of it when it is written again.
+        return self.means if self.accepted is None else "its type writes it as another record now"
 
 
 class PromptChanged(Difference):

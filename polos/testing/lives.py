@@ -22,7 +22,7 @@ import copy
 import hashlib
 import inspect
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -42,11 +42,13 @@ from polos.runtime.bodies import Bodies, Described
 from polos.runtime.engine import Engine
 from polos.runtime.performer import Performer
 from polos.runtime.ports import OwnedStore
+from polos.runtime.reconciling import Question, Reconciling
 from polos.runtime.settings import Settings
 from polos.testing.appender import SimulatedAppender
 from polos.testing.audit import Audit
+from polos.testing.cleaning import cleans_up
 from polos.testing.clock import VirtualClock
-from polos.testing.failing import said_by
+from polos.testing.failing import Raised, said_by
 from polos.testing.loop import PATIENCE_SECONDS, RealWaitTooLong, SimulatedLoop
 from polos.testing.program_code import ProgramCode
 from polos.testing.sweep_calls import CallLedger
@@ -184,11 +186,12 @@ def _drew(event: e.Event, kind: str) -> bool:
 
 @final
 class _Suspends:
-    """Awaits what a step's function gave, and comes past a point each time that it waits."""
+    """Awaits what a function of the program gave; that of a step comes past a point each time that it waits."""
 
-    def __init__(self, code: Any, life: Life) -> None:
+    def __init__(self, code: Any, life: Life, *, of_step: bool) -> None:
         self._code = code
         self._life = life
+        self._of_step = of_step
 
     def __await__(self) -> Generator[Any, Any, Any]:
         code: Any = self._code if inspect.iscoroutine(self._code) else self._code.__await__()
@@ -200,16 +203,43 @@ class _Suspends:
                     awaited = code.send(None) if error is None else code.throw(error)
             except StopIteration as stop:
                 return stop.value
-            try:
-                reach(AWAIT)
-            except Crashed:
-                life.orphans.append(code)  # it knows nothing of the crash, and is closed with everything else
-                raise
+            if self._of_step:
+                self._come_past(code)
             try:
                 yield awaited
                 error = None
             except BaseException as thrown:  # noqa: BLE001  # GeneratorExit, too: it is passed on like all others
                 error = thrown
+
+    def _come_past(self, code: Any) -> None:
+        points = self._life.points
+        try:
+            reach(AWAIT)
+        except Crashed:
+            self._life.orphans.append(code)  # it knows nothing of the crash, and is closed with everything else
+            raise
+        if points.leaves is not None:
+            points.cleans_up(AWAIT, cleans_up(code))
+
+
+def _seen(life: Life, func: Callable[..., Any], *, note: Callable[[], None] | None = None) -> Callable[..., Any]:
+    """Give what is to be called instead of a function of the program: its turns count; `note` if it is a step's."""
+    of_step = note is not None
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if note is not None:
+            note()
+        with life.code:
+            return func(*args, **kwargs)
+
+    async def seen(*args: Any, **kwargs: Any) -> Any:
+        return await _Suspends(call(*args, **kwargs), life, of_step=of_step)
+
+    def seen_in_thread(*args: Any, **kwargs: Any) -> Any:
+        outcome = call(*args, **kwargs)
+        return _Suspends(outcome, life, of_step=of_step) if inspect.isawaitable(outcome) else outcome
+
+    return seen if is_async(func) else seen_in_thread
 
 
 @final
@@ -217,30 +247,37 @@ class _Performer(Performer):
     """Has each call noted before it is made, and makes those that belong in threads on the loop's own."""
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, /, *, life: Life) -> None:
-        super().__init__(engine, loop, threads=SimulatedThreads(life.loop, after=life.points.check))
+        threads = SimulatedThreads(life.loop, after=life.points.check)
+        super().__init__(engine, loop, threads=threads)
+        self.reconciling = _Reconciling(engine, loop, threads, life=life)
         self._life = life
 
     def start(self, run: str, name: str, number: int, call: StepCall) -> None:
         """Call a step's function, seen."""
-        super().start(run, name, number, replace(call, func=self._seen(run, name, number, call)))
-
-    def _seen(self, run: str, name: str, number: int, call: StepCall) -> Callable[..., Any]:
-        life, func = self._life, call.func
+        life = self._life
         note = partial(life.ledger.call, life.audit, run, name, number, call.effect)
+        super().start(run, name, number, replace(call, func=_seen(life, call.func, note=note)))
 
-        async def seen(*args: Any, **kwargs: Any) -> Any:
-            note()
-            with life.code:
-                outcome = func(*args, **kwargs)
-            return await _Suspends(outcome, life)
 
-        def seen_in_thread(*args: Any, **kwargs: Any) -> Any:
-            note()
-            with life.code:
-                outcome = func(*args, **kwargs)
-            return _Suspends(outcome, life) if inspect.isawaitable(outcome) else outcome
+@final
+class _Reconciling(Reconciling):
+    """Has the functions seen that it asks: they may have an effect of their own, like a step's."""
 
-        return seen if is_async(func) else seen_in_thread
+    def __init__(
+        self, engine: Engine, loop: asyncio.AbstractEventLoop, threads: SimulatedThreads, *, life: Life
+    ) -> None:
+        super().__init__(engine, loop, threads)
+        self._life = life
+
+    def ask(self, run: str, name: str, number: int, call: StepCall) -> None:
+        """Ask about an attempt, seen."""
+        assert call.reconcile is not None, "there is something to ask"
+        super().ask(run, name, number, replace(call, reconcile=_seen(self._life, call.reconcile)))
+
+    def _answered(self, question: Question, call: StepCall, answer: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self._life.unreconciled.append(str(Raised(f"reconcile of step {question[1]!r}", error)))
+        super()._answered(question, call, answer, error)
 
 
 @final
@@ -255,10 +292,12 @@ class Life:
         points: what it has reached.
         waits: what is waited for and nobody answers, in words; known when the life has ended by itself.
         problems: what went wrong besides: answers that were refused, errors on the loop.
+        unreconciled: what functions given as `reconcile` raised, in words.
         endless: whether it was given up on.
         cut: how many events of runs there were before it.
         orphans: coroutines of functions that nothing waits for any more.
-        code: the program's: functions of steps each time that they go on, answers, and what it leaves on the loop.
+        code: the program's: functions of steps, and of their `reconcile`, each time that they go on, answers, and what
+            it leaves on the loop.
         loop: what it runs on.
         engine: the engine.
     """
@@ -287,6 +326,7 @@ class Life:
         self.points = points
         self.waits: list[str] = []
         self.problems: list[str] = []
+        self.unreconciled: list[str] = []
         self.endless = False
         self.cut = audit.count()
         self.orphans: list[Any] = []
@@ -444,6 +484,7 @@ class Life:
         loop.set_exception_handler(lambda _loop, _context: None)
         tasks = sorted(asyncio.all_tasks(loop), key=lambda task: (len(task.get_name()), task.get_name()))
         loop.drop_ready()  # a dead process calls nothing back
+        processes = loop.processes()
         engine.stopping = True
         engine.broken = RuntimeError("this process is dead")
         self.points.dead = True
@@ -455,7 +496,7 @@ class Life:
                     coroutine.close()
             tasks.clear()
             self.orphans.clear()
-            self._disconnect()
+            self._disconnect(processes)
         for resident in list(engine.residents.values()):
             engine.discard(resident)
         self._clock.drop_alarms()
@@ -468,15 +509,21 @@ class Life:
         vars(self.engine).clear()  # its parts know it, as it knows them
         self.points.leaves = None
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, processes: Sequence[asyncio.SubprocessTransport]) -> None:
         """Close connections and end processes, as the system does for a process that is gone."""
         loop = self.loop
         loop.is_busy = None
-        if not loop.has_opened:
+        loop.end(processes)
+        if not (processes or loop.has_opened):
             return
-        for transport in loop.transports():
+        for transport in (*processes, *loop.transports()):
             transport.close()
         loop.run_ready()
+        for process in processes:
+            begun = process.get_extra_info("subprocess")
+            for pipe in (begun.stdin, begun.stdout, begun.stderr):
+                if pipe is not None:
+                    pipe.close()  # it died before the loop had it
 
 
 def _answering(keys: tuple[str, ...], answers: Answers) -> str | None:

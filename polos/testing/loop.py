@@ -17,13 +17,15 @@ Until then a turn of the loop has nothing to ask the operating system, and is do
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
+import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVarTuple, Unpack, cast, final
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVarTuple, Unpack, cast, final
 
 from polos.errors import PolosUsageError
 from polos.testing.clock import Alarm, VirtualClock
@@ -31,9 +33,13 @@ from polos.testing.clock import Alarm, VirtualClock
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
-__all__ = ["PATIENCE_SECONDS", "RealWaitTooLong", "SimulatedLoop"]
+__all__ = ["PATIENCE_SECONDS", "RealWaitTooLong", "SimulatedLoop", "ended_processes"]
 
 PATIENCE_SECONDS = 5.0
+ENDING_SECONDS: Final = 0.02
+ENDING_LOOKS: Final = 50  # at a process that was killed
+
+ended_processes: Final[set[int]] = set()  # numbers of those that were open when a simulated life ended
 
 _Ts = TypeVarTuple("_Ts")
 
@@ -138,6 +144,8 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self._clock_of_world = clock
         self._until_us: int | None = 0
         self._moments_max: int | None = None
+        self._processes: list[asyncio.SubprocessTransport] = []
+        self._making: list[Any] = []  # coroutines of asyncio that have begun a process
         self._inner = cast("_Inner", vars(self))
         # A float that counts half a year in seconds knows no nanoseconds, and a timer that is due by less is never due.
         self._inner["_clock_resolution"] = 1e-6
@@ -164,11 +172,44 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         return list(found.values())
 
     def drop_ready(self) -> None:
-        """Forget what was to be called next, but for the connections that are being closed."""
+        """Forget what was to be called next, but for connections that are being closed and processes that ended."""
         ready = self._inner["_ready"]
-        kept = [handle for handle in ready if isinstance(_owner(handle), asyncio.BaseTransport)]
+        kept = [handle for handle in ready if (who := _owner(handle)) is self or isinstance(who, asyncio.BaseTransport)]
         ready.clear()
         ready.extend(kept)
+
+    async def _make_subprocess_transport(self, *args: Any, **kwargs: Any) -> Any:
+        making = getattr(super(), "_make_subprocess_transport")(*args, **kwargs)  # noqa: B009  # as above
+        self._making.append(making)
+        transport = await making
+        self._making.remove(making)
+        self._processes.append(transport)
+        return transport
+
+    def processes(self) -> list[asyncio.SubprocessTransport]:
+        """Give the processes that were begun; from now on nothing that asyncio says of those that go on is heard."""
+        begun = [coroutine.cr_frame.f_locals.get("transp") for coroutine in self._making if coroutine.cr_frame]
+        found = [one for one in (*begun, *self._processes) if one is not None]
+        ended_processes.update(process.get_pid() for process in found if process.get_returncode() is None)
+        return found
+
+    def end(self, processes: Sequence[asyncio.SubprocessTransport]) -> None:
+        """
+        Kill processes, and hear of their ends: who watches over them for asyncio would stay, or find the loop closed.
+
+        Whether one has ended is asked without taking the answer away from whoever watches, as their `kill` does.
+        """
+        for process in processes:
+            if process.get_returncode() is not None:
+                continue
+            with suppress(OSError):
+                os.waitid(os.P_PID, process.get_pid(), os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                os.kill(process.get_pid(), signal.SIGKILL)
+        for _ in range(ENDING_LOOKS):
+            if all(process.get_returncode() is not None for process in processes):
+                return
+            self._real.wait(ENDING_SECONDS)
+            self.run_ready()
 
     def run_ready(self) -> None:
         """Run what can happen now; no time passes."""

@@ -43,7 +43,7 @@ from polos.runtime.installed import is_installed
 
 __all__ = [
     "PATIENCE_SECONDS", "TO_DO", "Frames", "Hang", "Interrupted", "Patience", "TookTooLong", "Turn", "beside",
-    "is_lost", "over_this", "own_frames", "raise_in", "stack_of", "stop_if_over", "summary_of",
+    "is_lost", "is_programs", "over_this", "own_frames", "raise_in", "stack_of", "stop_if_over", "summary_of",
 ]  # fmt: skip
 
 PATIENCE_SECONDS: Final = 60.0
@@ -339,11 +339,12 @@ def own_frames(stack: Frames, *, inner: bool = True) -> Frames:
     Returns:
         Nothing, if no code of the program is in it.
     """
-    found = tuple(frame for frame in stack if _is_programs(frame.filename))
+    found = tuple(frame for frame in stack if is_programs(frame.filename))
     return (*found, stack[-1]) if found and inner and found[-1] is not stack[-1] else found
 
 
-def _is_programs(file: str) -> bool:
+def is_programs(file: str) -> bool:
+    """Tell whether a file is of the program, and neither of polos nor of anything that is installed."""
     return not file.startswith(("<frozen ", _POLOS)) and not is_installed(file)
 
 
@@ -425,12 +426,19 @@ class Turn:
         """Free."""
         self._free = threading.Lock()
         self._holder: object = None
+        self._thread = 0
         self._giving = threading.Lock()
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether it was the calling thread that took it, so that waiting for it would never end."""
+        return self._holder is not None and self._thread == threading.get_ident()
 
     @contextmanager
     def of(self, holder: object) -> Generator[None]:
         """Wait for it, and hold it."""
         self._free.acquire()  # `give_back` releases it, on whichever thread
+        self._thread = threading.get_ident()
         self._holder = holder
         try:
             yield

@@ -9,6 +9,7 @@ kit in three tests loads it for all of them: nothing of polos is imported before
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any, Final
 
 import pytest
@@ -35,12 +36,15 @@ __all__ = [
     "polos_settings",
     "pytest_addoption",
     "pytest_configure",
+    "pytest_runtest_makereport",
     "pytest_sessionfinish",
     "pytest_terminal_summary",
     "pytest_testnodedown",
 ]
 
 _elsewhere: Final = pytest.StashKey[list[tuple[bool, list[str]]]]()
+
+REWRITTEN = "polos recorded run rewritten"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -68,8 +72,17 @@ def pytest_configure(config: pytest.Config) -> None:
         ACCEPTING.set(True)
 
 
+@pytest.hookimpl(tryfirst=True)  # the report of the test, which may go to another process, is made behind this
+def pytest_runtest_makereport(item: pytest.Item) -> None:
+    """Note which recorded runs a test has rewritten."""
+    accepting = sys.modules.get("polos.testing.accepting")
+    if accepting is not None:
+        item.user_properties += [(REWRITTEN, path) for path in accepting.REWRITTEN]
+        accepting.REWRITTEN.clear()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what each crash sweep did."""
+    """Say what each crash sweep did, and which recorded runs were rewritten."""
     reports = [report for found in terminalreporter.stats.values() for report in found]
     calls = [report for report in reports if isinstance(report, pytest.TestReport) and report.when == "call"]
     lines = [str(text) for report in calls for name, text in report.user_properties if name == PROPERTY]
@@ -77,6 +90,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("crash sweeps")
         for line in lines:
             terminalreporter.write_line(line)
+    rewritten = [str(text) for report in calls for name, text in report.user_properties if name == REWRITTEN]
+    if rewritten:
+        terminalreporter.section("recorded runs")
+        for path in rewritten:
+            terminalreporter.write_line(f"rewritten: {path}; look at the diff before you commit it")
 
 
 @pytest.hookimpl(optionalhook=True)

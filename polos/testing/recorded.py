@@ -28,6 +28,7 @@ from polos.engine.json import Json
 from polos.engine.projections import run_stream
 from polos.errors import PolosError, PolosUsageError, UnknownRun
 from polos.store.log import Reader
+from polos.testing.recorded_shapes import misfit
 
 __all__ = ["FORMAT", "BadRecording", "RecordedEvent", "RecordedRun", "record_run"]
 
@@ -70,9 +71,13 @@ class RecordedEvent:
             BadRecording: it can't be read.
         """
         try:
-            return decode(self.type, self.schema_version, orjson.dumps(self.fields))
+            event = decode(self.type, self.schema_version, orjson.dumps(self.fields))
         except PolosError as error:
             raise BadRecording(f"record {self.version} of run {self.run} can't be read: {error}") from error
+        wrong = misfit(event)
+        if wrong is not None:
+            raise BadRecording(f"record {self.version} of run {self.run} can't be read: of a {self.type} {wrong}")
+        return event
 
     def having(self, event: e.Event) -> RecordedEvent:
         """Give the same record with another event."""
@@ -150,6 +155,10 @@ class RecordedRun:
         """
         found = [run for run in self._recorded_runs() if self._is_direct(run)]
         return {run: str(self.of(run)[0].fields["workflow"]) for run in found}
+
+    def goes_on_as(self) -> list[str]:
+        """Give the runs that recorded ones go on as (`continue_as_new`) and that aren't recorded themselves."""
+        return [run for run in _successors(self.records) if not self.of(run)]
 
     def _recorded_runs(self) -> list[str]:
         return list(dict.fromkeys(record.run for record in self.records))
@@ -234,6 +243,8 @@ class RecordedRun:
             raise BadRecording(
                 f"there is no file {os.fspath(path)}: `polos test record RUN --out {os.fspath(path)}` writes one"
             ) from None
+        except OSError as error:
+            raise BadRecording(f"{os.fspath(path)} can't be read: {error.strerror}") from error
         return cls.from_bytes(data, where=os.fspath(path))
 
 
@@ -244,7 +255,8 @@ def record_run(reader: Reader, run: str, *, tree: bool = False) -> RecordedRun:
     Args:
         reader: a view of the log.
         run: the run's id.
-        tree: whether all runs below it are taken as a whole; otherwise their first record, which has their input.
+        tree: whether all runs below it, and those that it goes on as, are taken as a whole; otherwise there is the
+            first record of those below it, which has their input.
 
     Raises:
         UnknownRun: the log has no such run.
@@ -255,12 +267,13 @@ def record_run(reader: Reader, run: str, *, tree: bool = False) -> RecordedRun:
         raise UnknownRun(f"there is no run {run!r} in this store")
     first = records[0].event()
     assert isinstance(first, e.RunCreated), "a run's stream begins with its creation"
-    waiting = _children(records)
+    waiting = _children(records) + (_successors(records) if tree else [])
     while waiting:
         child = waiting.pop(0)
         found = list(_records(reader, child, limit=None if tree else 1))
         records += found
         waiting += _children(found)
+        waiting += _successors(found) if tree else []
     recorded = RecordedRun(run=run, workflow=first.workflow, records=tuple(records))
     if run in recorded.direct_runs():
         raise _not_deterministic(run, first.workflow, _children(recorded.of(run)))
@@ -287,6 +300,10 @@ def _records(reader: Reader, run: str, limit: int | None = None) -> Iterator[Rec
 
 def _children(records: Sequence[RecordedEvent]) -> list[str]:
     return [str(record.fields["child"]) for record in records if record.type == "ChildStarted"]
+
+
+def _successors(records: Sequence[RecordedEvent]) -> list[str]:
+    return [str(record.fields["successor"]) for record in records if record.type == "RunContinued"]
 
 
 def _digest(lines: Sequence[bytes]) -> str:
@@ -317,6 +334,8 @@ def _record(line: Any, where: str) -> RecordedEvent:
     if not isinstance(line, dict) or {name: type(value) for name, value in cast("Any", line).items()} != _TYPES:
         raise BadRecording(f"{where} has a record that isn't one: {str(cast('Any', line))[:200]}")
     found = cast("dict[str, Any]", line)
+    if not all(0 <= found[name] < 2**63 for name in ("position", "schema", "time_us", "version")):
+        raise BadRecording(f"{where} has a record with a number that no log has: {str(found)[:200]}")
     return RecordedEvent(
         run=found["run"], version=found["version"], position=found["position"], time_us=found["time_us"],
         type=found["type"], schema_version=found["schema"], fields=found["event"],

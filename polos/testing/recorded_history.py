@@ -11,12 +11,16 @@ Bodies are made as an engine makes them, by one that is never started and has a 
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast, final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
+import polos
 from polos import values
 from polos.engine import events as e
 from polos.engine.codec import encode
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
     from polos.definition import Workflow
 
 __all__ = ["History"]
+
+_POLOS: Final = f"{Path(polos.__file__).parent}{os.sep}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +139,10 @@ class History:
         try:
             for event, time_us, _ in events:
                 evolve(state, event, time_us=time_us)
+            starts = [version for version, (event, _, _) in enumerate(events, 1) if isinstance(event, e.RunStarted)]
+            return [_attempt(events[: until - 1], start) for start, until in pairwise([*starts, len(events) + 1])]
         except (AssertionError, PolosError, LookupError) as error:
             raise BadRecording(f"the history of run {run} isn't one that an engine writes: {error!r}") from error
-        starts = [version for version, (event, _, _) in enumerate(events, 1) if isinstance(event, e.RunStarted)]
-        return [_attempt(events[: until - 1], start) for start, until in pairwise([*starts, len(events) + 1])]
 
     def _code(self, run: str, attempt: _Attempt) -> NotingDriver:
         state = RunState(run=run)
@@ -216,6 +222,8 @@ def _attempt(events: list[Stored], version: int) -> _Attempt:
     last_cause = 0
     for at, (event, time_us, position) in enumerate(events[version - 1 :], version):
         cause = getattr(event, "cause", None)
+        if cause is not None and not 0 <= cause < at:
+            raise LookupError(f"record {at} is said to be caused by record {cause}")
         if cause is not None and cause >= version:
             last_cause = max(last_cause, cause)
             if isinstance(event, ENDS):
@@ -334,7 +342,17 @@ def _ended(run: str, attempt: _Attempt, code: NotingDriver, *, blocked: bool = F
     failed = isinstance(recorded, e.RunFailed) and isinstance(asked, e.RunFailed)
     kind = d.ResultChanged if failed else d.EndChanged
     accepted = replace(cast("Any", asked), cause=cast("Any", recorded).cause) if failed else None
-    return [kind(run=run, recorded=old, asked=new, version=version, accepted=accepted)]
+    line = None if code.outcome is None else _raised_at(code.outcome.error)
+    return [kind(run=run, recorded=old, asked=new, line=line, version=version, accepted=accepted)]
+
+
+def _raised_at(error: BaseException | None) -> str | None:
+    """Give the last line of the program's own that an error came through: where it was raised, or a step was asked."""
+    found: str | None = None
+    for frame, line in traceback.walk_tb(None if error is None else error.__traceback__):
+        if not frame.f_code.co_filename.startswith(_POLOS):
+            found = f"{frame.f_code.co_filename}:{line}"
+    return found
 
 
 def _end(event: e.Event) -> Any:

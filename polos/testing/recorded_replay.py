@@ -13,17 +13,16 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from polos import registry
+from polos.definition import Workflow
+from polos.errors import PolosUsageError
 from polos.testing import differences as d
-from polos.testing.accepting import ACCEPTING
+from polos.testing.accepting import ACCEPTING, REWRITTEN
 from polos.testing.comparing import Comparer
 from polos.testing.recorded import BadRecording, RecordedRun
 from polos.testing.recorded_history import History
-
-if TYPE_CHECKING:
-    from polos.definition import Workflow
 
 __all__ = ["assert_replays", "differences"]
 
@@ -52,8 +51,10 @@ def assert_replays(
     Raises:
         RunDiffers: the code differs; lists every difference that was found.
         BadRecording: the file isn't a whole recorded run, or is one of another workflow.
-        PolosUsageError: the body isn't deterministic, so that it is never replayed.
+        PolosUsageError: it is no workflow, or its body isn't deterministic, so that it is never replayed.
     """
+    if not isinstance(cast("object", workflow), Workflow):
+        raise PolosUsageError(f"assert_replays takes a workflow, made with `@workflow`; this is {workflow!r}")
     loaded = recording if isinstance(recording, RecordedRun) else RecordedRun.load(recording)
     where = "the recording" if isinstance(recording, RecordedRun) else os.fspath(recording)
     accepting = ACCEPTING.get() and not isinstance(recording, RecordedRun)
@@ -70,6 +71,7 @@ def assert_replays(
         found = differences(changed, workflow, comparers=comparers)
         if not found:
             changed.save(Path(cast("Any", recording)))
+            REWRITTEN.append(where)
             return
     if found:
         raise d.RunDiffers(where, workflow.id, found)

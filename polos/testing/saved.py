@@ -112,11 +112,18 @@ def _load(path: Path) -> SavedSchedule:
             )
         return SavedSchedule(
             test=str(raw["test"]),
-            decisions=[int(index) for index in cast("list[Any]", raw["decisions"])],
-            departures={int(at): str(label) for at, label in cast("dict[str, Any]", raw["departures"]).items()},
+            decisions=[_index(index) for index in cast("list[Any]", raw["decisions"])],
+            departures={_index(int(at)): str(label) for at, label in cast("dict[str, Any]", raw["departures"]).items()},
             failure=str(raw["failure"]),
             seed=str(raw["seed"]),
             happened=[str(line) for line in cast("list[Any]", raw["happened"])],
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise PolosUsageError(f"{path} is no saved schedule ({error!r}); delete it, or restore it") from error
+
+
+def _index(value: Any) -> int:
+    """Take a place among choices or options; a negative one would count from their end, and mean another."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no index")
+    return value

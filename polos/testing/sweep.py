@@ -53,9 +53,13 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from polos.definition import Workflow
+from polos.errors import PolosUsageError
+from polos.testing.outside import Place
 from polos.testing.patience import PATIENCE_SECONDS, Patience, beside
 from polos.testing.sweep_course import swept
 from polos.testing.sweep_report import CrashReport
+from polos.testing.sweep_scenario import SWEEPING
+from polos.testing.sweep_template import is_serving
 from polos.testing.sweep_wanted import PAIRS, PROCESSES, Check, Setup, Wanted
 
 if TYPE_CHECKING:
@@ -109,7 +113,7 @@ async def crash_sweep(
 
     Raises:
         CrashSweepFailed: a crash can be told from outside, or the run doesn't end well without one.
-        PolosUsageError: it can't be lived in another process.
+        PolosUsageError: it can't be lived in another process, or is begun by code of another sweep.
         TypeError, ValueError: an argument makes no sense.
     """
     wanted = Wanted(
@@ -118,8 +122,18 @@ async def crash_sweep(
         every_point=every_point, from_remains=from_remains, seed=seed, same=same, patience_seconds=patience_seconds,
         initial_state=initial_state,
     )  # fmt: skip
-    wanted.look()
+    _look(wanted)
     return await _beside(wanted)
+
+
+def _look(wanted: Wanted) -> None:
+    """Refuse what makes no sense, before anything is begun, or what would wait for itself."""
+    if SWEEPING.is_mine or (is_serving() and Place.current is not None):
+        raise PolosUsageError(
+            "this sweep is begun by code that another sweep calls: a step, a body, setup, check, same or an answer; "
+            "it would wait for that one to end, which waits for it. Sweep in the test itself, one after the other"
+        )
+    wanted.look()
 
 
 async def _beside(wanted: Wanted) -> CrashReport:
@@ -168,7 +182,7 @@ def sweep(workflow: Workflow[Any], input: object = None, **options: Any) -> Cras
             raise TypeError(f"a sweep has no {name!r}; it has {', '.join(_OPTIONS)}")
     options["answers"] = options.get("answers") or {}
     wanted = Wanted(workflow=workflow, input=input, **options)
-    wanted.look()
+    _look(wanted)
     found: list[CrashReport | BaseException] = []
     done, stop = threading.Event(), threading.Event()
 

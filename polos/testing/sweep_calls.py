@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import final
 
@@ -39,8 +39,8 @@ class CallLedger:
         Args:
             file: where calls are written; None to keep them in memory.
         """
-        self.counts: Counter[tuple[str, str]] = Counter()
-        self.attempts: Counter[tuple[str, str, int, int]] = Counter()
+        self.counts: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.attempts: defaultdict[tuple[str, str, int, int], int] = defaultdict(int)
         self.life = 0
         self._file = file
         if file is not None and file.exists():

@@ -8,7 +8,12 @@ is made of what is left, and of nothing else. Which one that is depends on the s
 
 Up to its first crash every scenario is the undisturbed run. So if the caller says that nobody misses what that run kept
 in memory, what it leaves at each point is kept, and scenarios begin with that. Such a scenario is believed only if
-nothing is wrong with it: else all of them are lived again, each from its beginning.
+nothing is wrong with it: else all of them are lived again, each from its beginning. If nothing is wrong then, that may
+be because something is kept in memory, or because in one process the dead clean up after themselves, which what is left
+at a point knows nothing of: then a killed process has the last word.
+
+Where the dead would clean up is known beforehand (`cleaning`). One point of each such place is among those that are
+tried in child processes, and among the sample, if only some are tried.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from typing import Any, Final, final
 from polos.errors import PolosUsageError
 from polos.replay.stdlib import unawaited
 from polos.testing.garbage import seldom_collected
+from polos.testing.loop import ended_processes
 from polos.testing.patience import Patience
 from polos.testing.sweep_judging import Doubtful, Judge
 from polos.testing.sweep_outcome import CrashOutcome
@@ -43,27 +49,39 @@ __all__ = ["swept"]
 __tracebackhide__ = True  # pytest shows the test's own lines, and the page
 
 STRETCHES_MAX: Final = 8  # between commits: so many child processes are tried at least
+FIRST_MAX: Final = 4  # of the places where the dead would clean up: so many are tried in child processes
+SHARE_OF_FIRST: Final = 4  # of a sample, one in so many is of such a place, if there are any
 _COMMIT: Final = "after_append_before_handback"
 _POLOS: Final = Path(__file__).parent.parent
 _MORE_THAN_REMAINS: Final = (
     "something was wrong with from_remains that isn't when scenarios are lived from their beginning, as all were then: "
-    "so something is kept in memory, or elsewhere than in the directory"
+    "so something is kept in memory, or elsewhere than in the directory, or a `finally` or `with` of a function that "
+    "is under way in a crash cleans up, which it does in one process alone"
 )
+_KILLED_AS_WELL: Final = "; the same crash does no harm where the process is killed, either"
+_NOT_KILLED: Final = "; try real=True for that, or processes over 0"
 
 
 def swept(wanted: Wanted, stop: threading.Event, patience: Patience) -> CrashReport:
     """Sweep, on this thread, until `stop` is set or patience with a scenario is over; one sweep at a time."""
-    thread, log = threading.get_ident(), logging.getLogger("polos")
+    thread, log, loops = threading.get_ident(), logging.getLogger("polos"), logging.getLogger("asyncio")
 
     def elsewhere(record: logging.LogRecord) -> bool:
         return record.thread != thread  # what an engine says of a run that diverged stands in the failure
 
+    def of_the_living(record: logging.LogRecord) -> bool:
+        args = record.args if isinstance(record.args, tuple) else ()
+        return not any(isinstance(number, int) and number in ended_processes for number in args)
+
     with SWEEPING.of(patience), seldom_collected():
         log.addFilter(elsewhere)
+        loops.addFilter(of_the_living)  # a process that ended with the life that began it is missed by its watcher
         try:
             return _Sweep(wanted, stop, patience).run()
         finally:
             log.removeFilter(elsewhere)
+            loops.removeFilter(of_the_living)
+            ended_processes.clear()
 
 
 @final
@@ -79,6 +97,8 @@ class _Sweep:
         self._left: list[object] = []
         self._recoveries: dict[CrashPoint, list[CrashPoint]] = {}  # points of the recovery, one of those alike
         self._alike: dict[CrashPoint, tuple[CrashPoint, ...]] = {}  # by the one that is tried for all
+        self._cleaning: dict[CrashPoint, object] = {}  # what would be cleaned up there
+        self._first: list[CrashPoint] = []  # one of each place where something would be
 
     def run(self) -> CrashReport:
         """Sweep."""
@@ -117,18 +137,22 @@ class _Sweep:
     def _all(self) -> None:
         wanted = self._wanted
         self._undisturbed(children=wanted.real or wanted.processes > 0, keeps=wanted.from_remains)
-        if not self._survived():
+        doubtful = self._doubtful()
+        if doubtful:
             self._stage.live_alone()
             self._crashes()
-            self._report.notes.append(_MORE_THAN_REMAINS)
+            if self._stage.has_children:
+                self._try(doubtful, real=True)
+            said = _KILLED_AS_WELL if self._stage.has_children else _NOT_KILLED
+            self._report.notes.append(f"{_MORE_THAN_REMAINS}{said}")
 
-    def _survived(self) -> bool:
-        """Try it all, and tell whether nothing was wrong; what is wrong without any remains is raised."""
+    def _doubtful(self) -> tuple[CrashPoint, ...]:
+        """Try it all, and give the crash with whose remains something was wrong; what is without any is raised."""
         try:
             self._crashes()
-        except Doubtful:
-            return False
-        return True
+        except Doubtful as doubtful:
+            return doubtful.points
+        return ()
 
     def _crashes(self) -> None:
         """Try every point, and then pairs."""
@@ -152,8 +176,15 @@ class _Sweep:
         wanted = self._wanted
         self._chance = Random(wanted.seed)
         self._alike = self._one_of_each(self._different(self._report.points, left))
+        places: dict[object, list[CrashPoint]] = {}
+        for tried, group in self._alike.items():
+            for what in dict.fromkeys(self._cleaning[point] for point in group if point in self._cleaning):
+                places.setdefault(what, []).append(tried)
+        self._first = [found[wanted.seed % len(found)] for found in places.values()]
         if wanted.points is not None and wanted.points < len(self._alike):
-            drawn = set(self._chance.sample(list(self._alike), wanted.points))
+            sample = self._chance.sample(list(self._alike), wanted.points)
+            first = self._first[: wanted.points // SHARE_OF_FIRST]
+            drawn = {*first, *[point for point in sample if point not in first][: wanted.points - len(first)]}
             self._alike = {point: (point,) for point in self._alike if point in drawn}
 
     def _two_crashes(self, first: CrashPoint, seconds: Sequence[CrashPoint]) -> None:
@@ -170,7 +201,8 @@ class _Sweep:
         Give the points that are tried in child processes besides.
 
         What one process remembers for the next step is missed by a kill between certain commits alone, so they are
-        spread over all; the last point is one of them, for all of a history is replayed there.
+        spread over all; the last point is one of them, for all of a history is replayed there. First of all come some
+        at which it would make a difference that this process isn't killed.
         """
         if not self._wanted.processes or not singles:
             return []
@@ -180,7 +212,8 @@ class _Sweep:
         last = len(singles) - 1
         edges = [last * number // (count - 1) for number in range(count)] if count > 1 else []
         drawn = [self._chance.randrange(low, high) for low, high in pairwise(edges)]
-        return [singles[index] for index in (*drawn, last)]
+        first = [point for point in self._first if point in singles][:FIRST_MAX]
+        return [*first, *(singles[index] for index in (*drawn, last) if singles[index] not in first)]
 
     def _different(self, points: Sequence[CrashPoint], left: Sequence[object]) -> list[tuple[CrashPoint, ...]]:
         """Give points in groups of which one is tried."""
@@ -211,6 +244,7 @@ class _Sweep:
         first.problems += sorted(forgotten)
         self._judge.expect(first)
         self._report.points = tuple(numbered(first.recovery))
+        self._cleaning = self._stage.cleaning
         self._choose(first.left)
         second = self._stage.play((), keep=self._alike if keeps else ())
         groups = [grouped(numbered(run.recovery), run.left) for run in (first, second)]

@@ -28,7 +28,17 @@ __tracebackhide__ = True  # pytest shows the test's own lines, and the page
 
 
 class Doubtful(Exception):  # no failure yet: it is to be looked at more closely
-    """Something is wrong with a scenario whose first life was another's."""
+    """
+    Something is wrong with a scenario whose first life was another's.
+
+    Attributes:
+        points: where it crashed.
+    """
+
+    def __init__(self, points: tuple[CrashPoint, ...]) -> None:
+        """Say where it crashed."""
+        super().__init__()
+        self.points = points
 
 
 @final
@@ -129,7 +139,7 @@ class Judge:
         """
         told, error = self._told(outcome)
         if told and self._stage.shared:
-            raise Doubtful
+            raise Doubtful(points)
         if told:
             self.fail(outcome, points, told, what, error, alike=alike)
 
@@ -229,7 +239,8 @@ _ONLY_HERE: Final = (
 )
 _ONLY_REAL: Final = (
     "The same crash does no harm in this process. Look for what a process doesn't know of the one before it: the order "
-    "of a set, a module's variable, a cache, the environment, the working directory, the time zone."
+    "of a set, a module's variable, a cache, the environment, the working directory, the time zone; or for a `finally` "
+    "or `with` in a step's function that tidies up when its coroutine is closed here; in a killed process it isn't run."
 )
 _IN_MEMORY: Final = (
     " If what steps act upon is kept in memory, it is gone with the process: keep it in files of the directory that "

@@ -181,6 +181,8 @@ def outcome_of(life: Life) -> CrashOutcome:
         executions.append(_execution(state, paths[run], audit.histories[run], children))
         replayed += [f"{_called(paths[run])}: {text}" for text in _replayed(life, run)]
     unknown = any(state.unknown for state in audit.states.values())
+    if unknown:
+        problems += dict.fromkeys(f"{raised}\n    so its outcome stays unknown" for raised in life.unreconciled)
     if life.endless:
         problems.append("it doesn't end: it goes on and on")
     elif not unknown and not problems:

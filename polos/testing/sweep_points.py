@@ -70,6 +70,7 @@ class Points:
     Attributes:
         reached: names, in order.
         left: what a crash at each of them leaves behind, as `leaves` says it; empty without.
+        cleaning: what would be cleaned up at a point, if the coroutines of the dead are closed there.
         dead: whether the life is over.
         leaves: says what would outlive the process if it died now, for comparing; None if nobody wants to know.
         on_point: is told of each point, and which time it is reached; None for nobody.
@@ -89,6 +90,7 @@ class Points:
         self._counts: dict[str, int] = {}
         self.reached: list[str] = []
         self.left: list[object] = []
+        self.cleaning: dict[CrashPoint, object] = {}
         self.leaves: Callable[[], object] | None = None
         self.on_point: Callable[[str, int], None] | None = None
         self.dead = False
@@ -109,6 +111,11 @@ class Points:
             if self._die is not None:
                 self._die()
             raise Crashed
+
+    def cleans_up(self, name: str, what: object) -> None:
+        """Note what would be cleaned up at the point that was reached last of these; nothing if it is empty."""
+        if what and name in self._counts:
+            self.cleaning[CrashPoint(name, self._counts[name])] = what
 
     def check(self) -> None:
         """Raise `Crashed` if the life is over: code that caught it the first time doesn't get on."""

@@ -12,7 +12,6 @@ it is noted as it comes (`Scene`): when it doesn't come back, somebody on anothe
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -24,7 +23,7 @@ from polos.testing.audit import Audit
 from polos.testing.clock import START_US, VirtualClock
 from polos.testing.failing import Raised, said_by
 from polos.testing.lives import Life, RunChance
-from polos.testing.outside import Place, take_away
+from polos.testing.outside import Place
 from polos.testing.patience import Hang, Patience, Turn, is_lost
 from polos.testing.remains import Collector, Remains
 from polos.testing.store import MemoryStore
@@ -34,6 +33,7 @@ from polos.testing.sweep_outcome import CrashOutcome, cut_short, outcome_of
 from polos.testing.sweep_points import CrashPoint, Points
 from polos.testing.sweep_processes import Children, LifeFailed
 from polos.testing.sweep_report import CrashReport, CrashSweepFailed
+from polos.testing.sweep_room import Room
 from polos.testing.sweep_target import Targets
 from polos.testing.sweep_template import OUTSIDE
 from polos.testing.sweep_wanted import Wanted
@@ -72,7 +72,7 @@ class Stage:
         self._stop = stop
         self._patience = patience
         self._children: Children | None = None
-        self._place = Path()
+        self._room = Room(stop)
         self._remains: dict[tuple[CrashPoint, ...], Remains] = {}
         self.shared = False
         self.scene = Scene(())
@@ -82,13 +82,18 @@ class Stage:
 
     def __enter__(self) -> None:
         """Make room for what scenarios leave outside."""
-        self._place = Path(tempfile.mkdtemp(prefix="polos-sweep-"))
+        self._room.open()
 
     def __exit__(self, *_: object) -> None:
         """Clear it away."""
         if not is_lost():  # else others have come since
             Place.current = None
-        take_away(self._place)
+        self._room.clear()
+
+    @property
+    def cleaning(self) -> dict[CrashPoint, object]:
+        """What would be cleaned up at points of the last life, if the coroutines of the dead are closed there."""
+        return {} if self.scene.life is None else self.scene.life.points.cleaning
 
     def use_children(self, workflows: Iterable[str]) -> None:
         """Let child processes begin to import what they will need: these workflows, by id."""
@@ -151,7 +156,7 @@ class Stage:
         if self._stop.is_set():
             raise PolosUsageError("the sweep was stopped: nobody waits for it any more")
         self._report.scenarios += 1
-        directory = self._place / str(self._report.scenarios)
+        directory = self._room.path / str(self._report.scenarios)
         self.shared = False
         if real:
             outcome = self._in_children(points, directory, turn)
@@ -256,7 +261,7 @@ class Stage:
             if scene.life is not None:
                 disarm(scene.life.points)
             Place.current = None
-            take_away(self._place)
+            self._room.clear()
             SWEEPING.give_back(self._patience)
         target = self.targets.of(scene.points, real=scene.real)
         return hangs(self._wanted.workflow.id, scene, hang, lost=lost, target=target)

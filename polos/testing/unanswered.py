@@ -1,5 +1,5 @@
 """
-Telling a test that what it awaits can't be answered, because of a fault that it has ordered itself.
+Telling a test that what it awaits can't be answered: because of a fault it has ordered, or because it is never sent.
 
 What an engine is asked while its log refuses writes, it keeps, and tries again every few milliseconds. On a clock that
 jumps, a test that awaits it lets that happen for ever: time passes from one attempt to the next, nothing else does, and
@@ -7,6 +7,9 @@ who could order the end of the fault is the one that waits. The same goes for a 
 itself: a disk may be full for an hour. So it is an error only when it has gone on for long with nobody but the clock at
 work, and then everything that waits for the log fails with it: commands, ends of runs, streams, events. What was asked
 stays asked, and may still happen.
+
+A run that waits for a signal which nobody sends is another matter: there is nothing to try again, and only if nothing
+at all can happen any more is it certain that it never comes (`polos.testing.stuck`). Then the same happens.
 
 How long is counted in attempts, which is virtual time, and for a log that is held in looks at the real loop. An engine
 that stops waits for the append under way, which no error of a test ends: what is held then is let go.
@@ -18,6 +21,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, final
 
 from polos.errors import PolosUsageError
+from polos.testing.stuck import cannot_go_on, what_waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +37,13 @@ __all__ = ["REFUSALS_MAX", "NeverAnswered", "Unanswered", "refused"]
 REFUSALS_MAX: Final = 2_000  # with the default settings this is 100 s of virtual time, and takes about 3 s
 LOOK_SECONDS = 1.0
 HELD_LOOKS_MAX = 30
+STUCK_LOOKS_MAX = 3  # one is proof; what another thread has just taken up can be missed by one
 
 
 @final
 class NeverAnswered(PolosUsageError):
     """
-    A test awaits what can't be answered as long as the fault lasts that it has ordered.
+    A test awaits what can't be answered: as long as the fault lasts that it has ordered, or ever.
 
     ```python run
     from polos import WorkflowContext, workflow
@@ -115,6 +120,7 @@ class Unanswered:
         self._since_seconds = 0.0
         self._held: int | None = None
         self._looks = 0
+        self._stuck = 0
         self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
         self._told: list[Callable[[BaseException], None]] = []
@@ -165,7 +171,24 @@ class Unanswered:
                 self._plan.let_go()  # the engine waits for its writer, so that nothing else could end this
             else:
                 self._fail(error)
+        self._look_whether_stuck()
         self._look_later()
+
+    def _look_whether_stuck(self) -> None:
+        certain = not self._stopping and cannot_go_on(self._engine, self.only_looks)
+        self._stuck = self._stuck + 1 if certain else 0
+        if self._stuck >= STUCK_LOOKS_MAX:
+            self._stuck = 0
+            still = "" if self._clock.auto else ", time stands still because `polos_clock.auto` is False"
+            runs = what_waits(self._engine, self._clock.now_us())
+            told = "".join(f"\n  * {run}" for run in runs) or "\n  * no run: every one has ended"
+            self._fail(
+                NeverAnswered(
+                    "nothing can happen any more, and the test awaits something: no step, timer or append is under "
+                    f"way{still}, and no task, thread or connection is left that could go on. What runs wait for:{told}"
+                    "\nWhoever waits can't send that: send it before, or from a task, or give the wait a timeout."
+                )
+            )
 
     # -------------------------------------------------------------------------------------- telling
 
@@ -182,3 +205,8 @@ class Unanswered:
         count += self._events.fail(error) + self._clock.fail(error)
         if not count:
             self._cancel(error)
+
+    def only_looks(self, callback: object) -> bool:
+        """Tell whether a timer's callback only looks: for this, or whether our own log has moved."""
+        whose = getattr(callback, "__self__", None)
+        return isinstance(whose, Unanswered) or whose is self._connection.moves()

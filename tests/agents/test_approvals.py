@@ -73,6 +73,7 @@ def test_the_record_of_the_call_names_its_approval() -> None:
     with asked_for(pay_tool()) as (sim, run, key, data):
         answer(sim, run, key, {"approved": True, "approver": "ann", "digest": data["_approval"]["digest"]})
         found = sim.result(run)
+        assert 1 == len(values(sim, "_call", run)), "one record schedules the call"
         (made,) = values(sim, "_call", run)
         (decided,) = [one for one in events(sim, e.WaitSatisfied, run) if one.kind == "suspend"]
 
@@ -186,8 +187,8 @@ def test_arguments_that_changed_need_another_decision() -> None:
             if not decided.answered:
                 sim.send_again(decided)  # its body begins anew when there is something for it
                 sim.settle()
-            ((_, other_key, other),) = open_questions(sim)
             assert before == paid, f"moment {moment}: nothing is paid that nobody approved"
+            ((_, other_key, other),) = open_questions(sim)
             assert (changed.id, {"cents": 10}) == (other["_tool"], other["_form"]["context"]["input"])
             assert (True, True) == (key != other_key, data["_approval"]["digest"] != other["_approval"]["digest"])
             answer(sim, run, other_key, {"approved": True})

@@ -277,12 +277,14 @@ def test_a_person_says_what_became_of_a_call(reconcile: Any, decision: Any, call
 def test_a_second_kill_is_asked_about_as_well() -> None:
     """A call that somebody said wasn't made is made, and if the program dies again, somebody is asked again."""
     with killed_in_the_middle(once()) as (_, questions, sim, root):
+        assert 1 == len(questions), "somebody is asked whether it was made"
         ((_, first, _),) = questions
         sim.send("resume", run=root, key=first, data={"outcome": "not_done"})
         sim.run_for(30)
         assert ["tea", "tea"] == ordered
         sim.recover()
         sim.settle()
+        assert 1 == len(open_questions(sim)), "somebody is asked again whether it was made"
         ((_, second, _),) = open_questions(sim)
         answer(sim, root, second, {"outcome": "completed", "value": "at last"})
         (result,) = sim.result(root)["tool_results"]

@@ -81,6 +81,7 @@ def handed_out(sim: Simulation, workflow_id: str) -> list[list[int]]:
         for record in reader.stream(TRIGGER_PREFIX + workflow_id):
             event = decode(record.type, record.schema_version, record.payload)
             if isinstance(event, e.TriggerFired):
+                assert event.run in sim.audit.histories, f"run {event.run} was fired, and isn't there"
                 created = sim.audit.histories[event.run][0][0]
                 assert isinstance(created, e.RunCreated)
                 payload: Any = created.input
