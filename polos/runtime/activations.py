@@ -41,7 +41,7 @@ class Activations:
         """Run the code of all runs that got facts, until nothing more follows within this unit."""
         self._begin_ready(unit)
         while unit.ready:
-            resident = unit.ready.pop(0)
+            resident = unit.ready.popleft()
             self._deliver(unit, resident)
             self._begin_ready(unit)
         # What a body that isn't replayed asks for comes by itself, and no fact is delivered with it.
@@ -52,7 +52,7 @@ class Activations:
     def run_code_of(self, unit: Unit, run: str | None) -> None:
         """Run the code of one run at most; that of all others has units of its own, when this one is durable."""
         while unit.ready:
-            resident = unit.ready.pop(0)
+            resident = unit.ready.popleft()
             if resident.run == run:
                 self._deliver(unit, resident)
         if not unit.plain:

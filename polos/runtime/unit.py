@@ -196,7 +196,7 @@ class Unit:
         self.expected: dict[str, Version] = {}
         self.residents: dict[str, Resident] = {}
         self.versions: dict[str, int] = {}
-        self.ready: list[Resident] = []
+        self.ready: deque[Resident] = deque()
         self.work: list[tuple[Work, Reply]] = []
 
     def append(self, resident: Resident, event: e.Event) -> None:
