@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from polos import Polos, PolosClient, Retention, WorkflowContext, events, workflow
 from polos.cli.app import app
-from polos.errors import BlobMissing, PolosUsageError, RunArchived, StoreDamaged, UnknownRun
+from polos.engine.projections import run_stream
+from polos.errors import BlobMissing, PolosUsageError, RecordsSealed, RunArchived, StoreDamaged, UnknownRun
 from polos.features import archive
 from polos.points import arm
 from polos.runtime.folding import FOLD
@@ -25,6 +26,7 @@ from polos.runtime.streams import follow_all
 from polos.store.backup import backup
 from polos.store.check import verify
 from polos.store.directory import open_store
+from polos.store.log import Reader
 from polos.store.segments import decode_segment, encode_segment
 from polos.testing.clock import START_US
 
@@ -53,13 +55,24 @@ async def kept(ctx: WorkflowContext) -> str:
 
 
 def until(polos: PolosClient, count: int) -> Any:
-    """Wait until so many runs are archived."""
+    """Wait until so many runs are archived and their records have left the log, which comes after it."""
 
     async def wait() -> None:
-        while len(archive.list(polos, limit=1_000)) < count:
+        while True:
+            runs = [run["id"] for run in archive.list(polos, limit=1_000)]
+            with polos._connection().store.log.reader() as reader:
+                if count <= len(runs) and all(_has_left(reader, run) for run in runs):
+                    return
             await asyncio.sleep(0)
 
     return asyncio.wait_for(wait(), 30)
+
+
+def _has_left(reader: Reader, run: str) -> bool:
+    try:
+        return not any(reader.stream(run_stream(run), limit=1))
+    except RecordsSealed:
+        return True
 
 
 @pytest.fixture
