@@ -27,6 +27,7 @@ from polos.engine.json import Json
 from polos.engine.messages import Message
 from polos.engine.state import DebtKind
 from polos.errors import EngineNotRunning, PolosError, PolosStoreError, PolosUsageError, StoreFailed
+from polos.garbage import Seldom
 from polos.points import reach
 from polos.runtime.activations import Activations
 from polos.runtime.archiving import Archiving
@@ -117,6 +118,7 @@ class Engine:
         self._writer: Appender | None = None
         self._performer: Performer | None = None
         self._flushed: asyncio.Future[None] | None = None
+        self._collected = Seldom()
 
     # ------------------------------------------------------------------------------ start and stop
 
@@ -284,7 +286,7 @@ class Engine:
             # Also when Ctrl-C goes through here: who stops the engine then waits for the rest.
             if self.work and not self.backlog and not (self.suspects.careful and self.in_flight):
                 self.schedule()
-            self._maybe_flushed()
+            self._turn_ends()
 
     def _decide(self, work: Work) -> None:
         unit = Unit(now_us=self.now_us())
@@ -454,7 +456,7 @@ class Engine:
         elif self.suspects.careful:
             self.schedule()
         self.loader.make_room()
-        self._maybe_flushed()
+        self._turn_ends()
 
     def _follow_up(self, unit: Unit) -> None:
         """What a unit, which is durable now, began and ended outside of the log."""
@@ -485,7 +487,8 @@ class Engine:
         if resident.facts and resident.code is not None and self.activations.may_deliver(resident):
             self.wake(resident.run)
 
-    def _maybe_flushed(self) -> None:
+    def _turn_ends(self) -> None:
+        self._collected.look(len(self.work) + len(self.in_flight))
         waiting = self._flushed
         if waiting is not None and not waiting.done() and not (self.work or self.in_flight or self.backlog):
             waiting.set_result(None)

@@ -25,12 +25,12 @@ from typing import Any, Final, Unpack, cast, overload
 
 from polos.definition import Workflow
 from polos.errors import PolosUsageError
+from polos.garbage import seldom_collected
 from polos.runtime.settings import Settings
 from polos.testing.courses import Disturbances, HowMany
 from polos.testing.explored import Happened
 from polos.testing.explorer import ExploredWorld
 from polos.testing.failing import says_no
-from polos.testing.garbage import seldom_collected
 from polos.testing.patience import PATIENCE_SECONDS, Interrupted, Patience, TookTooLong, over_this
 from polos.testing.saved import FOLDER, SavedSchedule, load_all, save
 from polos.testing.schedules import Chooser, Scripted, Strategy, drawn

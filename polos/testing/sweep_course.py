@@ -32,8 +32,8 @@ from types import CoroutineType
 from typing import Any, Final, final
 
 from polos.errors import PolosUsageError
+from polos.garbage import seldom_collected
 from polos.replay.stdlib import unawaited
-from polos.testing.garbage import seldom_collected
 from polos.testing.loop import ended_processes
 from polos.testing.patience import Patience
 from polos.testing.sweep_judging import Doubtful, Judge

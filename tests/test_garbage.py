@@ -1,14 +1,16 @@
-"""How often garbage is looked for during a sweep, and that the program gets its setting back."""
+"""How often garbage is looked for in a sweep and by a busy engine, and that the program gets its setting back."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from polos import workflow
+from polos import Polos, WorkflowContext, workflow
+from polos.garbage import BUSY, OBJECTS, QUIET, Seldom, seldom_collected
 from polos.runtime.loading import Loader
-from polos.testing.garbage import OBJECTS, seldom_collected
 
 from tests.test_testing_sweep import swept
 
@@ -71,6 +73,69 @@ def test_what_the_program_sets_meanwhile_counts() -> None:
         gc.set_threshold(900, 11, 12)
 
     assert (900, 11, 12) == gc.get_threshold()
+
+
+def test_who_is_busy_raises_it_until_it_is_quiet() -> None:
+    """Between the two it stays as it is, so that a load that goes up and down a little sets nothing again and again."""
+    gc.set_threshold(800, 11, 12)
+    seldom = Seldom()
+
+    found: list[int] = []
+    for load in (BUSY - 1, BUSY, BUSY * 2, QUIET + 1, QUIET, QUIET + 1):
+        seldom.look(load)
+        found.append(gc.get_threshold()[0])
+
+    assert [800, OBJECTS, OBJECTS, OBJECTS, 800, 800] == found
+    assert (800, 11, 12) == gc.get_threshold()
+
+
+def test_one_of_two_that_are_busy_gives_it_back_and_the_other_raises_it_anew() -> None:
+    """They know nothing of each other, and in the end the setting is the program's."""
+    gc.set_threshold(800, 11, 12)
+    first, second = Seldom(), Seldom()
+
+    first.look(BUSY)
+    second.look(BUSY)
+    first.look(0)
+    second.look(BUSY)
+    assert OBJECTS == gc.get_threshold()[0]
+    second.look(0)
+
+    assert (800, 11, 12) == gc.get_threshold()
+
+
+def test_who_is_gone_without_a_word_gives_it_back() -> None:
+    """A loop that was closed under an engine doesn't change the program's setting for ever."""
+    gc.set_threshold(800, 11, 12)
+    seldom = Seldom()
+    seldom.look(BUSY)
+    assert OBJECTS == gc.get_threshold()[0]
+
+    del seldom
+
+    assert (800, 11, 12) == gc.get_threshold()
+
+
+def test_an_engine_raises_it_while_many_runs_are_under_way(tmp_path: Path) -> None:
+    """Seen from their steps; when the engine has stopped, the program has its own setting."""
+    gc.set_threshold(800, 11, 12)
+    seen: set[int] = set()
+
+    @workflow(id="garbage_of_many")
+    async def looks(ctx: WorkflowContext) -> None:
+        for key in ("one", "two"):
+            await ctx.step.run(key, lambda: seen.add(gc.get_threshold()[0]))
+
+    async def main() -> None:
+        async with Polos(data_dir=tmp_path) as polos:
+            await looks.run(polos)
+            assert {800} == seen
+            await asyncio.gather(*(looks.run(polos) for _ in range(BUSY * 4)))
+
+    asyncio.run(main())
+
+    assert OBJECTS in seen
+    assert (800, 11, 12) == gc.get_threshold()
 
 
 def test_the_garbage_of_a_sweep_does_not_outlive_it() -> None:
