@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from polos import BatchWorkflowInput, ExecutionHandle, Polos, WorkflowContext, batch_invoke, workflow
+from polos.points import arm, disarm
 from polos.registry import register
+from polos.testing import Simulation
 
 from tests.test_timers import HandClock
 
@@ -339,3 +341,35 @@ def test_body_evicted_a_hundred_times(tmp_path: Path) -> None:
 
     assert (100, "clean") == run(program)
     assert ["cleanup"] == CALLS
+
+
+def _commits_until_it_goes_on(waiting: Callable[[WorkflowContext], Awaitable[Any]], kind: str, **fields: Any) -> int:
+    """Count the commits between what answers a wait and the call of the step behind it."""
+    reached: list[str] = []
+
+    @workflow(id="commits_of_an_answer")
+    async def waits(ctx: WorkflowContext) -> None:
+        await waiting(ctx)
+        await ctx.step.run("behind", lambda: reached.append("called"))
+
+    with Simulation([waits]) as simulation:
+        run = simulation.create(waits, None).run
+        simulation.settle()
+        hook = reached.append
+        arm(hook)
+        try:
+            simulation.send(kind, run=run, **fields)
+            simulation.settle()
+        finally:
+            disarm(hook)
+    return reached[: reached.index("called")].count("before_append")
+
+
+def test_a_signal_and_what_follows_are_one_commit() -> None:
+    """A signal is its data alone, so the body sees it before it is durable, and asks for its next step beside it."""
+    assert 1 == _commits_until_it_goes_on(lambda ctx: ctx.step.wait_for_signal("go"), "signal", name="go", data=None)
+
+
+def test_an_answer_that_tells_its_place_waits_for_it() -> None:
+    """An answer to a suspend has a `sequence_id`, which is known when it is in the log."""
+    assert 2 == _commits_until_it_goes_on(lambda ctx: ctx.step.suspend("go", {}), "resume", key="go", data=None)

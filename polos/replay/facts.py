@@ -12,7 +12,7 @@ from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.retry import RetryPolicy
 
-__all__ = ["Counters", "Earlier", "Fact", "Outcome", "Pending", "StepCall", "UpdateHandler", "Values"]
+__all__ = ["Counters", "Earlier", "Fact", "Outcome", "Pending", "StepCall", "UpdateHandler", "Values", "carries_place"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Fact:
         version: place in the run's stream.
         event: what happened.
         time_us: the record's time.
-        position: place in the log; 0 while it isn't known, which is until it is durable.
+        position: place in the log; 0 while it isn't known, which is until it is durable, or if nobody asks for it.
         source: for `ResultReused`, the event of the earlier attempt that holds the answer.
         source_position: place of that event in the log.
     """
@@ -35,6 +35,11 @@ class Fact:
     position: int = 0
     source: e.Event | None = None
     source_position: int = 0
+
+
+def carries_place(event: e.Event) -> bool:
+    """Tell whether code that gets this answer is told where it stands in the log; a signal is its data alone."""
+    return isinstance(event, e.ResultReused) or (isinstance(event, e.WaitSatisfied) and event.kind != "signal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

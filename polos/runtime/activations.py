@@ -16,7 +16,7 @@ from polos.engine import events as e
 from polos.engine.state import DebtKind, Phase, is_running, status
 from polos.errors import PolosUsageError
 from polos.replay.driver import Driver
-from polos.replay.facts import Fact
+from polos.replay.facts import Fact, carries_place
 from polos.runtime.performer import failure_of
 from polos.runtime.ports import RunCode
 from polos.runtime.unit import Resident, Unit
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from polos.runtime.engine import Engine
 
 __all__ = ["Activations"]
-
-_PLACED = frozenset({e.WaitSatisfied, e.ResultReused})  # facts that carry their place in the log
 
 
 class Activations:
@@ -158,8 +156,7 @@ class Activations:
         if code is None or self._engine.stopping or resident.state.aside is not None:
             return False
         fact = resident.facts[0]
-        needs_position = type(fact.event) in _PLACED
-        if (code.direct or needs_position) and fact.version > resident.durable:
+        if fact.version > resident.durable and (code.direct or carries_place(fact.event)):
             return False
         return self._engine.lines.take(resident)
 

@@ -20,7 +20,7 @@ from polos.engine.codec import encode
 from polos.engine.json import Json
 from polos.engine.projections import Changes, advance, run_stream, system_rows
 from polos.engine.state import ENDED, RunState
-from polos.replay.facts import Fact
+from polos.replay.facts import Fact, carries_place
 from polos.runtime.ports import RunCode
 from polos.store.log import AppendUnit, NewRecord, Version
 
@@ -219,7 +219,7 @@ class Unit:
         if kind in e.FACTS:
             fact = Fact(version=state.version, event=event, time_us=self.now_us)
             resident.add_fact(fact)
-            if kind is e.WaitSatisfied:
+            if kind is e.WaitSatisfied and carries_place(event):
                 self.placed.append((fact, len(self.records) - 1))
             self.ready.append(resident)
         elif kind in _NOTED:
