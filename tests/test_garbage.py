@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from polos import Polos, WorkflowContext, workflow
+from polos import BatchWorkflowInput, Polos, WorkflowContext, workflow
 from polos.garbage import BUSY, OBJECTS, QUIET, Seldom, seldom_collected
 from polos.runtime.loading import Loader
 
@@ -135,6 +135,29 @@ def test_an_engine_raises_it_while_many_runs_are_under_way(tmp_path: Path) -> No
     asyncio.run(main())
 
     assert OBJECTS in seen
+    assert (800, 11, 12) == gc.get_threshold()
+
+
+def test_an_engine_raises_it_for_the_children_of_a_batch(tmp_path: Path) -> None:
+    """They begin in the turn that creates them, which has no other end than theirs."""
+    gc.set_threshold(800, 11, 12)
+    seen: set[int] = set()
+
+    @workflow(id="garbage_of_a_child")
+    async def child(ctx: WorkflowContext) -> None:
+        seen.add(gc.get_threshold()[0])
+
+    @workflow(id="garbage_of_a_batch")
+    async def parent(ctx: WorkflowContext) -> None:
+        await ctx.step.batch_invoke_and_wait("all", [BatchWorkflowInput(id=child.id)] * BUSY)
+
+    async def main() -> None:
+        async with Polos(data_dir=tmp_path) as polos:
+            await parent.run(polos)
+
+    asyncio.run(main())
+
+    assert {OBJECTS} == seen
     assert (800, 11, 12) == gc.get_threshold()
 
 

@@ -15,6 +15,7 @@ from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.state import DebtKind, Phase, is_running, status
 from polos.errors import PolosUsageError
+from polos.garbage import BUSY
 from polos.replay.driver import Driver
 from polos.replay.facts import Fact, carries_place
 from polos.runtime.performer import failure_of
@@ -64,6 +65,8 @@ class Activations:
         """Start runs that were created in this unit and find a slot."""
         if unit.plain:
             return
+        if len(unit.created) >= BUSY:
+            self._engine.garbage.look(len(unit.created))  # all that is made for them is one turn's
         while unit.created:
             resident = unit.created.popleft()
             debt = resident.state.owed.get((DebtKind.START, ""))

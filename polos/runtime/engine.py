@@ -118,7 +118,7 @@ class Engine:
         self._writer: Appender | None = None
         self._performer: Performer | None = None
         self._flushed: asyncio.Future[None] | None = None
-        self._collected = Seldom()
+        self.garbage = Seldom()
 
     # ------------------------------------------------------------------------------ start and stop
 
@@ -488,7 +488,7 @@ class Engine:
             self.wake(resident.run)
 
     def _turn_ends(self) -> None:
-        self._collected.look(len(self.work) + len(self.in_flight))
+        self.garbage.look(len(self.work) + len(self.in_flight))
         waiting = self._flushed
         if waiting is not None and not waiting.done() and not (self.work or self.in_flight or self.backlog):
             waiting.set_result(None)
