@@ -373,3 +373,36 @@ def test_a_signal_and_what_follows_are_one_commit() -> None:
 def test_an_answer_that_tells_its_place_waits_for_it() -> None:
     """An answer to a suspend has a `sequence_id`, which is known when it is in the log."""
     assert 2 == _commits_until_it_goes_on(lambda ctx: ctx.step.suspend("go", {}), "resume", key="go", data=None)
+
+
+@pytest.mark.parametrize("end", ["crash", "evict"])
+def test_an_update_that_has_the_name_of_a_step_under_way(end: str) -> None:
+    """It isn't the step's answer: after a crash or an eviction the step is called like any other."""
+    calls: list[int] = []
+
+    @workflow(id="updated_like_a_step")
+    async def charges(ctx: WorkflowContext) -> str:
+        ctx.on_update("charge", lambda _data: None)
+        return await ctx.step.run("charge", charge, base_delay=1.0)
+
+    async def charge() -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            raise ConnectionError("not yet")
+        return "paid"
+
+    with Simulation([charges]) as simulation:
+        run = simulation.create(charges, None).run
+        simulation.run_ready()
+        simulation.send("update", run=run, name="charge", data=None)
+        simulation.run_ready()
+        assert 1 == len(calls)
+        if end == "crash":
+            simulation.crash()
+            simulation.recover()
+        else:
+            assert 1 == simulation.evict()
+        simulation.settle()
+        assert "paid" == simulation.result(run)
+
+    assert 2 == len(calls)

@@ -198,8 +198,11 @@ class Driver:
     def foresee(self, facts: Iterable[Fact]) -> None:
         """Hear what replay will deliver: all facts of the attempt, in order."""
         for fact in facts:
-            if not (isinstance(fact.event, e.StepResolved) and fact.event.outcome == "not_done"):
-                self._answers[name_of(fact.event)] = fact.version
+            event = fact.event
+            if isinstance(event, e.StepResolved) and event.outcome == "not_done":
+                continue
+            if not isinstance(event, e.UpdateReceived):  # it has the name of a handler, which a step may have, too
+                self._answers[name_of(event)] = fact.version
 
     def discard(self) -> None:
         """Take the code out of memory: close its tasks, record nothing."""

@@ -71,7 +71,11 @@ class Player:
         self.sim.send("resume", run=self.call.run, key=f"suspend-{name}", data=name)
 
     def _update(self) -> None:
-        self.sim.send("update", run=self.call.run, name="bump", data=None)
+        resident = self.sim.engine.residents.get(self.call.run) if self.sim.alive else None
+        open_steps = [] if resident is None else [
+            name for name, op in resident.state.ops.items() if op.kind is OpKind.STEP and "#" not in name
+        ]  # fmt: skip
+        self.sim.send("update", run=self.call.run, name=(*open_steps, "bump")[0], data=None)
 
     def _cancel(self, index: int) -> None:
         living = self.sim.audit.living()

@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, cast
 
 from polos import BatchWorkflowInput, StepExecutionError, WorkflowState, workflow
@@ -89,17 +90,18 @@ async def what_became(key: str, fails: int, takes_us: int) -> Completed | NotDon
 @workflow(id="program", state_schema=ProgramState)
 async def program(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
     """Run a program: `do` is its tree, `then` the tree of a successor."""
-
-    async def bump(data: Any) -> str:
-        ctx.state.count += 1
-        return str(await ctx.step.run("update", act, "update", 0, 100))
-
-    ctx.on_update("bump", bump)
+    ctx.on_update("bump", partial(bump, ctx))
     ctx.on_query("count", lambda: ctx.state.count)
     result = await do(ctx, payload["do"])
     if payload.get("then"):
         ctx.continue_as_new({"do": payload["then"]})
     return result
+
+
+async def bump(ctx: WorkflowContext, data: Any) -> str:
+    """Handle an update: change the state, and take a step."""
+    ctx.state.count += 1
+    return str(await ctx.step.run("update", act, "update", 0, 100))
 
 
 async def do(ctx: WorkflowContext, node: Node) -> Any:
@@ -123,6 +125,7 @@ async def _step(
     options: dict[str, Any] = {"effect": effect}
     if effect == "at_most_once":
         options["reconcile"] = what_became
+    ctx.on_update(key, partial(bump, ctx))  # an update may have the name of a step
     return cast(
         "str",
         await ctx.step.run(key, func, key, fails, takes_us, max_retries=retries, base_delay=0.5, jitter=0.5, **options),

@@ -51,6 +51,10 @@ FOUND: dict[str, tuple[Node, list[Node]]] = {
         ["seq", [STEP, ONCE]],
         [["fail", "UNKNOWN_LOST"], ["run", 1], ["jump", -1_000_000]],
     ),
+    "an update with the name of a step under way was taken for its answer": (
+        ["step", "a", 0, 0, 3_000_000, "idempotent"],
+        [["run", 900], ["update"], ["run", 1], ["crash"]],
+    ),
 }
 
 
