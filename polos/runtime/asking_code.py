@@ -34,6 +34,7 @@ def update_run(engine: Engine, unit: Unit, command_id: str, command: dict[str, J
     run, name = text_of(command, "run"), text_of(command, "name")
     update_id = str(command.get("update_id") or command_id)
     resident = engine.loader.get(run)
+    unit.rests_on(resident)
     data = command.get("data")
     code = resident.code
     if code is None or resident.state.phase not in (Phase.ACTIVE, Phase.CANCELLING):

@@ -348,6 +348,7 @@ class Intake:
         body: dict[str, Json] = {"key": key, "data": command.get("data")}
         targets = [run]
         if command.get("waiting") and not self._waits(run, key):
+            unit.rests_on(self._engine.residents.get(run))
             raise CommandRefused(f"run {run} doesn't wait for an answer to {key!r}")
         if command.get("all"):
             targets = [waiting for waiting, _ in self.topics.suspended(unit, run, key)] or [run]
@@ -421,6 +422,7 @@ class Intake:
         engine = self._engine
         resident = engine.loader.get(text_of(command, "run"))
         if resident.ended or resident.state.aside is None:
+            unit.rests_on(resident)
             message = f"run {resident.run} isn't set aside"
             raise CommandRefused(message)
         engine.decide_on(unit, resident, c.Readmit(by=str(command.get("by") or "user")))

@@ -34,11 +34,10 @@ def reply(unit: Unit) -> None:
 
 def refuse(unit: Unit, work: Work, error: Exception) -> None:
     """Refuse work that a unit was to hold, once what the refusal rests on is durable."""
-    for resident in unit.residents.values():
-        if resident.in_flight and resident.last_unit is not None:
-            resident.last_unit.refused.append((work, error))
-            return
-    if work.fail is not None:
+    resting = _still_on_its_way(unit)
+    if resting is not None:
+        resting.refused.append((_looking_on(unit, work, error), error))
+    elif work.fail is not None:
         work.fail(error)
     else:
         _log.info("something was refused that nobody waits for: %s", error)
@@ -46,15 +45,23 @@ def refuse(unit: Unit, work: Work, error: Exception) -> None:
 
 def reply_when_durable(unit: Unit) -> None:
     """Answer work that changed nothing, once what it was decided on is durable."""
+    resting = _still_on_its_way(unit)
+    if resting is None:
+        reply(unit)
+    else:
+        resting.work.extend((_looking_on(unit, work), told) for work, told in unit.work)
+
+
+def _still_on_its_way(unit: Unit) -> Unit | None:
+    """Give a unit that another one rests on and that isn't durable yet, each once; None if there is none any more."""
     for run, resident in list(unit.residents.items()):
         if resident.in_flight and resident.last_unit is not None:
             del unit.residents[run]
-            resident.last_unit.work.extend((_looking_on(unit, work), told) for work, told in unit.work)
-            return
-    reply(unit)
+            return resident.last_unit
+    return None
 
 
-def _looking_on(unit: Unit, work: Work) -> Work:
+def _looking_on(unit: Unit, work: Work, refusal: Exception | None = None) -> Work:
     """Make work that goes on to the other runs a unit rests on; if what it waits for fails, it is decided anew."""
     # While a log refuses everything it is decided anew again and again: it goes on with the work, not with itself.
     work = work.inner or work
@@ -71,4 +78,10 @@ def _looking_on(unit: Unit, work: Work) -> Work:
         elif work.done is not None:
             work.done(told)
 
-    return replace(work, apply=apply, done=done, inner=work)
+    def fail(error: BaseException) -> None:
+        if not anew and error is refusal:
+            refuse(unit, work, refusal)
+        elif work.fail is not None:
+            work.fail(error)
+
+    return replace(work, apply=apply, done=done, fail=None if work.fail is None else fail, inner=work)

@@ -44,6 +44,7 @@ def retry_run(engine: Engine, unit: Unit, command: dict[str, Json]) -> Reply:
     if resident.state.phase in REOPENED:
         stopping = next(_stopping(engine, resident), None)
         if stopping is not None:
+            unit.rests_on(engine.residents.get(stopping))
             raise CommandRefused(f"run {stopping}, which run {resident.run} started, is still being cancelled")
         engine.lines.room(queue_of(resident.state), 1)
     _reopen(engine, unit, resident, c.Reopen(by=by, reason=None if reason is None else str(reason)))
