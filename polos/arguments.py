@@ -17,7 +17,8 @@ import copy
 import dataclasses
 import datetime as dt
 import hashlib
-from collections import OrderedDict, defaultdict
+from array import array
+from collections import OrderedDict, defaultdict, deque
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
@@ -34,7 +35,8 @@ from polos.value_types import shape_of, type_path
 __all__ = ["copy_arguments", "digest_arguments"]
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
-_CONTAINERS: Final = frozenset({list, dict, set, defaultdict, OrderedDict})
+_CONTAINERS: Final = frozenset({list, dict, set, defaultdict, OrderedDict, deque})
+_BUFFERS: Final = frozenset({bytearray, array})
 # A level of the value is up to three levels of its stand-in, and orjson writes 254.
 _DIGEST_DEPTH_MAX: Final = 64
 _TEXTUAL: Final = (dt.date, dt.time, dt.timedelta, Decimal, UUID, PurePath)
@@ -135,8 +137,9 @@ def copy_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> tuple
         kwargs: the named ones.
 
     Returns:
-        The same with every list, tuple, dict, set, Pydantic model and dataclass of data copied, however deep; what
-        stood in two places still is one object in both. Other objects are the ones that were passed.
+        The same with every list, tuple, dict, set, deque, bytearray, array, Pydantic model and dataclass of data
+        copied, however deep; what stood in two places still is one object in both. Other objects, those of subclasses
+        among them, are the ones that were passed: they may be clients or connections.
 
     Raises:
         ValueRefused: the arguments are nested deeper than the limit.
@@ -168,20 +171,32 @@ def _copied(value: Any, made: dict[int, object], depth: int) -> Any:
         made[id(value)] = members
         return members
     if kind in _CONTAINERS:
-        # Registered before it is filled, so that what holds itself does so in the copy.
-        twin = made[id(value)] = copy.copy(value)
-        if kind is list:
-            twin[:] = [_copied(member, made, deeper) for member in twin]
-        elif kind is not set:
-            for key in twin:
-                twin[key] = _copied(twin[key], made, deeper)
-        return twin
+        return _copied_container(value, made, deeper)
+    if kind in _BUFFERS:
+        buffer = made[id(value)] = copy.copy(value)
+        return buffer
     if isinstance(value, BaseModel):
         return _copied_model(value, made, deeper)
     # A dataclass that Pydantic can't describe holds something that isn't data: a client, a connection.
     if dataclasses.is_dataclass(kind) and shape_of(kind) is not None:
         return _copied_dataclass(value, made, deeper)
     return value
+
+
+def _copied_container(value: Any, made: dict[int, object], depth: int) -> object:
+    kind = cast("type[object]", type(value))
+    # Registered before it is filled, so that what holds itself does so in the copy.
+    twin = made[id(value)] = copy.copy(value)
+    if kind is list:
+        twin[:] = [_copied(member, made, depth) for member in twin]
+    elif kind is deque:
+        members = [_copied(member, made, depth) for member in twin]
+        twin.clear()
+        twin.extend(members)
+    elif kind is not set:
+        for key in twin:
+            twin[key] = _copied(twin[key], made, depth)
+    return twin
 
 
 def _copied_model(model: BaseModel, made: dict[int, object], depth: int) -> BaseModel:

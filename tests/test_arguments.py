@@ -18,7 +18,8 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections import OrderedDict, defaultdict
+from array import array
+from collections import OrderedDict, defaultdict, deque
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -216,6 +217,9 @@ def test_copy_of_scalars():
         {1, 2},
         OrderedDict(a=[1]),
         defaultdict(list, a=[1]),
+        deque([[1], {"a": [2]}], maxlen=3),
+        bytearray(b"12"),
+        array("i", [1, 2]),
         Basket.model_validate({"items": [[1]], "more": {"a": [1]}}),
         Plain(items=[[1]]),
         [Basket(items=[{"a": Basket(items=[1])}])],
@@ -233,7 +237,7 @@ def test_copy_is_equal_and_independent(value: object):
 
 def changeable(value: object) -> list[object]:
     """Give every part of a value that can be changed in place."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | deque):
         parts: list[object] = list(value)
     elif isinstance(value, dict):
         parts = list(value.values())

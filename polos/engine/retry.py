@@ -8,10 +8,9 @@ failed together don't come back together. The random number is handed in: this m
 
 from __future__ import annotations
 
+from dataclasses import dataclass  # the library's own: programs make these, and mustn't change them unseen
 from math import inf
 from typing import cast
-
-from polos.data_class import dataclass
 
 __all__ = ["RetryPolicy", "next_delay_us", "retryable"]
 

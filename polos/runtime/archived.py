@@ -11,13 +11,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, Protocol, cast, final
 
 import orjson
 
-from polos.data_class import dataclass
 from polos.engine.codec import decode
 from polos.engine.projections import RUN_PREFIX, Rows, fold_rows
 from polos.errors import PolosUsageError, RunArchived, StoreDamaged, UnknownRun
