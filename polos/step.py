@@ -105,9 +105,8 @@ class Step(InStep, AgentSteps):
         """
         Call a function, and never again once it is known to have returned: a step.
 
-        An async function runs on the program's own event loop, any other in a thread, both with the context variables
-        of this place and copies of the data that it is given; an object that isn't data, such as a client, is passed
-        as it is. When it raises it is called again, after longer and longer delays.
+        An async function runs on the program's own event loop, any other in a thread, both in this place's context and
+        with copies of data; other objects are passed as they are. If it raises it is called again, later and later.
 
         ```python run
         import polos

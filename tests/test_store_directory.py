@@ -119,7 +119,8 @@ def test_what_is_no_directory_of_ours_is_refused_in_our_words(path: Path, kind: 
         path = path / "below"
     elif kind == "format is a directory":
         (path / "format").mkdir(parents=True)
-    with pytest.raises(NotAPolosStore):
+    why = "no file that polos has written" if kind == "format is a directory" else "there is no such directory"
+    with pytest.raises(NotAPolosStore, match=why):
         opened(path, read_only=True)
     if kind != "missing":
         with pytest.raises(NotAPolosStore):

@@ -43,8 +43,9 @@ def check_format(directory: Path) -> None:
             raise NotAPolosStore(f"{directory} is a backup that wasn't finished; remove it and make another")
         raw = read_regular(path, bytes_max=FORMAT_BYTES_MAX)
     except (FileNotFoundError, NotADirectoryError):
+        why = f"it has no file {FORMAT_FILE!r}" if directory.is_dir() else "there is no such directory"
         raise NotAPolosStore(
-            f"{directory} is no polos store: it has no file {FORMAT_FILE!r}. Start an engine on an empty directory, "
+            f"{directory} is no polos store: {why}. Start an engine on an empty directory, "
             "or pass the directory that an engine was started on"
         ) from None
     except (IsADirectoryError, StoreDamaged):
