@@ -72,8 +72,9 @@ def test_children_of_a_batch_share_commits(fresh):
 
 
 def test_wakeups_are_all_timed(fresh):
-    """Each signal wakes its run once, and time goes forward."""
-    for work in (partial(floor.wakeups, kind=floor.Floor), wakeups.engine):
+    """Each answer wakes its run once, and time goes forward."""
+    kinds = [partial(wakeups.engine, by=by) for by in ("signal", "resume", "event")]
+    for work in (partial(floor.wakeups, kind=floor.Floor), *kinds):
         found = work(fresh(), 3)
 
         assert 3 == len(found)
