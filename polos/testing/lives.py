@@ -40,7 +40,7 @@ from polos.points import arm, disarm, reach
 from polos.replay.facts import StepCall
 from polos.runtime.bodies import Bodies, Described
 from polos.runtime.engine import Engine
-from polos.runtime.performer import Performer
+from polos.runtime.performer import Attempt, Performer
 from polos.runtime.ports import OwnedStore
 from polos.runtime.reconciling import Question, Reconciling
 from polos.runtime.settings import Settings
@@ -52,6 +52,7 @@ from polos.testing.failing import Raised, said_by
 from polos.testing.loop import PATIENCE_SECONDS, RealWaitTooLong, SimulatedLoop
 from polos.testing.program_code import ProgramCode
 from polos.testing.sweep_calls import CallLedger
+from polos.testing.sweep_effects import effect_of
 from polos.testing.sweep_points import AWAIT, Points
 from polos.testing.threads import SimulatedThreads
 from polos.testing.world import Crashed, World
@@ -251,12 +252,21 @@ class _Performer(Performer):
         super().__init__(engine, loop, threads=threads)
         self.reconciling = _Reconciling(engine, loop, threads, life=life)
         self._life = life
+        self._functions: dict[tuple[str, str], Callable[..., Any]] = {}  # as the program gave them
 
     def start(self, run: str, name: str, number: int, call: StepCall) -> None:
         """Call a step's function, seen."""
         life = self._life
         note = partial(life.ledger.call, life.audit, run, name, number, call.effect)
+        self._functions[run, name] = call.func
         super().start(run, name, number, replace(call, func=_seen(life, call.func, note=note)))
+
+    def _outcome(self, attempt: Attempt, value: Any, error: BaseException | None) -> None:
+        points = self._life.points
+        if points.leaves is not None:
+            func = self._functions[attempt.run, attempt.name]
+            points.whose = effect_of(func, attempt.name, failed=error is not None)
+        super()._outcome(attempt, value, error)
 
 
 @final

@@ -97,7 +97,8 @@ async def crash_sweep(
         real: live every scenario in child processes, on a data directory, with SIGKILL.
         processes: share of the points that are lived so otherwise, and one at least; 0 for none.
         pairs: how many pairs of crashes are tried.
-        points: how many points are tried at most, drawn by the seed; None for all.
+        points: how many different points are tried at most; None for all. Of more, one at which an effect has happened
+            and isn't recorded for each function of a step comes first, and what else is drawn by the seed.
         every_point: live each point by itself in this process, too, instead of one for all that leave the same behind
             (in child processes that is always so).
         from_remains: begin the scenarios in this process with what another run left at their point, instead of living

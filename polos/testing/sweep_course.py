@@ -36,6 +36,7 @@ from polos.garbage import seldom_collected
 from polos.replay.stdlib import unawaited
 from polos.testing.loop import ended_processes
 from polos.testing.patience import Patience
+from polos.testing.sweep_effects import Effect, first_of
 from polos.testing.sweep_judging import Doubtful, Judge
 from polos.testing.sweep_outcome import CrashOutcome
 from polos.testing.sweep_points import CrashPoint, grouped, numbered
@@ -98,6 +99,7 @@ class _Sweep:
         self._recoveries: dict[CrashPoint, list[CrashPoint]] = {}  # points of the recovery, one of those alike
         self._alike: dict[CrashPoint, tuple[CrashPoint, ...]] = {}  # by the one that is tried for all
         self._cleaning: dict[CrashPoint, object] = {}  # what would be cleaned up there
+        self._effects: dict[CrashPoint, Effect] = {}  # what has happened there and isn't recorded
         self._first: list[CrashPoint] = []  # one of each place where something would be
 
     def run(self) -> CrashReport:
@@ -182,10 +184,16 @@ class _Sweep:
                 places.setdefault(what, []).append(tried)
         self._first = [found[wanted.seed % len(found)] for found in places.values()]
         if wanted.points is not None and wanted.points < len(self._alike):
-            sample = self._chance.sample(list(self._alike), wanted.points)
-            first = self._first[: wanted.points // SHARE_OF_FIRST]
-            drawn = {*first, *[point for point in sample if point not in first][: wanted.points - len(first)]}
-            self._alike = {point: (point,) for point in self._alike if point in drawn}
+            self._alike = self._sample(wanted.points)
+
+    def _sample(self, count: int) -> dict[CrashPoint, tuple[CrashPoint, ...]]:
+        """Draw so many points: of functions that have had an effect one each, of places of cleaning up, and others."""
+        first = self._first[: count // SHARE_OF_FIRST]
+        tried_for = {point: one for one, group in self._alike.items() for point in group}
+        effects = {tried_for[point]: point for point in first_of(self._effects, count - len(first), self._chance)}
+        sample = self._chance.sample(list(self._alike), count)
+        drawn = set(list(dict.fromkeys([*first, *effects, *sample]))[:count])
+        return {point: (point,) for point in (effects.get(one, one) for one in self._alike if one in drawn)}
 
     def _two_crashes(self, first: CrashPoint, seconds: Sequence[CrashPoint]) -> None:
         """Try a crash and, in the recovery from it, another one at each of some points."""
@@ -244,7 +252,7 @@ class _Sweep:
         first.problems += sorted(forgotten)
         self._judge.expect(first)
         self._report.points = tuple(numbered(first.recovery))
-        self._cleaning = self._stage.cleaning
+        self._cleaning, self._effects = self._stage.cleaning, self._stage.effects
         self._choose(first.left)
         second = self._stage.play((), keep=self._alike if keeps else ())
         groups = [grouped(numbered(run.recovery), run.left) for run in (first, second)]

@@ -20,13 +20,14 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, final
+from typing import Any, Final, final
 
 from polos.errors import PolosUsageError
 from polos.testing.world import Crashed
 
-__all__ = ["AWAIT", "CrashPoint", "Points", "grouped", "numbered"]
+__all__ = ["AFTER_EFFECT", "AWAIT", "CrashPoint", "Points", "grouped", "numbered"]
 
+AFTER_EFFECT: Final = "after_effect_before_outcome"
 AWAIT: Final = "inside_effect/await"
 
 
@@ -71,6 +72,8 @@ class Points:
         reached: names, in order.
         left: what a crash at each of them leaves behind, as `leaves` says it; empty without.
         cleaning: what would be cleaned up at a point, if the coroutines of the dead are closed there.
+        whose: tells whose outcome is about to be decided, as whoever sets it likes.
+        effects: `whose` at each point at which an effect has happened and isn't recorded; empty without `leaves`.
         dead: whether the life is over.
         leaves: says what would outlive the process if it died now, for comparing; None if nobody wants to know.
         on_point: is told of each point, and which time it is reached; None for nobody.
@@ -91,6 +94,8 @@ class Points:
         self.reached: list[str] = []
         self.left: list[object] = []
         self.cleaning: dict[CrashPoint, object] = {}
+        self.whose: Any = None
+        self.effects: dict[CrashPoint, Any] = {}
         self.leaves: Callable[[], object] | None = None
         self.on_point: Callable[[str, int], None] | None = None
         self.dead = False
@@ -100,9 +105,11 @@ class Points:
         if threading.get_ident() != self._thread:
             return
         self.reached.append(name)
+        number = self._counts[name] = self._counts.get(name, 0) + 1
         if self.leaves is not None:
             self.left.append(self.leaves())
-        number = self._counts[name] = self._counts.get(name, 0) + 1
+            if name == AFTER_EFFECT:
+                self.effects[_point(name, number)] = self.whose
         if self.on_point is not None:
             self.on_point(name, number)
         wanted = self._crash_at

@@ -28,6 +28,7 @@ from polos.testing.patience import Hang, Patience, Turn, is_lost
 from polos.testing.remains import Collector, Remains
 from polos.testing.store import MemoryStore
 from polos.testing.sweep_calls import CallLedger
+from polos.testing.sweep_effects import Effect
 from polos.testing.sweep_hanging import Scene, hangs
 from polos.testing.sweep_outcome import CrashOutcome, cut_short, outcome_of
 from polos.testing.sweep_points import CrashPoint, Points
@@ -94,6 +95,11 @@ class Stage:
     def cleaning(self) -> dict[CrashPoint, object]:
         """What would be cleaned up at points of the last life, if the coroutines of the dead are closed there."""
         return {} if self.scene.life is None else self.scene.life.points.cleaning
+
+    @property
+    def effects(self) -> dict[CrashPoint, Effect]:
+        """What has happened, and isn't recorded, at points of the last life."""
+        return {} if self.scene.life is None else self.scene.life.points.effects
 
     def use_children(self, workflows: Iterable[str]) -> None:
         """Let child processes begin to import what they will need: these workflows, by id."""
