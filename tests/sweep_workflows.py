@@ -235,6 +235,19 @@ async def leaves_a_lock(ctx, payload: dict) -> None:
     await ctx.step.run("after", plain, 1)
 
 
+@workflow(id="swept-lock-in-task")
+async def leaves_a_lock_in_a_task(ctx, payload: dict) -> None:
+    """The step that takes the lock does so in a task."""
+    await ctx.step.run("before", plain, 1)
+    await ctx.step.run("lock", in_a_task)
+    await ctx.step.run("after", plain, 1)
+
+
+async def in_a_task() -> None:
+    """Have the lock taken, and given back, by a task."""
+    await asyncio.create_task(lock_and_last())
+
+
 def remember_place(directory: Path) -> None:
     """Say where the lock is."""
     places[:] = [directory]

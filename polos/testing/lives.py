@@ -12,7 +12,13 @@ compared. Retry delays have no chance in them for the same reason.
 
 How a life is ended within one process says what can't be found out there. Coroutines of a killed process are never
 heard of again; here they are closed, because only so are the files and connections given back that the system takes
-from a dead process. ``with`` and ``finally`` see a GeneratorExit, handlers of cancellations and errors don't run.
+from a dead process. They see a GeneratorExit: ``with`` and ``finally`` run, and so do ``except BaseException``, a bare
+``except`` and one of GeneratorExit itself. Handlers of cancellations and of other errors don't.
+
+A step's function is awaited by the kit, which so gets to know each time that it waits. The tasks that it starts are the
+loop's, and are left as they are: the loop says when a task has had a turn, and the context of that turn, which has the
+attempt in it, says whose it is. Turns are asked for only from a life's first such task on: a sweep lives thousands of
+lives, and most steps make none.
 """
 
 from __future__ import annotations
@@ -24,13 +30,14 @@ import inspect
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Any, final
 
 from polos import registry
-from polos.context import is_async
+from polos.context import current_attempt, is_async
 from polos.definition import Workflow
 from polos.engine import events as e
 from polos.engine.json import Json
@@ -358,6 +365,7 @@ class Life:
         if changes is not None:
             points.leaves = self._left
             self.loop.on_call = self.code.seen
+        self.loop.on_task = self._task_made
 
     def live(self) -> None:
         """Live until every run has ended, nothing happens any more, or the process dies; then `close` it."""
@@ -390,6 +398,21 @@ class Life:
         if self._changes is None or self.code.running or self.loop.is_connected:
             return object()
         return self._changes(), self._clock.now_us(), self._chance.visits, self.code.turns
+
+    def _task_made(self, context: Context | None) -> None:
+        """Look at the turns of tasks, as soon as a step's function makes the first; most make none."""
+        if (current_attempt.get() if context is None else context.get(current_attempt)) is not None:
+            self.loop.on_task = None
+            self.loop.on_call = self.code.seen
+            self.code.on_turn = self._task_turned
+
+    def _task_turned(self, task: asyncio.Task[Any]) -> None:
+        """Come past a point if a task that waits or has ended, and whose context this is, belongs to a step."""
+        if current_attempt.get() is None:
+            return
+        reach(AWAIT)
+        if self.points.leaves is not None and not task.done():
+            self.points.cleans_up(AWAIT, cleans_up(task.get_coro()))
 
     def _until_quiet(self) -> None:
         for _ in range(MOMENTS_MAX):
@@ -492,6 +515,7 @@ class Life:
         """Leave nothing behind: what is under way is gone, as if the process were."""
         loop, engine = self.loop, self.engine
         loop.set_exception_handler(lambda _loop, _context: None)
+        loop.on_task = self.code.on_turn = None
         tasks = sorted(asyncio.all_tasks(loop), key=lambda task: (len(task.get_name()), task.get_name()))
         loop.drop_ready()  # a dead process calls nothing back
         processes = loop.processes()

@@ -128,6 +128,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         is_busy: tells whether a function is under way that may wait for the real world: a connection, a process, a
             thread. Time stands still for it then, for as long as `PATIENCE_SECONDS`. None for never.
         on_call: is given each callback that it is to call, and gives what it is to call instead; None for nothing else.
+        on_task: is told of each task before it is made, and in which context if not in its maker's; None for nobody.
     """
 
     def __init__(self, clock: VirtualClock, *, world: object = None) -> None:
@@ -140,6 +141,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self.on_due: Callable[[list[Alarm]], None] | None = None
         self.is_busy: Callable[[], bool] | None = None
         self.on_call: Callable[[Callable[..., object]], Callable[..., object]] | None = None
+        self.on_task: Callable[[Context | None], None] | None = None
         self._real = selector
         self._clock_of_world = clock
         self._until_us: int | None = 0
@@ -263,6 +265,12 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         handle = asyncio.Handle(called, args, self, context)
         self._inner["_ready"].append(handle)
         return handle
+
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        """Make a task; what options there are depends on the version of Python."""
+        if self.on_task is not None:
+            self.on_task(options.get("context"))
+        return super().create_task(coro, **options)
 
     def call_soon_threadsafe(
         self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None

@@ -30,11 +30,13 @@ class ProgramCode:
     Attributes:
         turns: how often it has had it.
         running: how many turns are under way, one inside of the other.
+        on_turn: is told of each turn that a task of the program has had, in the task's context; None for nobody.
     """
 
     def __init__(self) -> None:
         """Count from nothing."""
         self.turns = self.running = 0
+        self.on_turn: Callable[[asyncio.Task[Any]], None] | None = None
         self._own: dict[CodeType, bool] = {}
 
     def __enter__(self) -> None:
@@ -81,3 +83,11 @@ class _Seen:
     def __call__(self, *args: Any) -> None:
         with self._code:
             self._callback(*args)
+        on_turn = self._code.on_turn
+        if on_turn is not None and self._is_turn():
+            on_turn(cast("asyncio.Task[Any]", self.__self__))
+
+    def _is_turn(self) -> bool:
+        """Tell a turn of a task, which asyncio begins by what nobody else can call, from a call of its `cancel`."""
+        is_public = hasattr(self.__self__, getattr(self._callback, "__name__", ""))
+        return isinstance(self.__self__, asyncio.Task) and not is_public
