@@ -19,7 +19,7 @@ AWAIT = "inside_effect/await"
 
 
 async def _gathered() -> None:
-    await asyncio.gather(asyncio.sleep(1), w.save())
+    await asyncio.gather(w.lasts(), w.save())
 
 
 async def _in_a_group() -> None:
@@ -94,7 +94,7 @@ def test_a_lock_that_a_task_gives_back_in_a_finally_is_found():
 
 async def _waits(times: int) -> None:
     for _ in range(times):
-        await asyncio.sleep(0.25)
+        await w.lasts()
 
 
 async def _waits_in_a_task(times: int) -> None:
