@@ -3,8 +3,7 @@ Wake-ups: how long it takes from an answer until the run that waits for it goes 
 
 Run as `python -m bench wakeups`. One run waits for one answer after another, and the program that sends them is the one
 that the engine runs in. Measured is from before the answer is sent until the step behind the wait is called, which is
-when both are durable. With a signal that is one commit. An answer to a suspend and an event of a topic tell their place
-in the log, which isn't known before they are in it: two commits. The floor wakes a task, which makes one commit.
+when both are durable: one commit. The floor wakes a task, which makes the same commit.
 """
 
 from __future__ import annotations

@@ -370,9 +370,15 @@ def test_a_signal_and_what_follows_are_one_commit() -> None:
     assert 1 == _commits_until_it_goes_on(lambda ctx: ctx.step.wait_for_signal("go"), "signal", name="go", data=None)
 
 
-def test_an_answer_that_tells_its_place_waits_for_it() -> None:
-    """An answer to a suspend has a `sequence_id`, which is known when it is in the log."""
-    assert 2 == _commits_until_it_goes_on(lambda ctx: ctx.step.suspend("go", {}), "resume", key="go", data=None)
+def test_an_answer_that_tells_its_place_and_what_follows_are_one_commit() -> None:
+    """An answer to a suspend has a `sequence_id`, which is known before it is in the log."""
+    assert 1 == _commits_until_it_goes_on(lambda ctx: ctx.step.suspend("go", {}), "resume", key="go", data=None)
+
+
+def test_an_event_and_what_follows_are_one_commit() -> None:
+    """An event of a topic tells its place, too."""
+    waits = lambda ctx: ctx.step.wait_for_event("wait", "topic")  # noqa: E731  # as above
+    assert 1 == _commits_until_it_goes_on(waits, "publish", topic="topic", events=[{"data": {}}])
 
 
 @pytest.mark.parametrize("end", ["crash", "evict"])

@@ -243,6 +243,24 @@ def test_a_unit_that_waits_for_its_blob_is_overtaken_by_strangers_only(make: Mak
         assert reader.row(("shared",)) == b"2"
 
 
+def test_a_unit_that_expects_its_position_keeps_its_place(make: Make):
+    """It stands behind all that was there before it, and in front of all that comes later, whoever waits for a blob."""
+    bench = make()
+    bench.blobs.gate.clear()
+    bench.writer.submit(unit(record("large", bytes(200))), "large")
+    assert bench.blobs.asked.acquire(timeout=PATIENCE_SECONDS)
+    bench.writer.submit(unit(record("stranger")), "stranger")
+    bench.writer.submit(unit(record("placed"), first=3), "placed")
+    bench.writer.submit(unit(record("late")), "late")
+    bench.wait("stranger")
+
+    assert ["stranger"] == list(bench.outcomes)
+    bench.blobs.gate.set()
+    outcomes = bench.wait("large", "placed", "late")
+    assert all(isinstance(outcome, Committed) for outcome in outcomes.values())
+    assert ["stranger", "large", "placed", "late"] == bench.streams()
+
+
 @pytest.mark.parametrize(
     ("fault", "kind", "position"),
     [

@@ -3,8 +3,10 @@ Running code on facts: who may see which fact when, and what follows from it wit
 
 A deterministic body is handed a fact before it is on disk, because nothing it does in between leaves
 the process: what it asks for joins the unit that holds the fact. Two kinds of fact wait until they are
-durable all the same: answers that carry their place in the log, which isn't known before, and every
-fact of a body that may do I/O itself.
+durable all the same: answers that carry their place in the log, if it isn't known before (the engine
+counts what it hands to the writer; after a failed commit it has to learn anew where the log ends), and
+every fact of a body that may do I/O itself. A unit of which a place was told is appended there or not
+at all.
 """
 
 from __future__ import annotations
@@ -159,7 +161,7 @@ class Activations:
         if code is None or self._engine.stopping or resident.state.aside is not None:
             return False
         fact = resident.facts[0]
-        if fact.version > resident.durable and (code.direct or carries_place(fact.event)):
+        if fact.version > resident.durable and (code.direct or (carries_place(fact.event) and not fact.position)):
             return False
         return self._engine.lines.take(resident)
 

@@ -49,6 +49,7 @@ from polos.runtime.steady import SteadyClock
 from polos.runtime.timers import Timers
 from polos.runtime.unit import Reply, Resident, Unit, Work, settle
 from polos.runtime.watch import Watchers, end_of
+from polos.store.log import Receipt
 from polos.store.writer import Committed, Outcome, Writer, WriterFailed, WriterFull
 
 __all__ = ["Engine"]
@@ -107,12 +108,12 @@ class Engine:
         self.on_over: Callable[[PolosError], None] | None = None  # told that the log takes nothing from it any more
         self.previews: Previews = Previews()
         self.poisoned: set[str] = set()  # to be set aside before their code is run
-        # Where runs live: all of them here, unless the log is one of several.
-        self.is_local: Callable[[str], bool] = lambda _run: True
+        self.is_local: Callable[[str], bool] = lambda _run: True  # unless the log is one of several
         self.carry: Callable[[Message, Callable[[], None]], None] | None = None
         self.work: deque[Work] = deque()
         self.backlog: deque[Unit] = deque()  # built, and refused by a full queue
         self.in_flight: dict[int, Unit] = {}
+        self.next_position = 0  # of the next record that is handed over; 0 while that isn't known
         self._scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: Appender | None = None
@@ -149,6 +150,7 @@ class Engine:
         if owned is not None:
             owned()
         self.clock.not_before(head.time_us)
+        self.next_position = head.position + 1
         self._writer = self._make_appender(
             self.store.log, epoch, self.store.blobs, on_commit=self._from_writer, on_room=self._room_from_writer
         )
@@ -289,7 +291,7 @@ class Engine:
             self._turn_ends()
 
     def _decide(self, work: Work) -> None:
-        unit = Unit(now_us=self.now_us())
+        unit = Unit(self.now_us(), self.next_position)
         try:
             told = work.apply(unit) or {}
             if self.suspects.careful:
@@ -327,6 +329,8 @@ class Engine:
             resident.in_flight += 1
             resident.last_unit = unit
         self.in_flight[id(unit)] = unit
+        if self.next_position:
+            self.next_position += len(unit.records)
         if unit.rows:
             self.intake.note(unit)
         if not unit.plain:
@@ -430,15 +434,8 @@ class Engine:
         done: list[Unit] = []
         for unit, outcome in outcomes:
             if isinstance(outcome, Committed):
-                self.in_flight.pop(id(unit), None)
-                if not unit.plain:
-                    for fact, index in unit.placed:
-                        fact.position = outcome.receipt.first + index
-                for run, resident in unit.residents.items():
-                    resident.landed(unit.versions.get(run, 0))
-                    touched[run] = resident
+                self._landed(unit, outcome.receipt, touched)
                 done.append(unit)
-                self.intake.durable(unit, outcome.receipt.first)
             else:
                 unit.failed = True
                 self.broken = self.broken or outcome.error
@@ -457,6 +454,19 @@ class Engine:
             self.schedule()
         self.loader.make_room()
         self._turn_ends()
+
+    def _landed(self, unit: Unit, receipt: Receipt, touched: dict[str, Resident]) -> None:
+        """Take that a unit is in the log; `touched` gets its runs."""
+        self.in_flight.pop(id(unit), None)
+        if not self.in_flight and self.broken is None:
+            self.next_position = receipt.first + receipt.count  # nothing was handed over behind it
+        if not unit.plain:
+            for fact, index in unit.placed:
+                fact.position = receipt.first + index
+        for run, resident in unit.residents.items():
+            resident.landed(unit.versions.get(run, 0))
+            touched[run] = resident
+        self.intake.durable(unit, receipt.first)
 
     def _follow_up(self, unit: Unit) -> None:
         """What a unit, which is durable now, began and ended outside of the log."""

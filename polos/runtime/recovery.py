@@ -71,6 +71,7 @@ class Recovery:
 
     def start(self) -> None:
         """Throw away what ran ahead of the disk, keep what happened, and try again later."""
+        self._engine.next_position = 0  # what is decided next stands behind whatever the disk has
         if self._under_way:
             return
         self._under_way = True

@@ -79,7 +79,7 @@ def _looking_on(unit: Unit, work: Work, refusal: Exception | None = None) -> Wor
             work.done(told)
 
     def fail(error: BaseException) -> None:
-        if not anew and error is refusal:
+        if not anew and refusal is not None and error is refusal:
             refuse(unit, work, refusal)
         elif work.fail is not None:
             work.fail(error)

@@ -22,7 +22,7 @@ from polos.engine.projections import Changes, advance, run_stream, system_rows
 from polos.engine.state import ENDED, RunState
 from polos.replay.facts import Fact, carries_place
 from polos.runtime.ports import RunCode
-from polos.store.log import AppendUnit, NewRecord, Version
+from polos.store.log import AppendUnit, NewRecord, Position, Version
 
 __all__ = ["Reply", "Resident", "Unit", "Work", "settle"]
 
@@ -139,6 +139,7 @@ class Unit:
 
     Attributes:
         now_us: time of its records.
+        first: the position that its first record will have; 0 while that isn't known.
         records: what is appended.
         rows: how rows change.
         expected: version of each stream before this unit.
@@ -157,12 +158,14 @@ class Unit:
         refused: what was refused on the strength of it, with the refusals.
         on_durable: called with its first record's position.
         failed: its outcome is known, and it isn't in the log.
+        shown: code has been told of the place of one of its records, so that it must have no other.
         plain: it has none of the containers that few units need; they are made when they are first asked for.
     """
 
     # Made for every step, so that what it costs to make counts.
     __slots__ = (
-        *_RARE, "expected", "failed", "now_us", "plain", "ready", "records", "residents", "rows", "versions", "work",
+        *_RARE, "expected", "failed", "first", "now_us", "plain", "ready", "records", "residents", "rows", "shown",
+        "versions", "work",
     )  # fmt: skip
 
     if TYPE_CHECKING:
@@ -186,10 +189,12 @@ class Unit:
             setattr(self, name, _RARE[name]())
             return getattr(self, name)
 
-    def __init__(self, now_us: int) -> None:
+    def __init__(self, now_us: int, first: int = 0) -> None:
         """Start empty."""
         self.now_us: int = now_us
+        self.first: int = first
         self.failed: bool = False
+        self.shown: bool = False
         self.plain: bool = True
         self.records: list[NewRecord] = []
         self.rows: Changes = {}
@@ -220,10 +225,19 @@ class Unit:
             fact = Fact(version=state.version, event=event, time_us=self.now_us)
             resident.add_fact(fact)
             if kind is e.WaitSatisfied and carries_place(event):
-                self.placed.append((fact, len(self.records) - 1))
+                self._place(fact)
             self.ready.append(resident)
         elif kind in _NOTED:
             self._note(run, event)
+
+    def _place(self, fact: Fact) -> None:
+        """Say where the record of a fact, the last one by now, stands in the log, or have it said when it is there."""
+        index = len(self.records) - 1
+        if self.first:
+            fact.position = self.first + index
+            self.shown = True
+        else:
+            self.placed.append((fact, index))
 
     def _note(self, run: str, event: e.Event) -> None:
         match event:
@@ -271,4 +285,6 @@ class Unit:
 
     def sealed(self) -> AppendUnit:
         """Give what the log takes."""
-        return AppendUnit(records=tuple(self.records), expected=self.expected, rows=tuple(self.rows.items()))
+        first = Position(self.first) if self.shown else None
+        rows = tuple(self.rows.items())
+        return AppendUnit(records=tuple(self.records), expected=self.expected, rows=rows, first=first)

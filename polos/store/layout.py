@@ -77,7 +77,7 @@ class Plan:
             version_of: gives a stream's version now.
 
         Raises:
-            PolosInternalError: an expected version doesn't match (L3).
+            PolosInternalError: an expected version or position doesn't match (L3).
             PolosUsageError: a key or a record is over its limits.
         """
         self.head = head
@@ -103,6 +103,8 @@ class Plan:
                     f"L3: stream {stream} is at version {self._version(stream)}, the unit expects {expected}"
                 )
         first = Position(self.head.position + 1)
+        if unit.first is not None and unit.first != first:
+            raise PolosInternalError(f"L3: the next record is {first}, the unit expects to begin with {unit.first}")
         self._add_records(unit.records)
         self.receipts.append(Receipt(first=first, count=len(unit.records)))
         for key, value in unit.rows:

@@ -15,7 +15,7 @@ Invariants, each with an assertion in the implementations and a property test of
 
 * L1  positions are contiguous from 1 and never reused; an archived range is covered by its seal.
 * L2  a stream's versions are contiguous from 1 (a fork's go on from its origin's).
-* L3  an append succeeds iff every expected version matches; it is all or nothing across streams and rows.
+* L3  an append succeeds iff every expected version and position matches; it is all or nothing across streams and rows.
 * L4  an acknowledged append survives a killed process, and a power cut when `sync` is full; blobs included.
 * L5  readers see a prefix of positions.
 * L6  rows equal the fold of the last verified snapshot and everything behind it.
@@ -93,12 +93,14 @@ class AppendUnit:
     Records and row changes that are written all or nothing.
 
     `expected` gives, for every stream in `records`, the version before its first record in this
-    unit; a stream that is missing in it is appended to at whatever version it has.
+    unit; a stream that is missing in it is appended to at whatever version it has. `first` is the
+    position that its first record must get; None for any.
     """
 
     records: tuple[NewRecord, ...]
     expected: Mapping[str, Version] = field(default_factory=dict[str, Version])
     rows: tuple[RowChange, ...] = ()
+    first: Position | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +212,7 @@ class Log(Protocol):
 
         Raises:
             StoreFenced: `epoch` isn't the newest (L7).
-            PolosInternalError: an expected version doesn't match (L3); with one owner that is our bug.
+            PolosInternalError: an expected version or position doesn't match (L3); with one owner that is our bug.
             StoreFull: no space; nothing was written.
             StoreFailed: the write failed; with `maybe_happened` the head on disk has to decide.
         """

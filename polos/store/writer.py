@@ -10,7 +10,8 @@ event loop for each unit would cost more than the units.
 the record carries a reference. A unit that waits for its blob may be overtaken, or a result of 50 MB
 would hold up everybody; but only by units that have nothing to do with it: none of its streams, none
 of its rows (two units may change the same row without sharing a stream, and the later value was made
-knowing the earlier one), and nothing in common with anything else that is held back.
+knowing the earlier one), and nothing in common with anything else that is held back. A unit that
+expects its position overtakes nothing, and nothing overtakes it.
 
 **A failure fails everything that waits.** What is queued was decided on top of what failed, so none of it
 may be written. Each unit gets its outcome, `following` says which only stood behind; the writer
@@ -55,6 +56,7 @@ Token = TypeVar("Token")
 
 ROW_BYTES = 64  # what a row or a record weighs in the queue besides its value
 BLOB_THREADS = 2
+_ALL = object()  # is held back: nothing may go any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -409,9 +411,12 @@ class Writer(Generic[Token]):
     @staticmethod
     def _may_go(item: _Item[Token], held: set[object]) -> bool:
         touches = item.touches()
-        if item.ready and held.isdisjoint(touches):
+        placed = item.unit.first is not None
+        if item.ready and _ALL not in held and held.isdisjoint(touches) and not (placed and held):
             return True
         held |= touches
+        if placed:
+            held.add(_ALL)
         return False
 
     def _append(self, group: Sequence[_Item[Token]]) -> list[tuple[_Item[Token], Outcome]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from polos.store.lmdb_log import LmdbLog
-from polos.store.log import AppendUnit, Key, Log, NewRecord, Record, RowChange, Version
+from polos.store.log import AppendUnit, Key, Log, NewRecord, Position, Record, RowChange, Version
 from polos.store.memory import MemoryLog
 from polos.store.mirror import Mirror
 
@@ -53,12 +53,18 @@ def record(stream: str, payload: bytes = b"", *, type: str = "Happened", time_us
 
 
 def unit(
-    *records: NewRecord, expected: dict[str, int] | None = None, rows: dict[Key, bytes | None] | None = None
+    *records: NewRecord,
+    expected: dict[str, int] | None = None,
+    rows: dict[Key, bytes | None] | None = None,
+    first: int | None = None,
 ) -> AppendUnit:
     """Make a unit."""
     changes: tuple[RowChange, ...] = tuple((rows or {}).items())
     return AppendUnit(
-        records=records, expected={stream: Version(at) for stream, at in (expected or {}).items()}, rows=changes
+        records=records,
+        expected={stream: Version(at) for stream, at in (expected or {}).items()},
+        rows=changes,
+        first=None if first is None else Position(first),
     )
 
 

@@ -92,6 +92,21 @@ def test_l3_a_wrong_expected_version_fails_the_whole_group(log: Log, epoch: Epoc
     assert [Receipt(first=Position(2), count=1)] == log.append([unit(record("a"), expected={"a": 1})], epoch=epoch)
 
 
+def test_l3_a_wrong_expected_position_fails_the_whole_group(log: Log, epoch: Epoch):
+    """L3: a unit that would stand somewhere else than it expects leaves nothing of any unit, rows included."""
+    log.append([unit(record("a"), first=1)], epoch=epoch)
+    good = unit(record("b"), record("b"), rows={("row",): b"1"}, first=2)
+    for wrong in (0, 2, 3, 5):
+        with pytest.raises(PolosInternalError, match="L3"):
+            log.append([good, unit(record("a"), first=wrong)], epoch=epoch)
+
+    with log.reader() as reader:
+        assert reader.head().position == 1
+        assert reader.row(("row",)) is None
+        assert [] == list(reader.stream("b"))
+    assert [2, 4] == [receipt.first for receipt in log.append([good, unit(record("a"), first=4)], epoch=epoch)]
+
+
 def test_l3_a_version_may_be_expected_of_a_stream_that_is_only_read(log: Log, epoch: Epoch):
     """L3: an expectation counts even if the unit writes nothing to that stream."""
     with pytest.raises(PolosInternalError, match="L3"):

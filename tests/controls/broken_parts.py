@@ -23,6 +23,7 @@ from polos.engine.admission import Admission, Ticket
 from polos.engine.codec import SCHEMA_VERSIONS, UPCASTERS, decode
 from polos.engine.decide import Decision
 from polos.engine.state import DebtKind, RunState
+from polos.replay.facts import Fact
 from polos.runtime import loading
 from polos.runtime.debts import Debts
 from polos.runtime.engine import Engine
@@ -271,6 +272,17 @@ def loses_a_wake_up(patch: pytest.MonkeyPatch) -> None:
             whole(self, resident)
 
     patch.setattr(Engine, "_after", after)
+
+
+def tells_a_place_too_far(patch: pytest.MonkeyPatch) -> None:
+    """Code is told of the place behind that of its answer, before the answer is in the log."""
+    whole = Unit._place
+
+    def place(self: Unit, fact: Fact) -> None:
+        whole(self, fact)
+        fact.position += 1
+
+    patch.setattr(Unit, "_place", place)
 
 
 def evicts_what_was_not_seen(patch: pytest.MonkeyPatch) -> None:

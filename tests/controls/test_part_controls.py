@@ -28,7 +28,7 @@ from tests.controls import broken_parts as broken
 from tests.crash.kill_points import kill_points
 from tests.crash.lives import append_groups, make_store
 from tests.crash.test_commit_steps import check_promises
-from tests.property import test_codec, test_core
+from tests.property import test_codec, test_core, test_places
 from tests.property.playing import play
 from tests.property.programs import Node, program
 from tests.property.test_admission import AdmissionMachine
@@ -211,19 +211,32 @@ def test_decodes_old_bytes_as_new(broke):
 # --------------------------------------------------------------------------------------------------- the shell
 
 
-@both(broken.loses_a_wake_up)
-def test_loses_a_wake_up(broke):
-    """An answer is durable and nobody runs the code on it: the program never ends."""
-    with seen(broke, "these runs don't end"):
-        play_and_look(["suspend", "x", None], [])
-
-
 @workflow(id="asks in line", queue=Queue("counter", 1, key_concurrency_limit=1))
 async def asks_in_line(ctx, payload: dict[str, Any]) -> Any:
     """Ask, or hold the only slot for a minute."""
     if payload.get("holds"):
         return await ctx.step.run("nap", test_queues.nap, 60.0)
     return (await ctx.step.suspend("ask", {})).data
+
+
+@both(broken.loses_a_wake_up)
+def test_loses_a_wake_up(broke):
+    """An answer is durable and nobody runs the code on it: the program never ends."""
+    with seen(broke, "these runs don't end"), Simulation([asks_in_line]) as sim:
+        run = sim.create(asks_in_line, {}).run
+        sim.settle()
+        sim.engine.next_position = 0  # as after a failed commit: the code sees no answer before it is durable
+        sim.send("resume", run=run, key="ask", data="yes")
+        sim.settle()
+
+        assert [] == sim.audit.living(), "these runs don't end"
+
+
+@both(broken.tells_a_place_too_far)
+def test_tells_a_place_too_far(broke, caplog):
+    """Code is told of a place that isn't its answer's: the property of places finds another one in the log."""
+    with seen(broke, r"AssertionError: assert \["):
+        test_places.test_what_was_told_is_where_it_is(0, caplog)
 
 
 @both(broken.evicts_what_was_not_seen)
