@@ -6,6 +6,10 @@ the program, when the coroutine that began it is cancelled. It is told to stop a
 it comes to the end of a scenario; a program that ends meanwhile takes the thread with it, in the midst of anything.
 So at the end of a program the rooms that are still there are waited for, for a moment, and then taken away. A signal
 that ends the process without Python's getting to know of it leaves them behind.
+
+The working directory is the process's, and whoever makes a scenario's directory the working one leaves everybody in a
+directory that is about to go. A killed process leaves it to nobody. So each life begins where the sweep did (`Home`),
+and so does whatever the program does after it.
 """
 
 from __future__ import annotations
@@ -14,13 +18,14 @@ import atexit
 import os
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
 
 from polos.testing.outside import take_away
 from polos.testing.patience import raise_in
 
-__all__ = ["Room"]
+__all__ = ["Home", "Room"]
 
 GRACE_SECONDS: Final = 0.3  # in which a sweep that was told to stop does so by itself, unless a scenario takes long
 AGAIN_SECONDS: Final = 0.05
@@ -73,6 +78,28 @@ class Room:
                 return
             raise_in(self._thread)
         self.clear()
+
+
+@final
+class Home:
+    """The working directory that a sweep began in."""
+
+    def __init__(self) -> None:
+        """Remember it, unless it is gone."""
+        self._path = _working_directory()
+
+    def go_back(self) -> None:
+        """Make it the working directory again, if it is there and isn't any more."""
+        if self._path is not None and _working_directory() != self._path:
+            with suppress(OSError):  # the program has taken it away
+                os.chdir(self._path)
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109  # asked for each life, and `Path` takes its time
+    except FileNotFoundError:
+        return None
 
 
 _open: list[Room] = []

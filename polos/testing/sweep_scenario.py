@@ -34,7 +34,7 @@ from polos.testing.sweep_outcome import CrashOutcome, cut_short, outcome_of
 from polos.testing.sweep_points import CrashPoint, Points
 from polos.testing.sweep_processes import Children, LifeFailed
 from polos.testing.sweep_report import CrashReport, CrashSweepFailed
-from polos.testing.sweep_room import Room
+from polos.testing.sweep_room import Home, Room
 from polos.testing.sweep_target import Targets
 from polos.testing.sweep_template import OUTSIDE
 from polos.testing.sweep_wanted import Wanted
@@ -74,6 +74,7 @@ class Stage:
         self._patience = patience
         self._children: Children | None = None
         self._room = Room(stop)
+        self._home = Home()
         self._remains: dict[tuple[CrashPoint, ...], Remains] = {}
         self.shared = False
         self.scene = Scene(())
@@ -89,6 +90,7 @@ class Stage:
         """Clear it away."""
         if not is_lost():  # else others have come since
             Place.current = None
+            self._home.go_back()
         self._room.clear()
 
     @property
@@ -164,6 +166,7 @@ class Stage:
         self._report.scenarios += 1
         directory = self._room.path / str(self._report.scenarios)
         self.shared = False
+        self._home.go_back()
         if real:
             outcome = self._in_children(points, directory, turn)
         else:
@@ -210,6 +213,7 @@ class Stage:
             clock = VirtualClock(start_us=now_us, chance=chance)
             if number > 1:
                 cuts.append(audit.count())
+                self._home.go_back()
             try:
                 self._set_up(scene, place)
                 life = scene.life = Life(
@@ -267,6 +271,7 @@ class Stage:
             if scene.life is not None:
                 disarm(scene.life.points)
             Place.current = None
+            self._home.go_back()
             self._room.clear()
             SWEEPING.give_back(self._patience)
         target = self.targets.of(scene.points, real=scene.real)
