@@ -168,6 +168,7 @@ def test_a_module_that_cannot_be_imported_is_told(tmp_path: Path, monkeypatch: p
 
 
 TEST = """
+import asyncio
 from polos import workflow
 from polos.testing import Outside
 
@@ -176,14 +177,18 @@ bank = Outside("bank")
 async def charge():
     bank.note("charged")
 
+async def look():
+    for _ in range(40):  # each is a point of its own
+        await asyncio.sleep(0)
+
 @workflow
 async def pays(ctx):
     await ctx.step.run("charge", charge)
 
 @workflow
 async def shops(ctx):
-    for number in range(14):
-        await ctx.step.run(f"charge-{number}", charge)
+    await ctx.step.run("look", look)
+    await ctx.step.run("charge", charge)
 
 def test_pays(polos_crash):
     def check(outcome):
@@ -191,7 +196,6 @@ def test_pays(polos_crash):
     polos_crash(pays, check=check, real=True, points=None)
 
 def test_awaited(polos_crash):
-    import asyncio
     report = asyncio.run(polos_crash.sweep(shops))
     assert polos_crash.reports == [report]
 """
