@@ -111,6 +111,8 @@ class Task:
         workflows: definitions by id; others are looked up in the registry.
         answers: what is answered, by key, or by the beginning of one with a star behind it.
         seed: from which everything is drawn.
+        asked: names, keys and topics that were asked for, answered or not, in lives in this process.
+        answered: keys of `answers` that answered one.
         described: the workflows' sources, read once.
         replayed: histories that the code was run on once more and fits, by run, each as often as it was.
     """
@@ -120,6 +122,8 @@ class Task:
     workflows: Mapping[str, Workflow[Any]]
     answers: Answers = field(default_factory=dict[str, Any])
     seed: int = 0
+    asked: dict[str, None] = field(default_factory=dict[str, None])
+    answered: set[str] = field(default_factory=set[str])
     described: dict[int, Described] = field(default_factory=dict[int, Described])
     replayed: dict[str, list[list[tuple[e.Event, int]]]] = field(
         default_factory=dict[str, list[list[tuple[e.Event, int]]]]
@@ -454,10 +458,12 @@ class Life:
             else:
                 continue
             found = _answering(keys, self.task.answers)
+            self.task.asked[waiting.key] = None
             if found is None:
                 self.waits.append(f"{waiting.kind} {waiting.key!r} of run {state.run} ({state.workflow})")
             else:
                 answer = self.task.answers[found]
+                self.task.answered.add(found)
                 asked = callable(answer) and answer is not NotDone
                 with self.code, said_by(f"the function in answers for {found!r}") if asked else nullcontext():
                     command = self._command(waiting, answer)

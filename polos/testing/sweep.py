@@ -92,7 +92,8 @@ async def crash_sweep(
             fakes anew. What steps act upon belongs into that directory, or into an `Outside`.
         answers: what suspends, signals, events and steps of unknown outcome are answered, by the key of the suspend,
             the name of the signal or step, or the topic; `"approve_pay_*"` is for all that begin so and have no answer
-            of their own. A callable is called with a `Waiting`.
+            of their own. A callable is called with a `Waiting`. A key that nothing has asked for when every point was
+            tried is refused.
         workflows: others that it starts, if they aren't registered.
         real: live every scenario in child processes, on a data directory, with SIGKILL.
         processes: share of the points that are lived so otherwise, and one at least; 0 for none.
@@ -114,7 +115,8 @@ async def crash_sweep(
 
     Raises:
         CrashSweepFailed: a crash can be told from outside, or the run doesn't end well without one.
-        PolosUsageError: it can't be lived in another process, or is begun by code of another sweep.
+        PolosUsageError: it can't be lived in another process, is begun by code of another sweep, or nothing asks for
+            a key of `answers`.
         TypeError, ValueError: an argument makes no sense.
     """
     wanted = Wanted(

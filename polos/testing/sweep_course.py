@@ -22,7 +22,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import groupby, pairwise
 from operator import itemgetter
@@ -36,6 +36,7 @@ from polos.garbage import seldom_collected
 from polos.replay.stdlib import unawaited
 from polos.testing.loop import ended_processes
 from polos.testing.patience import Patience
+from polos.testing.sweep_answers import Unused
 from polos.testing.sweep_effects import Effect, first_of
 from polos.testing.sweep_judging import Doubtful, Judge
 from polos.testing.sweep_outcome import CrashOutcome
@@ -100,6 +101,7 @@ class _Sweep:
         self._alike: dict[CrashPoint, tuple[CrashPoint, ...]] = {}  # by the one that is tried for all
         self._cleaning: dict[CrashPoint, object] = {}  # what would be cleaned up there
         self._effects: dict[CrashPoint, Effect] = {}  # what has happened there and isn't recorded
+        self._called: Collection[str] = ()  # steps of the undisturbed run
         self._first: list[CrashPoint] = []  # one of each place where something would be
 
     def run(self) -> CrashReport:
@@ -147,6 +149,14 @@ class _Sweep:
                 self._try(doubtful, real=True)
             said = _KILLED_AS_WELL if self._stage.has_children else _NOT_KILLED
             self._report.notes.append(f"{_MORE_THAN_REMAINS}{said}")
+        self._look_at_answers()
+
+    def _look_at_answers(self) -> None:
+        """Look whether there are some that nothing has asked for."""
+        report = self._report
+        everywhere = report.singles == len(report.points) and not (self._wanted.real or report.missed)
+        said = Unused(self._stage.task, self._called).look(every_point=everywhere)
+        report.notes += [said] if said else []
 
     def _doubtful(self) -> tuple[CrashPoint, ...]:
         """Try it all, and give the crash with whose remains something was wrong; what is without any is raised."""
@@ -250,6 +260,9 @@ class _Sweep:
         with unawaited(partial(_note_unawaited, forgotten)):
             first = self._stage.play(())
         first.problems += sorted(forgotten)
+        self._called = first.calls
+        if self._stage.waits:
+            first.problems += filter(None, [Unused(self._stage.task, self._called).said()])
         self._judge.expect(first)
         self._report.points = tuple(numbered(first.recovery))
         self._cleaning, self._effects = self._stage.cleaning, self._stage.effects

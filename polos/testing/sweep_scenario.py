@@ -99,6 +99,11 @@ class Stage:
         return {} if self.scene.life is None else self.scene.life.points.cleaning
 
     @property
+    def waits(self) -> list[str]:
+        """What the last life has waited for in vain, if that kept it from coming to its end."""
+        return [] if self.scene.life is None else self.scene.life.waits
+
+    @property
     def effects(self) -> dict[CrashPoint, Effect]:
         """What has happened, and isn't recorded, at points of the last life."""
         return {} if self.scene.life is None else self.scene.life.points.effects
