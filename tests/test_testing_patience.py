@@ -89,6 +89,10 @@ class Hangs:
         """Run for ever, within one turn."""
         self.loop()
 
+    async def loop_beside(self) -> None:
+        """Run for ever, in a thread."""
+        await asyncio.to_thread(self.loop)
+
     def debug(self) -> None:
         """Stop in a debugger, for a while, and then go on."""
         names: dict[str, Any] = {"__name__": "pdb", "here": self}
@@ -171,6 +175,7 @@ def fine() -> CrashReport:
     [
         pytest.param(step, "loop", STEP, "in loop", id="a plain step"),
         pytest.param(step, "loop_async", STEP, "in loop", id="a step"),
+        pytest.param(step, "loop_beside", STEP, "in loop\n", id="a step that waits for a thread"),
         pytest.param(step, "give_way", STEP, "", id="a step that gives way"),
         pytest.param(body, "loop", "the body of workflow 'hanging-body'", "in body", id="a body"),
         pytest.param(direct, "loop", "the body of workflow 'hanging-direct'", "in direct", id="a direct body"),

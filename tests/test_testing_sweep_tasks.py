@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
 from typing import Any
 
 import pytest
@@ -87,6 +88,141 @@ def test_a_lock_that_a_task_gives_back_in_a_finally_is_found():
         sweep(w.leaves_a_lock_in_a_task, {}, points=4, pairs=0, check=check, setup=w.remember_place)
 
     assert (CrashPoint(AWAIT, 2), True) == (failed.value.points[0], failed.value.real)
+
+
+# --------------------------------------------------------------------------------------------- threads
+
+
+async def _before_a_thread() -> None:
+    book = w.places[0] / "book.json"
+    book.write_text('{"paid": ', encoding="utf-8")
+    await asyncio.to_thread(book.write_text, '{"paid": 1}', encoding="utf-8")
+
+
+async def _after_a_thread() -> None:
+    book = w.places[0] / "book.json"
+    await asyncio.to_thread(book.write_text, '{"paid": ', encoding="utf-8")
+    book.write_text('{"paid": 1}', encoding="utf-8")
+
+
+async def _around_a_thread() -> None:
+    book = w.places[0] / "book.json"
+    book.write_text('{"paid": ', encoding="utf-8")
+    await asyncio.to_thread(int)
+    book.write_text('{"paid": 1}', encoding="utf-8")
+
+
+THREADS: dict[str, Any] = {
+    "before": _before_a_thread, "after": _after_a_thread, "around": _around_a_thread,
+}  # fmt: skip
+
+
+@workflow(id="swept-threads")
+async def saves_in_a_thread(ctx, payload: dict) -> None:
+    """Its step writes a file in two parts, one of them perhaps in a thread."""
+    await ctx.step.run("save", THREADS[payload["way"]])
+
+
+@workflow(id="swept-threads-directly", deterministic=False)
+async def saves_directly(ctx, payload: dict) -> None:
+    """It does so itself."""
+    await THREADS[payload["way"]]()
+
+
+@pytest.mark.parametrize(
+    ("flow", "way"),
+    [*((saves_in_a_thread, way) for way in THREADS), (saves_directly, "after"), (saves_directly, "around")],
+    ids=["step-before", "step-after", "step-around", "body-after", "body-around"],
+)
+def test_half_an_effect_beside_a_thread_is_found(flow: Any, way: str):
+    """The process dies while a function waits for a thread that hasn't begun, and when the thread is done."""
+    failed = failure(flow, {"way": way}, setup=w.open_the_book, points=None, pairs=0)
+
+    assert "setup raises JSONDecodeError: Expecting value" in failed.differences[0]
+
+
+class _OfItsOwn(Exception):
+    pass
+
+
+async def _gets(error: type[BaseException]) -> str:
+    def fail() -> None:
+        assert asyncio._get_running_loop() is None
+        raise error
+
+    try:
+        await asyncio.to_thread(fail)
+    except error as raised:
+        return type(raised).__name__
+    return "nothing"
+
+
+@workflow(id="swept-thread-fails")
+async def gets_what_a_thread_raises(ctx, payload: dict) -> Any:
+    """Its steps catch what their threads raise."""
+    errors = [_OfItsOwn, SystemExit, asyncio.CancelledError]
+    return [await ctx.step.run(error.__name__, _gets, error) for error in errors]
+
+
+def test_who_waits_for_a_thread_gets_what_it_raises():
+    """Whatever it is, it is raised where the thread is waited for, and ends nothing else."""
+    found: list[Any] = []
+
+    swept(gets_what_a_thread_raises, points=2, pairs=0, check=lambda outcome: found.append(outcome.result))
+
+    assert ["_OfItsOwn", "SystemExit", "CancelledError"] == found[0]
+
+
+async def _gives_up() -> None:
+    waits = asyncio.create_task(asyncio.to_thread(bank.note, "written"))
+    await asyncio.sleep(0)  # it has begun
+    assert not bank.count("written")
+    waits.cancel()
+    await asyncio.wait([waits])
+    assert waits.cancelled()
+
+
+@workflow(id="swept-thread-given-up")
+async def gives_a_thread_up(ctx, payload: dict) -> None:
+    """Its step doesn't wait until a thread is done."""
+    await ctx.step.run("give up", _gives_up)
+
+
+def test_a_thread_that_nobody_waits_for_is_done():
+    """It can't be taken back: what it does is done, and nobody gets what comes of it."""
+    found: set[Any] = set()
+
+    swept(gives_a_thread_up, points=0, pairs=0, check=lambda run: found.add((run.status, bank.count("written"))))
+
+    assert {("completed", 1)} == found
+
+
+async def _connects() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        asyncio.get_running_loop().add_reader(ours, print)
+        await asyncio.to_thread(w.memory.append, "written")  # the bank takes nothing from the dead
+        asyncio.get_running_loop().remove_reader(ours)
+
+
+@workflow(id="swept-thread-connected")
+async def asks_a_thread_and_is_connected(ctx, payload: dict) -> None:
+    """Its step has a connection open while it waits for a thread."""
+    await ctx.step.run("connect", _connects)
+
+
+def test_a_thread_of_a_dead_process_does_nothing():
+    """What a thread was to do isn't done any more, although connections of the dead are closed by turns of the loop."""
+    found: dict[tuple[str, ...], int] = {}
+
+    def check(outcome: CrashOutcome) -> None:
+        found[outcome.crashes] = len(w.memory)
+        w.memory.clear()
+
+    w.memory.clear()
+    swept(asks_a_thread_and_is_connected, points=None, pairs=0, check=check)
+
+    assert (1, 2) == (found[f"{AWAIT}:1",], found[f"{AWAIT}:2",])
 
 
 # ----------------------------------------------------------------------------------------- which points

@@ -370,6 +370,7 @@ class Life:
             points.leaves = self._left
             self.loop.on_call = self.code.seen
         self.loop.on_task = self._task_made
+        self.loop.on_job = self._job_done
 
     def live(self) -> None:
         """Live until every run has ended, nothing happens any more, or the process dies; then `close` it."""
@@ -417,6 +418,11 @@ class Life:
         reach(AWAIT)
         if self.points.leaves is not None and not task.done():
             self.points.cleans_up(AWAIT, cleans_up(task.get_coro()))
+
+    def _job_done(self) -> None:
+        """Come past a point if a job that a step gave to a thread is done, before whoever waits for it gets on."""
+        if current_attempt.get() is not None:
+            reach(AWAIT)
 
     def _until_quiet(self) -> None:
         for _ in range(MOMENTS_MAX):
@@ -521,7 +527,7 @@ class Life:
         """Leave nothing behind: what is under way is gone, as if the process were."""
         loop, engine = self.loop, self.engine
         loop.set_exception_handler(lambda _loop, _context: None)
-        loop.on_task = self.code.on_turn = None
+        loop.on_task = loop.on_job = self.code.on_turn = None
         tasks = sorted(asyncio.all_tasks(loop), key=lambda task: (len(task.get_name()), task.get_name()))
         loop.drop_ready()  # a dead process calls nothing back
         processes = loop.processes()

@@ -3,7 +3,8 @@ The program's event loop, on virtual time and on one thread.
 
 asyncio's own selector loop, with three things replaced. Its clock is a `VirtualClock`. Where it would wait for the
 operating system it has found out that nothing is ready; that is the moment to let time pass up to whatever comes
-next, or to stop if nothing does. And what would go to a thread is done at once, because a thread ends when it likes.
+next, or to stop if nothing does. And what would go to a thread is done on this one, because a thread ends when it
+likes: code of a run that waits for it does wait, as it would, and gets on in a later turn.
 Who says when a function is under way (`SimulatedLoop.is_busy`) may have functions that talk to the real world, too.
 
 So a run of the loop is a function of the program and the seed, however long it lasts on the virtual clock.
@@ -25,8 +26,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVarTuple, Unpack, cast, final
 
+from polos.context import current_context
 from polos.errors import PolosUsageError
 from polos.testing.clock import Alarm, VirtualClock
 
@@ -128,6 +131,8 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         is_busy: tells whether a function is under way that may wait for the real world: a connection, a process, a
             thread. Time stands still for it then, for as long as `PATIENCE_SECONDS`. None for never.
         on_call: is given each callback that it is to call, and gives what it is to call instead; None for nothing else.
+        doing_for: the task for which a job is being done that belongs in a thread; None if there is none.
+        on_job: is told when a job is done that belongs in a thread, in the context of who asked; None for nobody.
         on_task: is told of each task before it is made, and in which context if not in its maker's; None for nobody.
     """
 
@@ -141,6 +146,8 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self.on_due: Callable[[list[Alarm]], None] | None = None
         self.is_busy: Callable[[], bool] | None = None
         self.on_call: Callable[[Callable[..., object]], Callable[..., object]] | None = None
+        self.doing_for: asyncio.Task[Any] | None = None
+        self.on_job: Callable[[], None] | None = None
         self.on_task: Callable[[Context | None], None] | None = None
         self._real = selector
         self._clock_of_world = clock
@@ -326,16 +333,34 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         return self._clock_of_world.monotonic_us() / 1e6
 
     def run_in_executor(self, executor: Any, func: Callable[[Unpack[_Ts]], Any], *args: *_Ts) -> asyncio.Future[Any]:  # noqa: ARG002
-        """Do at once what a thread would do."""
+        """Do what a thread would do: what the engine asks for at once, and what code of a run does when it waits."""
         future: asyncio.Future[Any] = self.create_future()
+        task = asyncio.current_task(self)
+        if current_context() is None:
+            self._work(future, partial(func, *args), task)
+        else:
+            # A method of the loop would count as something that is called even when the process is dead.
+            self.call_soon(partial(self._work, future, self._called(partial(func, *args)), task))
+        return future
+
+    def _work(self, future: asyncio.Future[Any], job: Callable[[], Any], task: asyncio.Task[Any] | None) -> None:
+        """Do a thread's job; who ends the process, or this life of it, isn't the job's."""
+        self.doing_for = task
         try:
             with self.left():
-                result = func(*args)
-        except Exception as error:  # noqa: BLE001  # whoever awaits it gets it
-            future.set_exception(error)
+                result = job()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # whoever awaits it gets it
+            if not future.done():
+                future.set_exception(error)
         else:
-            future.set_result(result)
-        return future
+            if not future.done():
+                future.set_result(result)
+        finally:
+            self.doing_for = None
+        if self.on_job is not None:
+            self.on_job()
 
     @contextmanager
     def left(self) -> Generator[None]:

@@ -80,12 +80,13 @@ class _Seen:
         self._callback = callback
         self.__self__ = getattr(callback, "__self__", None)
 
-    def __call__(self, *args: Any) -> None:
+    def __call__(self, *args: Any) -> object:
         with self._code:
-            self._callback(*args)
+            outcome = self._callback(*args)
         on_turn = self._code.on_turn
         if on_turn is not None and self._is_turn():
             on_turn(cast("asyncio.Task[Any]", self.__self__))
+        return outcome
 
     def _is_turn(self) -> bool:
         """Tell a turn of a task, which asyncio begins by what nobody else can call, from a call of its `cancel`."""

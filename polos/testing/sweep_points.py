@@ -5,7 +5,8 @@ Points at which a sweep lets the process die.
 ``before_append`` is reached is the point ``before_append:3``, and since nothing in a simulated life is left to chance,
 it is the same moment each time. A sweep adds one name of its own, ``inside_effect/await``: the asynchronous function of
 a step, or a task that it has started, has begun and waits for something, so that its effect may have happened in part.
-A task comes past it at its end as well, for others may wait still, or not have begun.
+A task comes past it at its end as well, for others may wait still, or not have begun; and so does what a step has done
+in a thread (``asyncio.to_thread``), before whoever waits for that gets on.
 
 Many points can't be told apart by whoever comes after the crash: between them nothing became durable, no code of the
 program ran and no time passed, and nothing else outlives a process. `grouped` finds those, so that one of them can be

@@ -35,7 +35,7 @@ def under_way(engine: Engine, loop: asyncio.AbstractEventLoop) -> tuple[str, Fra
     """
     performer = cast("Performer | None", getattr(engine, "_performer", None))  # there is none before it has started
     attempts = [] if performer is None else list(performer.in_flight.values())
-    task = asyncio.current_task(loop)
+    task = asyncio.current_task(loop) or getattr(loop, "doing_for", None)
     threads = getattr(performer, "_threads", None)
     job: Job | None = getattr(threads, "doing", None)
     for attempt in attempts:
