@@ -75,7 +75,7 @@ async def crash_sweep(
     answers: Mapping[str, Any] | None = None, workflows: Sequence[Workflow[Any]] = (), real: bool = False,
     processes: float = PROCESSES, pairs: int = PAIRS, points: int | None = None, every_point: bool = False,
     from_remains: bool = False, seed: int = 0, same: Callable[[Any, Any], object] | None = None,
-    patience_seconds: float = PATIENCE_SECONDS,
+    patience_seconds: float = PATIENCE_SECONDS, downtime_seconds: float = 0,
     initial_state: BaseModel | dict[str, Any] | None = None,
 ) -> CrashReport:  # fmt: skip
     """
@@ -108,6 +108,8 @@ async def crash_sweep(
         seed: from which everything is drawn.
         same: tells whether two results are the same, given the one found and the undisturbed one; ``==`` otherwise.
         patience_seconds: how long a life may take, in real time, and each call of `setup` and `check` in this process.
+        downtime_seconds: how much virtual time passes after each crash before somebody recovers from it. By default a
+            recovery begins at the moment of the crash, so nothing is overdue in it that wasn't.
         initial_state: what `ctx.state` begins with.
 
     Returns:
@@ -123,7 +125,7 @@ async def crash_sweep(
         workflow=workflow, input=input, check=check, setup=setup, answers=answers or {},
         workflows=tuple(workflows), real=real, processes=processes, pairs=pairs, points=points,
         every_point=every_point, from_remains=from_remains, seed=seed, same=same, patience_seconds=patience_seconds,
-        initial_state=initial_state,
+        downtime_seconds=downtime_seconds, initial_state=initial_state,
     )  # fmt: skip
     _look(wanted)
     return await _beside(wanted)

@@ -92,7 +92,9 @@ class _Sweep:
 
     def __init__(self, wanted: Wanted, stop: threading.Event, patience: Patience) -> None:
         self._wanted = wanted
-        self._report = CrashReport(workflow=wanted.workflow.id, seed=wanted.seed)
+        self._report = CrashReport(
+            workflow=wanted.workflow.id, seed=wanted.seed, downtime_seconds=wanted.downtime_seconds
+        )
         self._stage = Stage(wanted, self._report, stop, patience)
         self._judge = Judge(wanted, self._stage, self._report)
         self._chance = Random(wanted.seed)

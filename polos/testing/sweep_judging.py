@@ -190,10 +190,11 @@ class Judge:
                 notes=(_RUN_ONCE_MORE,) if by_check else (),
             ) from error  # fmt: skip
         place = "child processes" if real else "this process"
+        down = f", down for {self._wanted.downtime_seconds:g} s" if self._wanted.downtime_seconds else ""
         died = points if outcome.raised is None else points[: len(outcome.cuts)]
         headline = f"{name} doesn't survive {what}" if died == points else f"{name} fails before {what}"
         raise CrashSweepFailed(
-            f"{headline} (seed {self._wanted.seed}, in {place})",
+            f"{headline} (seed {self._wanted.seed}, in {place}{down})",
             points=died, differences=told, before=events[:cut], after=events[cut:], real=real,
             target=self._stage.targets.of(points, real=real),
             notes=(*_others(alike), *self._elsewhere(points, real=real, by_check=by_check)),

@@ -152,6 +152,7 @@ class Children:
         workflows: Sequence[Workflow[Any]],
         setup: Callable[..., object] | None,
         patience_seconds: float,
+        downtime_us: int,
     ) -> None:
         """
         Find out how another process finds what it needs.
@@ -161,12 +162,14 @@ class Children:
             workflows: those that the undisturbed run started.
             setup: the user's.
             patience_seconds: after which a life is taken for stuck.
+            downtime_us: how much time passes between two lives.
 
         Raises:
             PolosUsageError: it can't find something; the text says what, and what to do.
         """
         self._task = task
         self._patience_seconds = patience_seconds
+        self._downtime_us = downtime_us
         self._modules: dict[str, str] = {}
         known = {other.id: other for other in (*workflows, *task.workflows.values())}
         self._workflows = tuple(self._ref(other, f"workflow {other.id!r}") for other in known.values())
@@ -223,7 +226,7 @@ class Children:
             order = Order(
                 directory=directory, life=number, crash_at=crash_at, run=self._task.run, command=self._task.command,
                 workflows=self._workflows, setup=self._setup, answers=self._answers, seed=self._task.seed,
-                patience_seconds=self._patience_seconds,
+                patience_seconds=self._patience_seconds, downtime_us=self._downtime_us,
             )  # fmt: skip
             code = template.live(order)
             if (directory / ENDING).exists():

@@ -56,6 +56,7 @@ class CrashReport:
     Attributes:
         workflow: id of the workflow.
         seed: from which everything was drawn.
+        downtime_seconds: how much time passed after each crash.
         points: every point that the undisturbed run comes to.
         scenarios: how many were played, the undisturbed ones included; many begin with what another one left.
         singles: how many points were tried.
@@ -72,6 +73,7 @@ class CrashReport:
 
     workflow: str
     seed: int
+    downtime_seconds: float = 0
     points: tuple[CrashPoint, ...] = ()
     scenarios: int = 0
     singles: int = 0
@@ -91,6 +93,8 @@ class CrashReport:
             f"{self.workflow}: {self.singles} of {len(self.points)} crash points{different} and {self.pairs} pairs "
             f"survived, {self.processes} scenarios in child processes, {self.seconds:.2f} s, seed {self.seed}"
         )
+        if self.downtime_seconds:
+            text += f"; down for {self.downtime_seconds:g} s after each crash"
         if self.unknown:
             text += f"; {self.unknown} ended with a step of unknown outcome"
         if self.missed:

@@ -80,7 +80,7 @@ class Stage:
         self.scene = Scene(())
         patience.failure = self._hangs
         self.task = wanted.task()
-        self.targets = Targets(wanted.workflow.id, self.task)
+        self.targets = Targets(wanted.workflow.id, self.task, wanted.downtime_us)
 
     def __enter__(self) -> None:
         """Make room for what scenarios leave outside."""
@@ -116,6 +116,7 @@ class Stage:
             workflows=[workflow for workflow in used if workflow is not None],
             setup=self._wanted.setup,
             patience_seconds=self._wanted.patience_seconds,
+            downtime_us=self._wanted.downtime_us,
         )
 
     @property
@@ -202,7 +203,8 @@ class Stage:
         self.shared = begun > 0
         if begun:
             remains = self._remains[points[:begun]]
-            directory, now_us, cuts = remains.place, remains.now_us, list(remains.cuts)
+            directory, cuts = remains.place, list(remains.cuts)
+            now_us = remains.now_us + self._wanted.downtime_us
             store, ledger = remains.store.copy(), remains.ledger.copy()
             remains.put_back()
         place = Place.current = Place(directory)
@@ -238,9 +240,9 @@ class Stage:
             except Raised as raised:
                 outcome = cut_short(audit, self.task.run, raised)
             scene.doing = ""
-            now_us = clock.now_us()
             if outcome is not None:
                 break
+            now_us = clock.now_us() + self._wanted.downtime_us
         assert outcome is not None, "the last life isn't crashed"
         audit.close()
         place.dead = False

@@ -86,14 +86,16 @@ def _fails_unless_found() -> None:
 class Targets:
     """Names the scenarios of one sweep."""
 
-    def __init__(self, workflow: str, task: Task) -> None:
-        """Take the id of the workflow, and what all lives have in common."""
+    def __init__(self, workflow: str, task: Task, downtime_us: int = 0) -> None:
+        """Take the id of the workflow, what all lives have in common, and how long it is from one to the next."""
         self._workflow = workflow
+        self._downtime_us = downtime_us
         self._task = task
 
     def _name(self) -> str:
         """Tell this sweep from others of the same test."""
         created = json.dumps(self._task.command, sort_keys=True, default=str)
+        created += f" {self._downtime_us}" if self._downtime_us else ""
         return f"{self._workflow}@{hashlib.sha256(created.encode()).hexdigest()[:6]}"
 
     def of(self, points: tuple[CrashPoint, ...], *, real: bool = False) -> str:

@@ -113,6 +113,7 @@ class Order:
         answers: the user's `answers`.
         seed: of the sweep.
         patience_seconds: after which it is taken for stuck.
+        downtime_us: how much time passes until the next one, if it is killed.
     """
 
     directory: Path
@@ -125,6 +126,7 @@ class Order:
     answers: Mapping[str, Answer] = field(default_factory=dict[str, Answer])
     seed: int = 0
     patience_seconds: float = PATIENCE_SECONDS
+    downtime_us: int = 0
 
 
 def to_bytes(request: Load | Order) -> bytes:
@@ -275,7 +277,7 @@ def _live(order: Order) -> None:
     chance = RunChance(order.seed, order.life, audit)
     (order.directory / f"cut-{order.life}").write_text(str(audit.count()))
     clock = VirtualClock(start_us=start_us, chance=chance)
-    points = Points(order.crash_at, die=partial(_die, clock, died))
+    points = Points(order.crash_at, die=partial(_die, clock, died, order.downtime_us))
     outcome: CrashOutcome
     try:
         if order.setup is not None:
@@ -289,6 +291,6 @@ def _live(order: Order) -> None:
     (order.directory / ENDING).write_text(json.dumps(outcome.to_json()), "utf-8")
 
 
-def _die(clock: VirtualClock, note: Path) -> None:
-    note.write_text(str(clock.now_us()))  # time doesn't go back for the next life
+def _die(clock: VirtualClock, note: Path, downtime_us: int) -> None:
+    note.write_text(str(clock.now_us() + downtime_us))  # time doesn't go back for the next life
     os.kill(os.getpid(), signal.SIGKILL)

@@ -31,6 +31,7 @@ __tracebackhide__ = True  # pytest shows the test's own lines, and the page
 
 PAIRS: Final = 100
 PROCESSES: Final = 0.05
+DOWNTIME_SECONDS_MAX: Final = 3_200_000_000  # a century; times after the year 9999 can't be told
 
 Check = Callable[[CrashOutcome], object]
 Setup = Callable[[Path], object]
@@ -57,6 +58,7 @@ class Wanted:
     seed: int = 0
     same: Callable[[Any, Any], object] | None = None
     patience_seconds: float = PATIENCE_SECONDS
+    downtime_seconds: float = 0
 
     def look(self) -> None:
         """Refuse what makes no sense, before anything is begun."""
@@ -94,6 +96,15 @@ class Wanted:
             raise ValueError(f"points is a whole number from 0, or None for all, it is {self.points!r}")
         if not _is(self.patience_seconds, int, float) or not self.patience_seconds > 0:
             raise ValueError(f"patience_seconds is a time over 0, it is {self.patience_seconds!r}")
+        if not _is(self.downtime_seconds, int, float) or not 0 <= self.downtime_seconds <= DOWNTIME_SECONDS_MAX:
+            raise ValueError(
+                f"downtime_seconds is a time from 0 to {DOWNTIME_SECONDS_MAX:,}, it is {self.downtime_seconds!r}"
+            )
+
+    @property
+    def downtime_us(self) -> int:
+        """How much time passes between a crash and the recovery."""
+        return round(self.downtime_seconds * 1e6)
 
     def task(self) -> Task:
         """Give what all lives have in common."""
