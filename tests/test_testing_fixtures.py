@@ -99,8 +99,7 @@ def test_no_time_passes_while_the_test_has_something_to_do(polos: Polos, polos_c
             for _ in range(20):
                 await asyncio.sleep(0)
             await handle.signal("go", 7)
-            await polos.engine.watchers.watch(handle.id, polos.engine.loop)
-            assert 7 == (await handle.get())["result"]
+            assert 7 == (await polos._wait_ended(handle.id))["result"]
 
     asyncio.run(main())
 

@@ -76,7 +76,7 @@ def awaiting(polos: Polos, faults: FaultPlan, order: Callable[[], None], what: C
             faults.fail_reopening(0)
             faults.let_go()
             await run.signal("go", 7)
-            assert 7 == (await polos.engine.watchers.watch(run.id, polos.engine.loop)).result  # type: ignore[union-attr]
+            assert 7 == (await polos._wait_ended(run.id))["result"]
             return str(raised.value)
 
     return asyncio.run(main())
@@ -159,9 +159,9 @@ def test_a_disk_may_be_full_for_an_hour(polos: Polos, polos_faults: FaultPlan, p
             polos_faults.never()
             polos_clock.auto = True
             await sent
-            return await polos.engine.watchers.watch(run.id, polos.engine.loop)
+            return (await polos._wait_ended(run.id))["result"]
 
-    assert 7 == asyncio.run(main()).result
+    assert 7 == asyncio.run(main())
 
 
 def test_a_test_that_waits_for_something_of_its_own_is_cancelled(polos: Polos, polos_faults: FaultPlan):
