@@ -34,6 +34,7 @@ from polos.errors import (
     UnknownRun,
 )
 from polos.points import reach
+from polos.runtime.anew import Anew
 from polos.runtime.asking_code import query_run, update_run
 from polos.runtime.dedup import Dedup
 from polos.runtime.draining import asked_to_drain
@@ -237,14 +238,7 @@ class Intake:
 
     async def execute(self, command_id: str, command: dict[str, Json]) -> Reply:
         """Decide a command of a client of this process; returns when it is durable."""
-        tried = False
-
-        def apply(unit: Unit) -> Reply:
-            nonlocal tried
-            again, tried = tried, True
-            return self._again(unit, command_id, command) if again else self._apply(unit, command_id, command)
-
-        return await self._answered(apply)
+        return await self._answered(Anew(self._engine, command_id, command, self._apply).apply)
 
     async def create(self, runs: Sequence[e.RunCreated]) -> Reply:
         """Create root runs that a client of this process has described; returns when they are durable."""
@@ -265,29 +259,6 @@ class Intake:
 
         self._engine.post(Work(apply, done=done, fail=fail, outside=True))
         return await answer
-
-    def _again(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
-        """
-        Decide a command once more whose commit failed, perhaps only seemingly.
-
-        Most commands that are in the log already are told by their id or decide to nothing. For the others, what
-        they wanted is the case, so they are taken for done.
-        """
-        kind = command.get("kind")
-        if kind == "publish":
-            ids = self.topics.published(text_of(command, "topic"), command_id)
-            if ids:
-                return {"outcome": "published", "detail": {"sequence_ids": list(ids)}}
-        elif kind == "cancel":
-            resident = self._engine.loader.get(text_of(command, "run"))
-            if resident.state.phase is Phase.CANCELLING:
-                return {"outcome": "accepted", "detail": {"cancelled": True}}
-        try:
-            return self._apply(unit, command_id, command)
-        except CommandRefused:
-            if kind in ("resolve", "readmit", "retry"):
-                return {"outcome": "accepted"}
-            raise
 
     def _apply(self, unit: Unit, command_id: str, command: dict[str, Json]) -> Reply:
         kind = command.get("kind")
