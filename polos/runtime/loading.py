@@ -289,7 +289,8 @@ class Loader:
             resident.add_fact(fact)
         if state.aside is not None:
             self._later(resident, c.Readmit(by="engine"))
-        elif unseen:
+        elif unseen and engine.debts.waking != resident.run:
+            # Who is being woken sees them anyway; woken once more, it might be evicted and read again for ever.
             engine.wake(resident.run)
 
     def _revive_direct(self, resident: Resident, events: list[Stored]) -> None:
@@ -353,6 +354,7 @@ class Loader:
             for key, _ in (*reader.rows(("unseen",)), *reader.rows(("status", "step_outcome_unknown"))):
                 runs[str(key[-1])] = None
             timers = [(int(key[1]), str(key[2])) for key, _ in reader.rows(("timer",))]
+            engine.intake.topics.recover(reader)
         for due_us, run in timers:
             engine.timers.add(due_us, (run, "", ""))
         for run in runs:

@@ -3,19 +3,25 @@ Events of topics, and who waits for what.
 
 Waits are rows. A wait that was just decided isn't on disk yet, but an event published now must reach
 it; so the changes of units on their way are kept beside the rows until they are durable.
+
+A wait with `since` gets the first event behind that, which needn't be the one that is published now: code goes on
+within the unit that publishes, and asks for the next one there, while others of that unit, or of units on their way,
+are still to be taken. Such a wait is answered from what is durable, if something is; else, with events on their way,
+when they are. Events of one topic become durable in their order, so the first one that is found is the first.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from polos.engine import commands as c
 from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.json import Json
-from polos.engine.projections import Changes, topic_stream
+from polos.engine.projections import Changes, run_stream, topic_stream
 from polos.runtime.unit import Unit, Work
-from polos.store.log import Key
+from polos.store.log import Key, Reader
 
 if TYPE_CHECKING:
     from polos.runtime.engine import Engine
@@ -35,6 +41,7 @@ class Topics:
         """Take the engine."""
         self._engine = engine
         self._fresh: dict[Key, tuple[bytes | None, int]] = {}
+        self._on_their_way: Counter[str] = Counter()  # units with events, by topic
 
     def publish(
         self, unit: Unit, topic: str, bodies: list[dict[str, Json]], origin: str, *, run: str | None, root: str | None
@@ -73,11 +80,23 @@ class Topics:
             self._engine.intake.triggers.published(unit, topic, events)
             for target, name in waiting:
                 self._satisfy(unit, target, name, published[0], index=indexes[0])
+            self._on_their_way[topic] += 1
+            unit.on_durable.append(lambda _first: self._landed(topic))
         return indexes
+
+    def _landed(self, topic: str) -> None:
+        self._on_their_way[topic] -= 1
+        if self._on_their_way[topic] <= 0:
+            del self._on_their_way[topic]
 
     def _satisfy(self, unit: Unit, run: str, name: str, event: e.EventPublished, *, index: int) -> None:
         resident = self._engine.loader.find(run)
         if resident is None:
+            return
+        op = resident.state.ops.get(name)
+        since = None if op is None else op.since
+        if since is not None and (self._on_their_way[event.topic] or self._first_behind(event.topic, since)):
+            unit.on_durable.append(lambda _first: self.look_back(run, name, event.topic, since))
             return
         satisfied = e.WaitSatisfied(
             name=name,
@@ -95,11 +114,9 @@ class Topics:
         """Satisfy a wait that accepts earlier events, if there is one."""
 
         def apply(unit: Unit) -> None:
-            resident = self._engine.loader.find(run)
-            if resident is None or name not in resident.state.ops:
-                return
             found = self._first_behind(topic, since)
-            if found is None:
+            resident = None if found is None else self._engine.loader.find(run)
+            if found is None or resident is None or name not in resident.state.ops:
                 return
             event, position, time_us = found
             satisfied = e.WaitSatisfied(
@@ -175,5 +192,21 @@ class Topics:
                     del self._fresh[key]
 
     def forget_undurable(self) -> None:
-        """Units on their way were lost."""
+        """Units on their way were lost, or kept without our hearing of it."""
+        topics = {*self._on_their_way, *(str(key[1]) for key in self._fresh if key[0] == "topic_wait")}
         self._fresh.clear()
+        self._on_their_way.clear()
+        with self._engine.store.log.reader() as reader:
+            for topic in sorted(topics):
+                self.recover(reader, topic)
+
+    def recover(self, reader: Reader, *topics: str) -> None:
+        """Look back for the waits that accept earlier events: who would have done it may have been killed before."""
+        for key, value in reader.rows(("topic_wait", *topics)):
+            topic, run, name = str(key[1]), str(key[-2]), value.decode()
+            for record in reader.stream(run_stream(run), reverse=True):
+                event = decode(record.type, record.schema_version, record.payload)
+                if isinstance(event, e.WaitStarted) and event.name == name:
+                    if event.since is not None:
+                        self.look_back(run, name, topic, event.since)
+                    break

@@ -129,7 +129,8 @@ class Stage:
         return len(points) == 1 and self._wanted.pairs > 0
 
     def check_begins(self) -> None:
-        """Note that the caller's own judgement is on now."""
+        """Note that the caller's own judgement is on now; it finds the working directory that the sweep began in."""
+        self._home.go_back()
         self.scene.doing = "check"
         self._patience.begin(self.scene.who)
 

@@ -97,6 +97,73 @@ def test_what_was_told_is_where_it_is(seed: int, caplog: pytest.LogCaptureFixtur
     assert "L3" not in caplog.text
 
 
+@workflow(id="places_followed")
+async def followed(ctx: WorkflowContext) -> list[int]:
+    """Take one event after another, each behind the last."""
+    found: list[int] = []
+    for number in range(8):
+        event = await ctx.step.wait_for_event(f"{number}", "places", since=found[-1] if found else 0)
+        found.append(event.sequence_id)
+        if number % 3 == 0:
+            await ctx.step.run(f"keep-{number}", _keep, event.sequence_id)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_who_follows_a_topic_misses_nothing(seed: int) -> None:
+    """With `since` a run gets event after event, however they are published and whatever fails meanwhile."""
+    chance = Random(seed)
+    with Simulation([seen, followed], seed=seed, latency_us_max=300) as sim:
+        sim.send("publish", topic="places", events=[{"data": {}}])
+        runs = [sim.create(followed, None).run for _ in range(3)]
+        sim.settle()
+        for _ in range(40):
+            disturb(sim, chance, runs)
+        for _ in range(8):
+            if not sim.alive:
+                sim.start()
+            sim.settle()
+            sim.send("publish", topic="places", events=[{"data": {}}] * chance.randint(1, 3))
+        sim.settle()
+
+        with sim.store.log.reader() as reader:
+            published = [record.position * 4096 for record in reader.stream("topic/places")]
+        assert [published[:8]] * 3 == [sim.result(run) for run in runs]
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_who_follows_is_told_of_what_a_failed_commit_has_kept(fault: Fault) -> None:
+    """Nobody heard that the events are durable, and nothing else is published that would have the run looked at."""
+    with Simulation([followed]) as sim:
+        run = sim.create(followed, None).run
+        sim.send("publish", topic="places", events=[{"data": {}}])
+        sim.settle()
+        sim.plan.next(fault)
+        sim.send("publish", topic="places", events=[{"data": {}}])
+        sim.send("publish", topic="places", events=[{"data": {}}] * 6)
+        sim.settle()
+
+        assert 8 == len(sim.result(run))
+
+
+def test_who_waits_for_an_earlier_event_is_answered_after_a_crash() -> None:
+    """Killed when the wait was durable and nobody had looked back: the next engine does."""
+    for ticks in range(1, 12):
+        with Simulation([followed]) as sim:
+            sim.send("publish", topic="places", events=[{"data": {}}] * 8)
+            sim.settle()
+            sim.world.crash_at.add(sim.world.ticks + ticks)
+            run = sim.create(followed, None).run
+            sim.settle()
+            if not sim.alive:
+                sim.start()
+                sim.settle()
+            with sim.store.log.reader() as reader:
+                exists = reader.version(run_stream(run))
+            if exists:
+                assert 8 == len(sim.result(run))
+
+
 @workflow(id="places_large")
 async def large(ctx: WorkflowContext) -> int:
     """Have results that become blobs, so that others overtake them."""
