@@ -95,7 +95,7 @@ class Topics:
             return
         op = resident.state.ops.get(name)
         since = None if op is None else op.since
-        if since is not None and (self._on_their_way[event.topic] or self._first_behind(event.topic, since)):
+        if since is not None and (self._on_their_way[event.topic] or self._is_any_behind(event.topic, since)):
             unit.on_durable.append(lambda _first: self.look_back(run, name, event.topic, since))
             return
         satisfied = e.WaitSatisfied(
@@ -132,6 +132,12 @@ class Topics:
             self._engine.decide_on(unit, resident, c.SatisfyTopicWait(name=name, event=satisfied))
 
         self._engine.post(Work(apply))
+
+    def _is_any_behind(self, topic: str, since: int) -> bool:
+        """Tell whether the log has an event of a topic behind a sequence id; looks at the last one alone."""
+        with self._engine.store.log.reader() as reader:
+            last = next(iter(reader.stream(topic_stream(topic), reverse=True, limit=1)), None)
+        return last is not None and last.position * 4096 > since
 
     def _first_behind(self, topic: str, since: int) -> tuple[e.EventPublished, int, int] | None:
         """Find the oldest event of a topic behind a sequence id."""
