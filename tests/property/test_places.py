@@ -131,6 +131,20 @@ def test_who_follows_a_topic_misses_nothing(seed: int) -> None:
         assert [published[:8]] * 3 == [sim.result(run) for run in runs]
 
 
+def test_an_event_published_while_the_wait_is_on_its_way_comes_behind_earlier_ones() -> None:
+    """The wait found nobody who looked back for it yet, and the log has an event that it is to get first."""
+    with Simulation([followed]) as sim:
+        sim.send("publish", topic="places", events=[{"data": {}}])
+        sim.settle()
+        run = sim.create(followed, None).run
+        sim.send("publish", topic="places", events=[{"data": {}}] * 7)
+        sim.settle()
+
+        with sim.store.log.reader() as reader:
+            published = [record.position * 4096 for record in reader.stream("topic/places")]
+        assert published == sim.result(run)
+
+
 @pytest.mark.parametrize("fault", list(Fault))
 def test_who_follows_is_told_of_what_a_failed_commit_has_kept(fault: Fault) -> None:
     """Nobody heard that the events are durable, and nothing else is published that would have the run looked at."""
