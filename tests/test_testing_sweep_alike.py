@@ -10,14 +10,21 @@ from typing import Any
 import pytest
 from polos import NotDone, WorkflowContext, workflow
 from polos.points import reach
-from polos.testing import CrashOutcome, CrashReport, CrashSweepFailed, Outside
-from polos.testing.lives import Life
+from polos.testing import CrashOutcome, CrashReport, CrashSweepFailed, Outside, sweep_outcome
+from polos.testing.leaving import Leaving
 from polos.testing.program_code import ProgramCode
 from polos.testing.sweep import sweep
+from polos.testing.sweep_points import Left
 
 from tests import sweep_workflows as w
 
 world = Outside("alike")
+
+
+@pytest.fixture(autouse=True)
+def every_history_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a body notes in a replay is among what is compared, so none is left out because it went well before."""
+    monkeypatch.setattr(sweep_outcome, "_TIMES", 10**9)
 
 
 async def waits() -> int:
@@ -109,9 +116,9 @@ def scenarios(which: Any, answers: dict[str, Any], **options: Any) -> tuple[Cras
     return report, found
 
 
-def differing(which: Any, answers: dict[str, Any]) -> tuple[list[str], int]:
+def differing(which: Any, answers: dict[str, Any], **options: Any) -> tuple[list[str], int]:
     """Give the points that end otherwise than the one that was tried for them, and how many were tried for others."""
-    few, tried = scenarios(which, answers)
+    few, tried = scenarios(which, answers, **options)
     every, found = scenarios(which, answers, every_point=True)
     assert few.points == every.points
     assert len(found) == len(every.points) == every.singles == few.singles
@@ -140,13 +147,63 @@ def test_one_of_those_alike_speaks_for_all(case: tuple[Any, dict[str, Any]]):
     assert alike > 5
 
 
-def _without(part: int) -> Callable[[Life], object]:
-    """Tell what a crash leaves, but for one part of it: what is durable, the time, visits of bodies, calls."""
-    whole = Life._left
+@pytest.mark.sweep
+@pytest.mark.parametrize("case", [MIXED, OUTGOING, DIRECT], ids=["mixed", "outgoing", "direct"])
+def test_one_speaks_for_more_where_scenarios_begin_with_remains(case: tuple[Any, dict[str, Any]]):
+    """Code of the program may have run between them, as long as it has left nothing that is kept."""
+    _, fewer = differing(*case)
+    wrong, alike = differing(*case, from_remains=True)
 
-    def left(life: Life) -> object:
-        told = whole(life)
-        return tuple(one for at, one in enumerate(told) if at != part) if isinstance(told, tuple) else told
+    assert [] == wrong
+    assert alike > fewer
+
+
+def _plain_body(number: int) -> int:
+    return number
+
+
+@workflow(id="alike_silent")
+async def silent(ctx: WorkflowContext, payload: dict[str, int]) -> int:
+    """Call functions that do nothing outside: only the count of calls tells that they were."""
+    first = await ctx.step.run("first", _plain_body, 1)
+    return first + await ctx.step.run("second", _plain_body, 2)
+
+
+SILENT: tuple[Any, dict[str, Any]] = (silent, {})
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("part", ["durable", "calls", "files"])
+def test_whoever_overlooks_a_part_of_what_is_kept_is_caught(monkeypatch: pytest.MonkeyPatch, part: str):
+    """As below, where scenarios begin with remains."""
+    whole = Leaving.__call__
+
+    def left(self: Leaving) -> Left:
+        told = whole(self)
+        if not isinstance(told.kept, tuple):
+            return told  # each point is lived by itself
+        parts = dict(zip(("durable", "calls", "files"), told.kept, strict=True))
+        del parts[part]
+        return Left(told.lived, parts)
+
+    monkeypatch.setattr(Leaving, "__call__", left)
+
+    wrong, _ = differing(*(SILENT if part == "calls" else OUTGOING), from_remains=True)
+
+    assert wrong
+
+
+def _without(at: tuple[int, int]) -> Callable[[Leaving], Left]:
+    """Tell what a crash leaves, but for one part of it: what is durable, or the time; visits of bodies, or calls."""
+    whole = Leaving.__call__
+
+    def left(self: Leaving) -> Left:
+        told: Any = whole(self).lived
+        if not isinstance(told[1], tuple):
+            return Left(told)
+        return Left(
+            [[one for which, one in enumerate(side) if (number, which) != at] for number, side in enumerate(told)]
+        )
 
     return left
 
@@ -154,15 +211,15 @@ def _without(part: int) -> Callable[[Life], object]:
 @pytest.mark.sweep
 @pytest.mark.parametrize(
     ("overlooked", "case"),
-    [(0, OUTGOING), (2, OUTGOING), (3, OUTGOING), ("callbacks", OUTGOING), ("turns", DIRECT)],
+    [((0, 0), OUTGOING), ((1, 0), OUTGOING), ((1, 1), OUTGOING), ("callbacks", OUTGOING), ("turns", DIRECT)],
     ids=["what is durable", "bodies", "functions", "callbacks", "code that comes past points itself"],
 )
 def test_whoever_overlooks_a_part_of_what_is_left_is_caught(
-    monkeypatch: pytest.MonkeyPatch, overlooked: int | str, case: tuple[Any, dict[str, Any]]
+    monkeypatch: pytest.MonkeyPatch, overlooked: tuple[int, int] | str, case: tuple[Any, dict[str, Any]]
 ):
     """Taking points for alike that aren't makes the comparison above fail, for each thing that may differ."""
-    if isinstance(overlooked, int):
-        monkeypatch.setattr(Life, "_left", _without(overlooked))
+    if isinstance(overlooked, tuple):
+        monkeypatch.setattr(Leaving, "__call__", _without(overlooked))
     elif overlooked == "callbacks":
         monkeypatch.setattr(ProgramCode, "seen", lambda _code, callback: callback)
     else:
@@ -243,14 +300,14 @@ def test_what_reconcile_does_tells_points_apart(monkeypatch: pytest.MonkeyPatch,
         return await ctx.step.run("waits", plain, 1, effect="at_most_once", reconcile=reconcile)
 
     seen: list[tuple[object, int]] = []
-    left = Life._left
+    left = Leaving.__call__
 
-    def noting(self: Life) -> object:
+    def noting(self: Leaving) -> Left:
         found = left(self)
-        seen.append((found, world.count("looked")))
+        seen.append((found.lived, world.count("looked")))
         return found
 
-    monkeypatch.setattr(Life, "_left", noting)
+    monkeypatch.setattr(Leaving, "__call__", noting)
 
     sweep(asks, {"number": 1}, processes=0, pairs=1)
 

@@ -33,6 +33,7 @@ from contextlib import nullcontext, suppress
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any, final
 
@@ -56,6 +57,7 @@ from polos.testing.audit import Audit
 from polos.testing.cleaning import cleans_up
 from polos.testing.clock import VirtualClock
 from polos.testing.failing import Raised, said_by
+from polos.testing.leaving import Leaving
 from polos.testing.loop import PATIENCE_SECONDS, RealWaitTooLong, SimulatedLoop
 from polos.testing.program_code import ProgramCode
 from polos.testing.sweep_calls import CallLedger
@@ -325,7 +327,7 @@ class Life:
 
     def __init__(
         self, task: Task, *, store: OwnedStore, clock: VirtualClock, audit: Audit, ledger: CallLedger, points: Points,
-        chance: RunChance, changes: Callable[[], int] | None = None,
+        chance: RunChance, changes: Callable[[], int] | None = None, outside: Path | None = None,
     ) -> None:  # fmt: skip
         """
         Prepare it; `live` lives it.
@@ -340,6 +342,7 @@ class Life:
             chance: draws.
             changes: counts what was made durable in the store; if it is given, `points` gets to know which points
                 can't be told apart afterwards.
+            outside: the directory of the outside, if files in it tell them apart as well.
         """
         self.task = task
         self.audit = audit
@@ -355,7 +358,6 @@ class Life:
         self.code = ProgramCode()
         self._clock = clock
         self._chance = chance
-        self._changes = changes
         self.loop = SimulatedLoop(clock)
         self.loop.set_exception_handler(self._complain)
         self.loop.is_busy = self._is_busy
@@ -367,7 +369,9 @@ class Life:
         )  # fmt: skip
         self.engine.marks.append(chance)
         if changes is not None:
-            points.leaves = self._left
+            points.leaves = Leaving(
+                lambda: (changes(), clock.now_us()), self._turns, calls=lambda: ledger.total, outside=outside
+            )
             self.loop.on_call = self.code.seen
         self.loop.on_task = self._task_made
         self.loop.on_job = self._job_done
@@ -392,17 +396,11 @@ class Life:
         finally:
             disarm(self.points)
 
-    def _left(self) -> object:
-        """
-        Say what would be left if the process died now, so that equals leave the same.
-
-        What the next life can see are the store, the time, and whatever code of the program did outside. That code is
-        taken to have done something whenever it was run. While it is running, and where it may be called by others
-        than the loop, each moment is its own.
-        """
-        if self._changes is None or self.code.running or self.loop.is_connected:
+    def _turns(self) -> object:
+        """Count those of the program's code; while it runs, or others than the loop may call it, each moment is one."""
+        if self.code.running or self.loop.is_connected:
             return object()
-        return self._changes(), self._clock.now_us(), self._chance.visits, self.code.turns
+        return self._chance.visits, self.code.turns
 
     def _task_made(self, context: Context | None) -> None:
         """Look at the turns of tasks, as soon as a step's function makes the first; most make none."""

@@ -29,7 +29,7 @@ from polos.testing.store import MemoryStore
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_points import CrashPoint
 
-__all__ = ["ENTRIES_MAX", "FILES_BYTES_MAX", "FILES_MAX", "Collector", "Remains"]
+__all__ = ["ENTRIES_MAX", "FILES_BYTES_MAX", "FILES_MAX", "Collector", "File", "Remains", "files_in"]
 
 ENTRIES_MAX: Final = 200_000  # of all kept stores together; files take room, too
 FILES_BYTES_MAX: Final = 1_000_000  # of one outside
@@ -39,12 +39,17 @@ _ENTRY_BYTES: Final = 100  # that one of the log takes, about
 
 @final
 @dataclass(frozen=True, slots=True)
-class _File:
+class File:
     """A file of the outside, or a directory if it has no content."""
 
     content: bytes | None
     mode: int
     times_ns: tuple[int, int]
+
+    @property
+    def written(self) -> tuple[object, ...]:
+        """What somebody has written; when it was read last is no part of that."""
+        return self.content, self.mode, self.times_ns[1]
 
 
 @final
@@ -67,7 +72,7 @@ class Remains:
     now_us: int
     cuts: tuple[int, ...]
     place: Path
-    files: dict[str, _File]
+    files: dict[str, File]
 
     def put_back(self) -> None:
         """Have the outside be as it was."""
@@ -126,7 +131,7 @@ class Collector:
             point = self._wanted.get((name, nth))
             if point is None:
                 return
-            files = _files(place.directory)
+            files = files_in(place.directory)
             if files is None:
                 return
             needs = store.entries + sum(len(file.content or b"") for file in files.values()) // _ENTRY_BYTES
@@ -141,11 +146,11 @@ class Collector:
         return take
 
 
-def _files(directory: Path) -> dict[str, _File] | None:
+def files_in(directory: Path) -> dict[str, File] | None:
     """Give what is in a directory, which may not be there; None if it can't be kept."""
     if not directory.is_dir():
         return {}
-    found: dict[str, _File] = {}
+    found: dict[str, File] = {}
     left = FILES_BYTES_MAX
     try:
         for path in sorted(directory.rglob("*")):
@@ -158,7 +163,7 @@ def _files(directory: Path) -> dict[str, _File] | None:
                 return None  # whoever owns it couldn't read it, or take it away again
             content = path.read_bytes() if plain else None
             name = str(path.relative_to(directory))
-            found[name] = _File(content, stat.S_IMODE(status.st_mode), (status.st_atime_ns, status.st_mtime_ns))
+            found[name] = File(content, stat.S_IMODE(status.st_mode), (status.st_atime_ns, status.st_mtime_ns))
     except FileNotFoundError:  # a thread of a step's has removed it meanwhile
         return None
     return found

@@ -103,8 +103,9 @@ async def crash_sweep(
         every_point: live each point by itself in this process, too, instead of one for all that leave the same behind
             (in child processes that is always so).
         from_remains: begin the scenarios in this process with what another run left at their point, instead of living
-            up to it each time. It takes about half the time, and is for programs that keep nothing in memory that
-            matters after a crash, nor anywhere else but in the directory that `setup` gets, and in an `Outside`.
+            up to it each time, and let one speak for more of them. It takes about half the time, and is for programs
+            that keep nothing in memory that matters after a crash, nor anywhere else but in the directory that `setup`
+            gets, and in an `Outside`.
         seed: from which everything is drawn.
         same: tells whether two results are the same, given the one found and the undisturbed one; ``==`` otherwise.
         patience_seconds: how long a life may take, in real time, and each call of `setup` and `check` in this process.

@@ -29,6 +29,7 @@ class CallLedger:
     Attributes:
         counts: calls by run and step.
         attempts: calls by run, step, attempt and life.
+        total: all calls.
         life: which life is living, from 1.
     """
 
@@ -41,6 +42,7 @@ class CallLedger:
         """
         self.counts: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.attempts: defaultdict[tuple[str, str, int, int], int] = defaultdict(int)
+        self.total = 0
         self.life = 0
         self._file = file
         if file is not None and file.exists():
@@ -51,12 +53,14 @@ class CallLedger:
     def copy(self) -> CallLedger:
         """Give another one with the same calls, for lives that go on from here in memory."""
         other = CallLedger()
-        other.counts, other.attempts, other.life = self.counts.copy(), self.attempts.copy(), self.life
+        other.counts, other.attempts = self.counts.copy(), self.attempts.copy()
+        other.total, other.life = self.total, self.life
         return other
 
     def _count(self, run: str, name: str, attempt: int, life: int) -> int:
         self.attempts[run, name, attempt, life] += 1
         self.counts[run, name] += 1
+        self.total += 1
         return self.counts[run, name]
 
     def call(self, audit: Audit, run: str, name: str, attempt: int, effect: str) -> None:

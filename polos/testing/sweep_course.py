@@ -40,7 +40,7 @@ from polos.testing.sweep_answers import Unused
 from polos.testing.sweep_effects import Effect, first_of
 from polos.testing.sweep_judging import Doubtful, Judge
 from polos.testing.sweep_outcome import CrashOutcome
-from polos.testing.sweep_points import CrashPoint, grouped, numbered
+from polos.testing.sweep_points import CrashPoint, Left, grouped, numbered
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
 from polos.testing.sweep_scenario import SWEEPING, Stage
 from polos.testing.sweep_target import parse_target
@@ -98,7 +98,7 @@ class _Sweep:
         self._stage = Stage(wanted, self._report, stop, patience)
         self._judge = Judge(wanted, self._stage, self._report)
         self._chance = Random(wanted.seed)
-        self._left: list[object] = []
+        self._left: list[Left] = []
         self._recoveries: dict[CrashPoint, list[CrashPoint]] = {}  # points of the recovery, one of those alike
         self._alike: dict[CrashPoint, tuple[CrashPoint, ...]] = {}  # by the one that is tried for all
         self._cleaning: dict[CrashPoint, object] = {}  # what would be cleaned up there
@@ -142,7 +142,7 @@ class _Sweep:
 
     def _all(self) -> None:
         wanted = self._wanted
-        self._undisturbed(children=wanted.real or wanted.processes > 0, keeps=wanted.from_remains)
+        self._undisturbed(children=wanted.real or wanted.processes > 0, keeps=self._stage.shares)
         doubtful = self._doubtful()
         if doubtful:
             self._stage.live_alone()
@@ -185,7 +185,7 @@ class _Sweep:
         for first, seconds in groupby(self._pairs(), key=itemgetter(0)):
             self._two_crashes(first, [second for _, second in seconds])
 
-    def _choose(self, left: Sequence[object]) -> None:
+    def _choose(self, left: Sequence[Left]) -> None:
         """Choose which points are tried, and for which others each of them."""
         wanted = self._wanted
         self._chance = Random(wanted.seed)
@@ -235,11 +235,11 @@ class _Sweep:
         first = [point for point in self._first if point in singles][:FIRST_MAX]
         return [*first, *(singles[index] for index in (*drawn, last) if singles[index] not in first)]
 
-    def _different(self, points: Sequence[CrashPoint], left: Sequence[object]) -> list[tuple[CrashPoint, ...]]:
+    def _different(self, points: Sequence[CrashPoint], left: Sequence[Left]) -> list[tuple[CrashPoint, ...]]:
         """Give points in groups of which one is tried."""
         if self._wanted.real or self._wanted.every_point or not left:
             return [(point,) for point in points]
-        return grouped(points, left)
+        return grouped(points, [one.kept if self._stage.shares else one.lived for one in left])
 
     def _one_of_each(self, groups: Sequence[tuple[CrashPoint, ...]]) -> dict[CrashPoint, tuple[CrashPoint, ...]]:
         """Give the groups by the point that is tried for all; another one with another seed."""
@@ -270,8 +270,7 @@ class _Sweep:
         self._cleaning, self._effects = self._stage.cleaning, self._stage.effects
         self._choose(first.left)
         second = self._stage.play((), keep=self._alike if keeps else ())
-        groups = [grouped(numbered(run.recovery), run.left) for run in (first, second)]
-        if groups[0] == groups[1]:
+        if _steady(first, second):
             self._left = first.left
         else:
             self._stage.live_alone()  # each scenario may come to its points by another way
@@ -295,6 +294,15 @@ class _Sweep:
     def _others(self, points: tuple[CrashPoint, ...]) -> tuple[CrashPoint, ...]:
         """Give the points that this one is tried for."""
         return tuple(point for point in self._alike.get(points[0], ()) if point != points[0] and len(points) == 1)
+
+
+def _steady(first: CrashOutcome, second: CrashOutcome) -> bool:
+    """Tell whether the same points leave the same in two runs, by either account."""
+    by_lives, by_remains = (
+        [grouped(numbered(run.recovery), [getattr(one, side) for one in run.left]) for run in (first, second)]
+        for side in ("lived", "kept")
+    )
+    return by_lives[0] == by_lives[1] and by_remains[0] == by_remains[1]
 
 
 def _note_unawaited(forgotten: set[str], coroutine: CoroutineType[Any, Any, Any]) -> bool:

@@ -37,6 +37,7 @@ from polos.testing.comparing import COMPARERS, Compared, same_record
 from polos.testing.failing import Raised, RaisedElsewhere, said_by
 from polos.testing.lives import Life
 from polos.testing.replays import attempts, fold
+from polos.testing.sweep_points import Left
 
 __all__ = [
     "CrashOutcome", "Execution", "cut_short", "differences", "handed_out", "outcome_of", "told_so_far", "unsteady",
@@ -109,7 +110,7 @@ class CrashOutcome:
     replayed: list[str] = field(default_factory=list[str])
     unknown: bool = False
     recovery: list[str] = field(default_factory=list[str])
-    left: list[object] = field(default_factory=list[object])
+    left: list[Left] = field(default_factory=list[Left])
     cuts: list[int] = field(default_factory=list[int])
     raised: BaseException | None = None
     tell: Callable[[], list[str]] | list[str] = field(default_factory=list[str])

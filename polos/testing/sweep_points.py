@@ -10,7 +10,8 @@ in a thread (``asyncio.to_thread``), before whoever waits for that gets on.
 
 Many points can't be told apart by whoever comes after the crash: between them nothing became durable, no code of the
 program ran and no time passed, and nothing else outlives a process. `grouped` finds those, so that one of them can be
-tried for all.
+tried for all. Where all that code of the program leaves is kept (`polos.testing.remains`), it may as well have run, as
+long as nothing of that is another.
 
 The hook that `polos.points` calls belongs to the whole process, but a sweep runs on a thread of its own beside the
 program's loop, which may have an engine, too. So what other threads reach isn't counted.
@@ -27,7 +28,7 @@ from typing import Any, Final, final
 from polos.errors import PolosUsageError
 from polos.testing.world import Crashed
 
-__all__ = ["AFTER_EFFECT", "AWAIT", "CrashPoint", "Points", "grouped", "numbered"]
+__all__ = ["AFTER_EFFECT", "AWAIT", "CrashPoint", "Left", "Points", "grouped", "numbered"]
 
 AFTER_EFFECT: Final = "after_effect_before_outcome"
 AWAIT: Final = "inside_effect/await"
@@ -66,13 +67,29 @@ class CrashPoint:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Left:
+    """
+    What a crash at a point leaves behind, so that equals leave the same.
+
+    Attributes:
+        lived: for a scenario whose first life is lived; code of the program is taken to have done something whenever it
+            was run.
+        kept: for one that begins with remains, where it has done what these have; None if nothing begins so.
+    """
+
+    lived: object
+    kept: object = None
+
+
+@final
 class Points:
     """
     Counts what one life reaches, and ends it where it is told to.
 
     Attributes:
         reached: names, in order.
-        left: what a crash at each of them leaves behind, as `leaves` says it; empty without.
+        left: what a crash at each of them leaves behind, as `leaves` says it; empty without it.
         cleaning: what would be cleaned up at a point, if the coroutines of the dead are closed there.
         whose: tells whose outcome is about to be decided, as whoever sets it likes.
         effects: `whose` at each point at which an effect has happened and isn't recorded; empty without `leaves`.
@@ -94,11 +111,11 @@ class Points:
         self._thread = threading.get_ident()
         self._counts: dict[str, int] = {}
         self.reached: list[str] = []
-        self.left: list[object] = []
+        self.left: list[Left] = []
         self.cleaning: dict[CrashPoint, object] = {}
         self.whose: Any = None
         self.effects: dict[CrashPoint, Any] = {}
-        self.leaves: Callable[[], object] | None = None
+        self.leaves: Callable[[], Left] | None = None
         self.on_point: Callable[[str, int], None] | None = None
         self.dead = False
 
@@ -151,7 +168,8 @@ def grouped(points: Sequence[CrashPoint], left: Sequence[object]) -> list[tuple[
 
     Args:
         points: in the order in which they are reached.
-        left: what a crash at each leaves; nothing comes back that was left behind, so the same ones are neighbours.
+        left: what a crash at each leaves, one side of a `Left`; nothing comes back that was left behind, so the same
+            ones are neighbours.
     """
     groups: list[tuple[CrashPoint, ...]] = []
     last: object = None

@@ -55,7 +55,8 @@ class Stage:
         scene: what it is at.
         task: what all lives have in common.
         targets: names the scenarios.
-        shared: whether the last scenario began with the remains of another run.
+        shares: whether scenarios begin with the remains of another run, where there are any.
+        shared: whether the last one did.
     """
 
     def __init__(self, wanted: Wanted, report: CrashReport, stop: threading.Event, patience: Patience) -> None:
@@ -76,6 +77,7 @@ class Stage:
         self._room = Room(stop)
         self._home = Home()
         self._remains: dict[tuple[CrashPoint, ...], Remains] = {}
+        self.shares = wanted.from_remains
         self.shared = False
         self.scene = Scene(())
         patience.failure = self._hangs
@@ -136,6 +138,7 @@ class Stage:
 
     def live_alone(self) -> None:
         """Have each scenario live all its lives by itself, as nothing is kept any more."""
+        self.shares = False
         self._remains.clear()
 
     @property
@@ -233,6 +236,7 @@ class Stage:
                     points=Points(crash_at, die=place.close),
                     chance=chance,
                     changes=store.changes if compares and crash_at is None else None,
+                    outside=directory if self.shares else None,
                 )
                 if crash_at is None:
                     taking = collector.taking(store=store, ledger=ledger, clock=clock, cuts=cuts, place=place)
