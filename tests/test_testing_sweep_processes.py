@@ -178,7 +178,8 @@ async def charge():
     bank.note("charged")
 
 async def look():
-    for _ in range(40):  # each is a point of its own
+    for number in range(40):  # each leaves something else
+        bank.note("looked", number=number)
         await asyncio.sleep(0)
 
 @workflow

@@ -228,11 +228,24 @@ def test_a_failure_is_of_a_scenario_that_was_lived_from_its_beginning(played: Pl
     ]
 
 
-def test_who_asks_for_nothing_gets_every_life(played: Played):
-    """Whether what a run keeps in memory matters can't be told, so it is for the caller to say that it doesn't."""
-    sweep(w.small, {"number": 1}, processes=0, pairs=3)
+def test_where_nothing_can_be_kept_in_memory_scenarios_begin_with_remains(played: Played):
+    """That is found out; who wants every life can say so."""
+    report = sweep(w.small, {"number": 1}, processes=0, pairs=3)
+    assert [False, False] == [shared for _, shared, _ in played[:2]]
+    assert all(shared for _, shared, _ in played[2:])
+    assert "" == report.memory
+
+    played.clear()
+    sweep(w.small, {"number": 1}, processes=0, pairs=3, from_remains=False)
+    assert not any(shared for _, shared, _ in played)
+
+
+def test_where_something_may_be_kept_in_memory_every_life_is_lived(played: Played):
+    """The report says what it is."""
+    report = sweep(w.counts_in_a_module, {"number": 1}, processes=0, pairs=3)
 
     assert not any(shared for _, shared, _ in played)
+    assert "part uses numbers, a dict" == report.memory
 
 
 @pytest.mark.parametrize("other", ["every_point", "real"])

@@ -74,7 +74,7 @@ async def crash_sweep(
     workflow: Workflow[Any], input: object = None, *, check: Check | None = None, setup: Setup | None = None,
     answers: Mapping[str, Any] | None = None, workflows: Sequence[Workflow[Any]] = (), real: bool = False,
     processes: float = PROCESSES, pairs: int = PAIRS, points: int | None = None, every_point: bool = False,
-    from_remains: bool = False, seed: int = 0, same: Callable[[Any, Any], object] | None = None,
+    from_remains: bool | None = None, seed: int = 0, same: Callable[[Any, Any], object] | None = None,
     patience_seconds: float = PATIENCE_SECONDS, downtime_seconds: float = 0,
     initial_state: BaseModel | dict[str, Any] | None = None,
 ) -> CrashReport:  # fmt: skip
@@ -103,9 +103,9 @@ async def crash_sweep(
         every_point: live each point by itself in this process, too, instead of one for all that leave the same behind
             (in child processes that is always so).
         from_remains: begin the scenarios in this process with what another run left at their point, instead of living
-            up to it each time, and let one speak for more of them. It takes about half the time, and is for programs
-            that keep nothing in memory that matters after a crash, nor anywhere else but in the directory that `setup`
-            gets, and in an `Outside`.
+            up to it each time, in about half the time. It is for programs that keep nothing in memory that matters
+            after a crash, nor anywhere else but in the directory that `setup` gets, and in an `Outside`. None does so
+            if the program's code can reach nothing that could keep anything; `CrashReport.memory` says if it can.
         seed: from which everything is drawn.
         same: tells whether two results are the same, given the one found and the undisturbed one; ``==`` otherwise.
         patience_seconds: how long a life may take, in real time, and each call of `setup` and `check` in this process.

@@ -36,6 +36,7 @@ from polos.garbage import seldom_collected
 from polos.replay.stdlib import unawaited
 from polos.testing.loop import ended_processes
 from polos.testing.patience import Patience
+from polos.testing.program_memory import Memory
 from polos.testing.sweep_answers import Unused
 from polos.testing.sweep_effects import Effect, first_of
 from polos.testing.sweep_judging import Doubtful, Judge
@@ -56,7 +57,8 @@ SHARE_OF_FIRST: Final = 4  # of a sample, one in so many is of such a place, if 
 _COMMIT: Final = "after_append_before_handback"
 _POLOS: Final = Path(__file__).parent.parent
 _MORE_THAN_REMAINS: Final = (
-    "something was wrong with from_remains that isn't when scenarios are lived from their beginning, as all were then: "
+    "something was wrong where scenarios began with what another run left, and isn't where they are lived from their "
+    "beginning, as all were then: "
     "so something is kept in memory, or elsewhere than in the directory, or a `finally` or `with` of a function that "
     "is under way in a crash cleans up, which it does in one process alone"
 )
@@ -105,6 +107,7 @@ class _Sweep:
         self._effects: dict[CrashPoint, Effect] = {}  # what has happened there and isn't recorded
         self._called: Collection[str] = ()  # steps of the undisturbed run
         self._first: list[CrashPoint] = []  # one of each place where something would be
+        self._memory: Memory | None = None  # if it is for the sweep to find out whether the program keeps any
 
     def run(self) -> CrashReport:
         """Sweep."""
@@ -142,6 +145,10 @@ class _Sweep:
 
     def _all(self) -> None:
         wanted = self._wanted
+        if wanted.from_remains is None and wanted.may_share:
+            self._memory = wanted.memory()
+            self._report.memory = self._memory.kept
+            self._stage.shares = not self._memory.kept
         self._undisturbed(children=wanted.real or wanted.processes > 0, keeps=self._stage.shares)
         doubtful = self._doubtful()
         if doubtful:
@@ -167,6 +174,20 @@ class _Sweep:
         except Doubtful as doubtful:
             return doubtful.points
         return ()
+
+    def _look_again(self, undisturbed: CrashOutcome) -> None:
+        """Live all lives if the program is another now, or if code was run that nobody has looked through."""
+        memory = self._memory
+        if memory is None or not self._stage.shares:
+            return
+        # What a recovery alone runs is told by the comparison, and then all lives are lived, too.
+        unseen = sorted({run.workflow for run in undisturbed.executions} - memory.workflows)
+        if unseen:
+            self._report.memory = f"workflow {unseen[0]!r} is named by no code"
+        elif not memory.is_as(self._wanted.memory()):
+            self._report.memory = "what the program's code can reach was changed by running it"
+        if self._report.memory:
+            self._stage.live_alone()
 
     def _crashes(self) -> None:
         """Try every point, and then pairs."""
@@ -274,6 +295,7 @@ class _Sweep:
             self._left = first.left
         else:
             self._stage.live_alone()  # each scenario may come to its points by another way
+        self._look_again(second)
         self._judge.leave_out(second)
         if children:
             self._stage.use_children(execution.workflow for execution in first.executions)

@@ -67,6 +67,8 @@ class CrashReport:
         processes: how many scenarios were lived in child processes.
         unknown: how many ended with a step of unknown outcome that `answers` don't resolve.
         missed: how many didn't come to their point, because what steps do takes another course each time.
+        memory: what of the program may be kept in memory, in words, so that each scenario was lived from its beginning;
+            empty if they began with what another run left, or if that wasn't for the sweep to find out.
         left_out: places that differ without any crash, and so weren't compared.
         notes: what else there is to know.
         seconds: how long it took.
@@ -83,6 +85,7 @@ class CrashReport:
     processes: int = 0
     unknown: int = 0
     missed: int = 0
+    memory: str = ""
     left_out: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list[str])
     seconds: float = 0.0

@@ -77,7 +77,7 @@ class Stage:
         self._room = Room(stop)
         self._home = Home()
         self._remains: dict[tuple[CrashPoint, ...], Remains] = {}
-        self.shares = wanted.from_remains
+        self.shares = wanted.from_remains is True
         self.shared = False
         self.scene = Scene(())
         patience.failure = self._hangs

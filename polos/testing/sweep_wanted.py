@@ -22,6 +22,7 @@ from polos.runtime.starting import root_run
 from polos.testing.clock import VirtualClock
 from polos.testing.lives import Task
 from polos.testing.patience import PATIENCE_SECONDS
+from polos.testing.program_memory import Memory
 from polos.testing.sweep_outcome import CrashOutcome
 from polos.testing.sweep_template import is_serving
 
@@ -54,7 +55,7 @@ class Wanted:
     pairs: int = PAIRS
     points: int | None = None
     every_point: bool = False
-    from_remains: bool = False
+    from_remains: bool | None = None
     seed: int = 0
     same: Callable[[Any, Any], object] | None = None
     patience_seconds: float = PATIENCE_SECONDS
@@ -86,8 +87,9 @@ class Wanted:
         if not _is(self.pairs, int) or self.pairs < 0:
             raise ValueError(f"pairs is a whole number from 0, it is {self.pairs!r}")
         for name in ("every_point", "from_remains", "real"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} is True or False, it is {getattr(self, name)!r}")
+            value, or_none = getattr(self, name), name == "from_remains"
+            if not isinstance(value, bool) and not (or_none and value is None):
+                raise TypeError(f"{name} is True or False{', or None' if or_none else ''}, it is {value!r}")
         if self.from_remains and (self.every_point or self.real):
             raise ValueError("from_remains lives fewer lives in this process; every_point and real ask for all of them")
         if not _is(self.seed, int):
@@ -105,6 +107,18 @@ class Wanted:
     def downtime_us(self) -> int:
         """How much time passes between a crash and the recovery."""
         return round(self.downtime_seconds * 1e6)
+
+    @property
+    def may_share(self) -> bool:
+        """Whether scenarios in this process may begin with what another run left, if nothing is kept in memory."""
+        return self.from_remains is not False and not (self.every_point or self.real)
+
+    def memory(self) -> Memory:
+        """Look what of the program may be kept in memory."""
+        asked = [(f"the function in answers for {key!r}", answer) for key, answer in self.answers.items()]
+        begins = [(f"workflow {one.id!r}", one) for one in (self.workflow, *self.workflows)]
+        called = [(who, what) for who, what in (("setup", self.setup), *asked) if callable(what)]
+        return Memory([*begins, *called], {one.id: one for one in self.workflows})
 
     def task(self) -> Task:
         """Give what all lives have in common."""
