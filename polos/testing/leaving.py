@@ -9,9 +9,9 @@ process's memory. Where scenarios begin with remains, it has done what these hol
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import final
 
+from polos.testing.outside import Place
 from polos.testing.remains import files_in
 from polos.testing.sweep_points import Left
 
@@ -28,7 +28,7 @@ class Leaving:
         turns: Callable[[], object],
         *,
         calls: Callable[[], int],
-        outside: Path | None,
+        outside: Place | None,
     ) -> None:
         """
         Look at nothing yet.
@@ -37,8 +37,7 @@ class Leaving:
             durable: counts what has become durable, and tells the time.
             turns: counts the turns of the program's code; something that equals nothing else while one is under way.
             calls: counts the calls of steps' functions.
-            outside: the directory that the program may write to, which may not be there; None if nothing begins with
-                what is in it.
+            outside: where the program may write to; None if nothing begins with what is there.
         """
         self._durable = durable
         self._turns = turns
@@ -53,9 +52,11 @@ class Leaving:
             return Left((durable, turns))
         return Left((durable, turns), (durable, self._calls(), self._files(self._outside, turns)))
 
-    def _files(self, outside: Path, turns: object) -> object:
+    def _files(self, outside: Place, turns: object) -> object:
         """Give what is in the directory; looks only if code has run since it was looked at last."""
+        if not outside.made:
+            return None
         if self._looked is None or self._looked[0] != turns:
-            files = files_in(outside)
+            files = files_in(outside.directory)
             self._looked = turns, object() if files is None else {name: file.written for name, file in files.items()}
         return self._looked[1]

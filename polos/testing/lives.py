@@ -33,7 +33,6 @@ from contextlib import nullcontext, suppress
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import Any, final
 
@@ -59,6 +58,7 @@ from polos.testing.clock import VirtualClock
 from polos.testing.failing import Raised, said_by
 from polos.testing.leaving import Leaving
 from polos.testing.loop import PATIENCE_SECONDS, RealWaitTooLong, SimulatedLoop
+from polos.testing.outside import Place
 from polos.testing.program_code import ProgramCode
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_effects import effect_of
@@ -327,7 +327,7 @@ class Life:
 
     def __init__(
         self, task: Task, *, store: OwnedStore, clock: VirtualClock, audit: Audit, ledger: CallLedger, points: Points,
-        chance: RunChance, changes: Callable[[], int] | None = None, outside: Path | None = None,
+        chance: RunChance, changes: Callable[[], int] | None = None, outside: Place | None = None,
     ) -> None:  # fmt: skip
         """
         Prepare it; `live` lives it.
@@ -342,7 +342,7 @@ class Life:
             chance: draws.
             changes: counts what was made durable in the store; if it is given, `points` gets to know which points
                 can't be told apart afterwards.
-            outside: the directory of the outside, if files in it tell them apart as well.
+            outside: where the program writes to, if files there tell them apart as well.
         """
         self.task = task
         self.audit = audit

@@ -66,9 +66,10 @@ class Place:
 
     current: Place | None = None  # of the one sweep that runs in a process; see `sweep.SWEEPING`
 
-    def __init__(self, path: Path) -> None:
-        """Say where it will be."""
+    def __init__(self, path: Path, *, made: bool = False) -> None:
+        """Say where it will be, or is."""
         self._path = path
+        self.made = made  # whether it may be there
         self.dead = False  # the process that the scenario is about is gone: it writes nothing any more
 
     @property
@@ -79,6 +80,7 @@ class Place:
     @property
     def path(self) -> Path:
         """The directory, private to the user."""
+        self.made = True
         if not self._path.is_dir():
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self._path

@@ -211,7 +211,7 @@ class Stage:
             now_us = remains.now_us + self._wanted.downtime_us
             store, ledger = remains.store.copy(), remains.ledger.copy()
             remains.put_back()
-        place = Place.current = Place(directory)
+        place = Place.current = Place(directory, made=begun > 0)
         audit = Audit(store.log)
         outcome: CrashOutcome | None = None
         compares = not points or self.may_have_pairs(points)
@@ -236,7 +236,7 @@ class Stage:
                     points=Points(crash_at, die=place.close),
                     chance=chance,
                     changes=store.changes if compares and crash_at is None else None,
-                    outside=directory if self.shares else None,
+                    outside=place if self.shares else None,
                 )
                 if crash_at is None:
                     taking = collector.taking(store=store, ledger=ledger, clock=clock, cuts=cuts, place=place)
