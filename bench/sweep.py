@@ -3,10 +3,11 @@ The crash sweep: crash points a second, beside runs in the same simulation that 
 
 Run as `python -m bench sweep`. A point that is lived by itself is a life that dies, another that recovers, and the
 comparison, so about twice the floor's work is what it has to cost. Of points at which a crash leaves the same, one is
-lived; and its scenario may begin with what an undisturbed run left there. What it costs to find out which points there
-are and what they leave, two undisturbed runs, is in all figures. Points in child processes are
-two forks and a log on disk. The last table is how long a sweep takes until it has found each of the bugs that are
-planted in `examples/testing`.
+lived; and its scenario may begin with what an undisturbed run left there, which is the default where nothing can be
+kept in memory, as here. What steps do outside are notes in a file, and their cost is that of the file system. What it
+costs to find out which points there are and what they leave, two undisturbed runs, is in all figures. Points in child
+processes are two forks and a log on disk. The last table is how long a sweep takes until it has found each of the bugs
+that are planted in `examples/testing`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any
 
 from bench.measures import Sample, Subject, compare, measured
 from examples.testing import double_charge, state_in_step, step_key
-from polos import WorkflowContext, workflow
-from polos.testing import CrashSweepFailed, Simulation
+from polos import Workflow, WorkflowContext, workflow
+from polos.testing import CrashSweepFailed, Outside, Simulation
 from polos.testing.sweep import sweep
 
 __all__ = ["main"]
@@ -35,6 +36,24 @@ async def three_steps(ctx: WorkflowContext) -> list[int]:
     return [await ctx.step.run(f"step-{number}", work, number) for number in range(3)]
 
 
+bank = Outside("bench")
+
+
+async def noted(number: int) -> int:
+    bank.note("worked", number=number)
+    return number + 1
+
+
+@workflow(id="bench_sweep_noted")
+async def three_noted(ctx: WorkflowContext) -> list[int]:
+    return [await ctx.step.run(f"step-{number}", noted, number) for number in range(3)]
+
+
+@workflow(id="bench_sweep_long")
+async def thirty_steps(ctx: WorkflowContext) -> list[int]:
+    return [await ctx.step.run(f"step-{number}", work, number) for number in range(30)]
+
+
 def undisturbed(folder: Path, runs: int) -> Sample:
     with measured(runs, folder) as sample:
         for _ in range(runs):
@@ -45,11 +64,11 @@ def undisturbed(folder: Path, runs: int) -> Sample:
     return sample
 
 
-def in_process(folder: Path, sweeps: int, **options: Any) -> Sample:
+def in_process(folder: Path, sweeps: int, which: Workflow[Any] = three_steps, **options: Any) -> Sample:
     done = 0
     with measured(0, folder) as sample:
         for _ in range(sweeps):
-            done += sweep(three_steps, processes=0, pairs=0, **options).singles
+            done += sweep(which, processes=0, pairs=0, **options).singles
     sample.units = done
     return sample
 
@@ -91,15 +110,21 @@ def main(*, root: Path | None, rounds: int, scale: float) -> None:
     points, alike = len(report.points), report.alike
     same = Subject("undisturbed runs", partial(undisturbed, runs=sweeps * points))
     every = Subject("every point by itself", partial(in_process, sweeps=sweeps, every_point=True))
-    one = Subject("one of those alike", partial(in_process, sweeps=sweeps))
-    shared = Subject("... from what a run left", partial(in_process, sweeps=sweeps, from_remains=True))
-    title = f"sweep: a workflow of 3 steps, {points} crash points, {points - alike} of them different"
-    compare(title, [same, every, one, shared], root=root, rounds=rounds)
+    alone = Subject("from its beginning", partial(in_process, sweeps=sweeps, from_remains=False))
+    default = Subject("by default", partial(in_process, sweeps=sweeps))
+    notes = Subject("... with notes outside", partial(in_process, sweeps=sweeps, which=three_noted))
+    title = f"sweep: a workflow of 3 steps, {points} crash points, {points - alike} of them different by default"
+    compare(title, [same, every, alone, default, notes], root=root, rounds=rounds)
+
+    long = partial(in_process, sweeps=max(sweeps // 10, 1), which=thirty_steps)
+    lived = Subject("from its beginning", partial(long, from_remains=False))
+    kept = Subject("by default", long)
+    compare("sweep: a workflow of 30 steps", [lived, kept], root=root, rounds=rounds)
 
     fewer = max(sweeps // 5, 1)
-    whole = Subject("pairs", partial(pairs, sweeps=fewer))
-    kept_ones = Subject("... from what runs left", partial(pairs, sweeps=fewer, from_remains=True))
-    compare("sweep: pairs of crashes, single ones before them included", [whole, kept_ones], root=root, rounds=rounds)
+    whole = Subject("from its beginning", partial(pairs, sweeps=fewer, from_remains=False))
+    begun = Subject("by default", partial(pairs, sweeps=fewer))
+    compare("sweep: pairs of crashes, single ones before them included", [whole, begun], root=root, rounds=rounds)
 
     few = max(sweeps // 10, 1)
     runs = Subject("undisturbed runs", partial(undisturbed, runs=few * 31))

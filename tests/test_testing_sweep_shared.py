@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +13,10 @@ import pytest
 from polos import WorkflowContext, workflow
 from polos.testing import CrashOutcome, CrashSweepFailed, Outside, remains
 from polos.testing.outside import take_away
-from polos.testing.remains import Collector, Remains
+from polos.testing.remains import Collector, Remains, files_in
+from polos.testing.store import MemoryStore
 from polos.testing.sweep import sweep
+from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_course import _Sweep
 from polos.testing.sweep_judging import Doubtful
 from polos.testing.sweep_points import CrashPoint
@@ -306,14 +310,14 @@ def test_an_outside_that_cannot_be_put_back_is_lived_again(
     monkeypatch: pytest.MonkeyPatch, played: Played, leaves: Callable[[Path], None]
 ):
     """A link, what its owner may not read or change, and what somebody removes meanwhile."""
-    lstat = Path.lstat
+    lstat = os.lstat
 
-    def look(path: Path) -> Any:
-        if path.name == "gone":
+    def look(path: str) -> os.stat_result:
+        if path.endswith("/gone"):
             raise FileNotFoundError(path)
         return lstat(path)
 
-    monkeypatch.setattr(Path, "lstat", look)
+    monkeypatch.setattr(os, "lstat", look)
 
     def set_up_with(directory: Path) -> None:
         set_up(directory)
@@ -367,3 +371,45 @@ def test_a_directory_that_cannot_be_opened_is_left_to_its_removal(tmp_path: Path
     take_away(place)
 
     assert not place.exists()
+
+
+def only_files(_place: Path) -> None:
+    """Leave it as it is."""
+
+
+def with_a_folder(place: Path) -> None:
+    (place / "more" / "deep").mkdir(parents=True)
+    (place / "more" / "deep" / "file").write_text("x")
+
+
+def open_to_others(place: Path) -> None:
+    place.chmod(0o755)
+
+
+def gone(place: Path) -> None:
+    take_away(place)
+
+
+@pytest.mark.parametrize("change", [only_files, with_a_folder, open_to_others, gone])
+def test_files_are_put_back_as_they_were(tmp_path: Path, change: Callable[[Path], None]):
+    """Content, mode and times, nothing else beside them; and a file that somebody has linked to stays what it was."""
+    place = tmp_path / "place"
+    place.mkdir(mode=0o700)
+    (place / "kept").write_bytes(b"first")
+    (place / "kept").chmod(0o640)
+    os.utime(place / "kept", ns=(1_000, 2_000))
+    left = Remains(
+        store=MemoryStore(), ledger=CallLedger(), now_us=0, cuts=(), place=place, files=files_in(place) or {},
+    )  # fmt: skip
+    os.link(place / "kept", tmp_path / "other")
+    (tmp_path / "other").write_bytes(b"second")
+    (place / "new").touch()
+    change(place)
+
+    left.put_back()
+
+    assert ["kept"] == [path.name for path in place.iterdir()]
+    status = (place / "kept").stat()
+    assert (0o640, 2_000, 1) == (stat.S_IMODE(status.st_mode), status.st_mtime_ns, status.st_nlink)
+    assert 0o700 == stat.S_IMODE(place.stat().st_mode)
+    assert (b"first", b"second") == ((place / "kept").read_bytes(), (tmp_path / "other").read_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,19 @@ def test_the_id_of_a_child_in_a_result_is_its_place():
     assert (report.singles, len(set(map(str, results)))) == (len(report.points), 1)
     assert ["<id of child 'left'>"] * 2 == results[0]["children"]
     assert not results[0]["root"].startswith("<")
+
+
+def test_a_note_is_written_where_the_directory_was_taken_away(tmp_path: Path):
+    """A step that tidies up too much loses what was noted; what comes then is kept."""
+    ledger, directory = Outside("swept-away"), tmp_path / "outside"
+    Place.current = Place(directory)
+    try:
+        ledger.note("charged", cents=1)
+        shutil.rmtree(directory)
+        ledger.note("charged", cents=2)
+        assert [2] == [note["cents"] for note in ledger.notes("charged")]
+    finally:
+        Place.current = None
 
 
 @pytest.mark.parametrize("torn", [b"", b"\n", b"\n{", b'\n{"kind": "charged", "cents": 1'])

@@ -14,12 +14,14 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 from polos.errors import PolosUsageError
 from polos.testing.patience import Interrupted, is_lost
 
 __all__ = ["Outside", "Place", "take_away", "whole_lines"]
+
+_APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 
 def whole_lines(written: bytes) -> list[str]:
@@ -69,6 +71,7 @@ class Place:
     def __init__(self, path: Path, *, made: bool = False) -> None:
         """Say where it will be, or is."""
         self._path = path
+        self._text = f"{path}/"
         self.made = made  # whether it may be there
         self.dead = False  # the process that the scenario is about is gone: it writes nothing any more
 
@@ -84,6 +87,21 @@ class Place:
         if not self._path.is_dir():
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self._path
+
+    def append(self, name: str, line: bytes) -> None:
+        """Write a line at the end of a file, which is made if it isn't there, as is the directory."""
+        file = f"{self._text}{name}"
+        if not self.made:
+            _ = self.path
+        try:
+            descriptor = os.open(file, _APPEND, 0o600)
+        except FileNotFoundError:  # the program has taken the directory away
+            _ = self.path
+            descriptor = os.open(file, _APPEND, 0o600)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Take no more notes until the next life begins."""
@@ -138,11 +156,7 @@ class Outside:
         if place is None:
             self._memory.append(line)
         elif not place.dead:
-            descriptor = os.open(self._file(place.path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(descriptor, f"\n{line}\n".encode())
-            finally:
-                os.close(descriptor)
+            place.append(f"{self._name}.jsonl", f"\n{line}\n".encode())
 
     def notes(self, kind: str | None = None, *, directory: Path | None = None) -> list[dict[str, Any]]:
         """

@@ -35,6 +35,7 @@ ENTRIES_MAX: Final = 200_000  # of all kept stores together; files take room, to
 FILES_BYTES_MAX: Final = 1_000_000  # of one outside
 FILES_MAX: Final = 100  # as above
 _ENTRY_BYTES: Final = 100  # that one of the log takes, about
+_PRIVATE: Final = 0o700  # as `Place` makes it
 
 
 @final
@@ -76,19 +77,23 @@ class Remains:
 
     def put_back(self) -> None:
         """Have the outside be as it was."""
-        if not self.files and not self.place.exists():
+        there = self.place.is_dir()
+        if not self.files and not there:
             return
-        take_away(self.place)
-        self.place.mkdir(mode=0o700, parents=True)
+        if not (there and _empties(self.place)):
+            take_away(self.place)
+            self.place.mkdir(mode=0o700, parents=True)
         for name, file in self.files.items():
-            path = self.place / name
+            path = f"{self.place}/{name}"
             if file.content is None:
-                path.mkdir()
+                os.mkdir(path)  # noqa: PTH102  # `Path` takes its time, here and below
+                os.chmod(path, file.mode)  # noqa: PTH101
             else:
-                path.write_bytes(file.content)
-            path.chmod(file.mode)
+                with open(path, "xb", buffering=0) as new:  # noqa: PTH123
+                    new.write(file.content)
+                    os.fchmod(new.fileno(), file.mode)
         for name, file in reversed(self.files.items()):  # what is put into a directory changes its time
-            os.utime(self.place / name, ns=file.times_ns)
+            os.utime(f"{self.place}/{name}", ns=file.times_ns)
 
 
 @final
@@ -146,24 +151,49 @@ class Collector:
         return take
 
 
+def _empties(directory: Path) -> bool:
+    """Take away what is in a directory, if it is nothing but files; tells whether it is as one that was just made."""
+    if stat.S_IMODE(directory.stat().st_mode) != _PRIVATE:
+        return False
+    with os.scandir(directory) as found:
+        entries = list(found)
+    if not all(entry.is_file(follow_symlinks=False) for entry in entries):
+        return False
+    for entry in entries:
+        os.unlink(entry.path)  # noqa: PTH108  # `Path` takes its time
+    return True
+
+
 def files_in(directory: Path) -> dict[str, File] | None:
-    """Give what is in a directory, which may not be there; None if it can't be kept."""
+    """Give what is in a directory, which may not be there, parents first; None if it can't be kept."""
     if not directory.is_dir():
         return {}
     found: dict[str, File] = {}
     left = FILES_BYTES_MAX
+    folders = [""]
     try:
-        for path in sorted(directory.rglob("*")):
-            status = path.lstat()
-            left -= status.st_size
-            plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-            if not (plain or stat.S_ISDIR(status.st_mode)) or left < 0 or len(found) >= FILES_MAX:
-                return None
-            if status.st_mode & (needed := stat.S_IRUSR if plain else stat.S_IRWXU) != needed:
-                return None  # whoever owns it couldn't read it, or take it away again
-            content = path.read_bytes() if plain else None
-            name = str(path.relative_to(directory))
-            found[name] = File(content, stat.S_IMODE(status.st_mode), (status.st_atime_ns, status.st_mtime_ns))
+        while folders:
+            folder = folders.pop()
+            with os.scandir(f"{directory}/{folder}") as entries:
+                there = sorted((entry.name, entry.path) for entry in entries)
+            for name, path in there:
+                status = os.lstat(path)
+                left -= status.st_size
+                plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+                if not (plain or stat.S_ISDIR(status.st_mode)) or left < 0 or len(found) >= FILES_MAX:
+                    return None
+                if status.st_mode & (needed := stat.S_IRUSR if plain else stat.S_IRWXU) != needed:
+                    return None  # whoever owns it couldn't read it, or take it away again
+                content = _read(path) if plain else None
+                times_ns = status.st_atime_ns, status.st_mtime_ns
+                found[f"{folder}{name}"] = File(content, stat.S_IMODE(status.st_mode), times_ns)
+                if not plain:
+                    folders.append(f"{folder}{name}/")
     except FileNotFoundError:  # a thread of a step's has removed it meanwhile
         return None
     return found
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # `Path` takes its time
+        return file.read()
