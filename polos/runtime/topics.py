@@ -21,7 +21,7 @@ from polos.engine.codec import decode
 from polos.engine.json import Json
 from polos.engine.projections import Changes, run_stream, topic_stream
 from polos.runtime.unit import Unit, Work
-from polos.store.log import Key, Reader
+from polos.store.log import Key, Reader, Version
 
 if TYPE_CHECKING:
     from polos.runtime.engine import Engine
@@ -140,16 +140,22 @@ class Topics:
         return last is not None and last.position * 4096 > since
 
     def _first_behind(self, topic: str, since: int) -> tuple[e.EventPublished, int, int] | None:
-        """Find the oldest event of a topic behind a sequence id."""
-        found = None
+        """Find the oldest event of a topic behind a sequence id, by halving: a topic may be long."""
+        stream = topic_stream(topic)
         with self._engine.store.log.reader() as reader:
-            for record in reader.stream(topic_stream(topic), reverse=True):
-                if record.position * 4096 <= since:
-                    break
+            low, high = 0, int(reader.version(stream))  # it is behind version `low`, or there is none behind `high`
+            while low < high:
+                middle = (low + high) // 2
+                found = next(iter(reader.stream(stream, after=Version(middle), limit=1)), None)
+                if found is None or found.position * 4096 > since:
+                    high = middle
+                else:
+                    low = middle + 1
+            for record in reader.stream(stream, after=Version(low), limit=1):
                 event = decode(record.type, record.schema_version, record.payload)
                 assert isinstance(event, e.EventPublished), "a topic's stream holds events of the topic"
-                found = event, int(record.position), record.time_us
-        return found
+                return event, int(record.position), record.time_us
+        return None
 
     def published(self, topic: str, origin: str) -> list[int]:
         """Give the sequence ids of the events that a command or message has published, in their order."""

@@ -8,6 +8,7 @@ and decided anew: commits that fail, engines that die, runs that are read again,
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,7 +19,8 @@ from polos.engine import events as e
 from polos.engine.codec import decode
 from polos.engine.projections import run_stream
 from polos.store.faults import Fault
-from polos.store.log import Log
+from polos.store.log import Log, Record
+from polos.store.reader import EntryReader
 from polos.testing import Simulation
 
 ROUNDS = 4
@@ -143,6 +145,28 @@ def test_an_event_published_while_the_wait_is_on_its_way_comes_behind_earlier_on
         with sim.store.log.reader() as reader:
             published = [record.position * 4096 for record in reader.stream("topic/places")]
         assert published == sim.result(run)
+
+
+def test_who_catches_up_with_a_long_topic_reads_little_of_it_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first event behind a place is found by halving, so that a long topic isn't read again for each event."""
+    read: list[str] = []
+    stream = EntryReader.stream
+
+    def reading(self: EntryReader, name: str, **options: Any) -> Iterator[Record]:
+        for record in stream(self, name, **options):
+            read.append(name)
+            yield record
+
+    with Simulation([followed]) as sim:
+        for _ in range(10):
+            sim.send("publish", topic="places", events=[{"data": {}}] * 100)
+        sim.settle()
+        monkeypatch.setattr(EntryReader, "stream", reading)
+        run = sim.create(followed, None).run
+        sim.settle()
+
+        assert 8 == len(sim.result(run))
+    assert 8 <= read.count("topic/places") <= 8 * 13  # 1,000 is halved ten times; one more is given, one looked for
 
 
 @pytest.mark.parametrize("fault", list(Fault))
