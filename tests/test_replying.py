@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
-from polos import Polos, WorkflowContext, workflow
+from polos import BatchWorkflowInput, Polos, WorkflowContext, workflow
 from polos.engine.state import RunState
 from polos.errors import CommandRefused
 from polos.runtime.replying import refuse, reply
 from polos.runtime.unit import Resident, Unit, Work
 from polos.testing import CapturedEvents, FaultPlan
+
+
+@workflow(id="given_much")
+async def given_much(ctx: WorkflowContext, payload: dict[str, str]) -> int:
+    """Take much."""
+    return len(payload["much"])
 
 
 @workflow(id="asked_once")
@@ -74,3 +81,47 @@ def test_a_refusal_waits_for_all_that_it_rests_on() -> None:
         reply(unit)
 
     assert [error] == told
+
+
+def test_who_rests_on_a_run_is_answered_though_a_blob_is_slow(
+    polos: Polos, polos_events: CapturedEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit that has only looked at a run waits for its blob: what changes that run meanwhile stays behind it."""
+    may_go = threading.Event()
+
+    async def main() -> None:
+        async with polos:
+            handle = await asked_once.invoke(polos, idempotency_key="one")
+            await polos_events.wait_for("WaitStarted", run=handle)
+            engine, blobs = polos.engine, polos.engine.store.blobs
+            put = blobs.put
+
+            def slow(data: bytes) -> str:
+                if len(data) > 100_000:
+                    may_go.wait()
+                return put(data)
+
+            monkeypatch.setattr(blobs, "put", slow)
+            same = BatchWorkflowInput(id="asked_once", idempotency_key="one")
+            wanted = [BatchWorkflowInput(id="given_much", payload={"much": "x" * 100_000}), same]
+            looked = asyncio.ensure_future(polos.batch_invoke(wanted))
+            try:
+                while not engine.in_flight:
+                    await asyncio.sleep(0)
+                noted = asyncio.ensure_future(handle.signal("note"))
+                await asyncio.sleep(0)
+                while engine.work:
+                    await asyncio.sleep(0)
+                # This has nothing to do with either: when it is durable, so is what doesn't wait.
+                await engine.execute("apart", {"kind": "publish", "topic": "apart", "events": [{"data": 1}]})
+                again = asyncio.ensure_future(asked_once.invoke(polos, idempotency_key="one"))
+                await asyncio.sleep(0)
+                while engine.work:
+                    await asyncio.sleep(0)
+            finally:
+                may_go.set()
+
+            found, _, once_more = await asyncio.gather(looked, noted, again)
+            assert [handle.id, handle.id] == [found[1].id, once_more.id]
+
+    asyncio.run(main())

@@ -3,7 +3,8 @@ Waiting for what a run does: for its end, for its answer to an update.
 
 In the process and on the loop of the engine the end of a run comes as a future that the engine
 resolves when the end is durable; from anywhere else the log is followed. Either way the log is what
-is believed: a future only says when to look.
+is believed: a future only says when to look. An engine that has lost its log to another one knows of no end any
+more: then the log is followed here, too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,14 @@ from __future__ import annotations
 import asyncio
 
 from polos.engine import events as e
-from polos.errors import ClientTimeout, PolosInternalError, WorkflowTimeoutError
+from polos.errors import (
+    ClientTimeout,
+    EngineNotRunning,
+    PolosError,
+    PolosInternalError,
+    StoreFenced,
+    WorkflowTimeoutError,
+)
 from polos.runtime import reads
 from polos.runtime.archived import row_or_archived
 from polos.runtime.connection import LocalEngine, StoreConnection
@@ -80,7 +88,11 @@ def _received(reader: Reader, run: str, update_id: str) -> int:
 async def _ended(connection: StoreConnection, run: str) -> End | None:
     while True:
         engine = connection.engine
-        if engine is not None and engine.loop is asyncio.get_running_loop():
+        following: End | str | None
+        over: PolosError | None = None if engine is None else engine.watchers.over
+        if over is not None and not isinstance(over, StoreFenced):
+            following = _ended_before(connection, run, over)
+        elif over is None and engine is not None and engine.loop is asyncio.get_running_loop():
             following = await _ended_here(connection, engine, run)
         else:
             following = await _ended_elsewhere(connection, run)
@@ -105,7 +117,15 @@ async def _ended_here(connection: StoreConnection, engine: LocalEngine, run: str
     finally:
         watched.cancel()
     if row is None or not row.ended:
-        return run  # the engine stopped; the next one ends the run
+        return run  # the engine stopped, or has lost the log; the next one ends the run
+    return row.successor
+
+
+def _ended_before(connection: StoreConnection, run: str, over: PolosError) -> str | None:
+    """Give the run to wait for next, None if it is at its end: nobody ends any more what hasn't."""
+    row = _row(connection, run)
+    if row is None or not row.ended:
+        raise EngineNotRunning(str(over))
     return row.successor
 
 

@@ -22,7 +22,8 @@ from polos.engine import events as e
 from polos.engine.projections import dedup_key
 from polos.engine.state import Phase, RunState
 from polos.runtime.overlay import Overlay
-from polos.runtime.unit import Unit
+from polos.runtime.recovery import CANT_READ
+from polos.runtime.unit import Unit, Work
 from polos.store.log import Reader
 
 if TYPE_CHECKING:
@@ -188,13 +189,19 @@ class Dedup:
         if key is None:
             return
         del self._holders[key]
+        try:
+            self._open(key)
+        except CANT_READ:
+            self._engine.post(Work(lambda _unit: self._open(key)))  # who decides it tries again until it can be read
+
+    def _open(self, key: str) -> None:
+        """Let the next one of a key go, if none has gone."""
         outside = self._outside.get(key, deque())
-        while outside:
-            following = outside.popleft()
-            if self._engine.loader.is_alive(following):
-                self._hold(key, following)
-                self._engine.wake(following)
-                break
+        while outside and key not in self._holders:
+            if self._engine.loader.is_alive(outside[0]):
+                self._hold(key, outside[0])
+                self._engine.wake(outside[0])
+            outside.popleft()
         if not outside:
             self._outside.pop(key, None)
 

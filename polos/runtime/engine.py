@@ -26,7 +26,7 @@ from polos.engine.decide import decide
 from polos.engine.json import Json
 from polos.engine.messages import Message
 from polos.engine.state import DebtKind
-from polos.errors import EngineNotRunning, PolosError, PolosStoreError, PolosUsageError, StoreFailed
+from polos.errors import EngineNotRunning, PolosError, PolosStoreError, PolosUsageError, StoreClosed, StoreFailed
 from polos.garbage import Seldom
 from polos.points import reach
 from polos.runtime.activations import Activations
@@ -42,7 +42,7 @@ from polos.runtime.loading import Loader
 from polos.runtime.performer import Performer
 from polos.runtime.ports import Appender, MakesAppender, MakesPerformer, Mark, OwnedStore
 from polos.runtime.recovery import Recovery
-from polos.runtime.replying import refuse, reply, reply_when_durable
+from polos.runtime.replying import refuse, refuse_all, reply, reply_when_durable
 from polos.runtime.schedules import Schedules
 from polos.runtime.settings import TURN_US, Settings
 from polos.runtime.steady import SteadyClock
@@ -160,6 +160,7 @@ class Engine:
         self.intake.start()
         self.store.owner_engine = self
         self.archiving.start(epoch)
+        self.recovery.owns(epoch)
         self.schedule()  # what was posted before there was a loop to decide it on
 
     def close_marks(self) -> None:
@@ -228,22 +229,18 @@ class Engine:
         finally:
             alarm.cancel()
 
-    def refuse_rest(self, why: str) -> None:
-        """Refuse what waits: nobody will decide it any more."""
-        lost = StoreFailed(f"{why} while the log refused this", maybe_happened=True)
-        error = EngineNotRunning(f"{why} before this could be recorded")
+    def refuse_rest(self, why: str, then: str = "") -> None:
+        """Refuse what waits, since nobody will decide it any more; `then` says what its callers may do."""
         under_way = [work for unit in self.in_flight.values() for work in unit.waiting()]
-        for waiting, refusal in ((under_way, lost), (self.work, error)):
-            for work in waiting:
-                if work.fail is not None:
-                    work.fail(refusal)
+        refuse_all(under_way, StoreFailed(f"{why} while the log refused this{then}", maybe_happened=True))
+        refuse_all(self.work, EngineNotRunning(f"{why} before this could be recorded{then}"))
         self.work.clear()
 
     # -------------------------------------------------------------------------------------- work
 
     def post(self, work: Work) -> None:
         """Decide something soon, in its turn."""
-        refusal = self._refusal() if work.outside else None
+        refusal = self._refusal() if work.outside or self.recovery.over is not None else None
         if refusal is not None:
             if work.fail is not None:
                 work.fail(refusal)
@@ -288,7 +285,7 @@ class Engine:
             # Also when Ctrl-C goes through here: who stops the engine then waits for the rest.
             if self.work and not self.backlog and not (self.suspects.careful and self.in_flight):
                 self.schedule()
-            self._turn_ends()
+            self.turn_ends()
 
     def _decide(self, work: Work) -> None:
         unit = Unit(self.now_us(), self.next_position)
@@ -325,6 +322,8 @@ class Engine:
         if not unit.records:
             reply_when_durable(unit)
             return
+        if len(unit.versions) < len(unit.residents):
+            unit.stay_behind(self.residents)
         for resident in unit.residents.values():
             resident.in_flight += 1
             resident.last_unit = unit
@@ -348,8 +347,9 @@ class Engine:
         except WriterFull:
             self.backlog.append(unit)
             return False
-        except WriterFailed:
+        except (WriterFailed, StoreClosed):
             # A group failed while we decided; its outcome brings us to `_recover`, which takes up this one too.
+            # Or the engine is stopping, and refuses what is left.
             unit.failed = True
         return True
 
@@ -421,7 +421,7 @@ class Engine:
             _log.debug("room came after the loop was closed")
 
     def _room(self) -> None:
-        while self.backlog:
+        while self.backlog and self.broken is None:  # else they are decided anew
             if not self._hand_over(self.backlog.popleft()):
                 # It was put back at the end: one unit alone is refused only while others wait.
                 self.backlog.rotate(1)
@@ -453,7 +453,7 @@ class Engine:
         elif self.suspects.careful:
             self.schedule()
         self.loader.make_room()
-        self._turn_ends()
+        self.turn_ends()
 
     def _landed(self, unit: Unit, receipt: Receipt, touched: dict[str, Resident]) -> None:
         """Take that a unit is in the log; `touched` gets its runs."""
@@ -494,10 +494,13 @@ class Engine:
             return
         if self.broken is None:
             self.debts.perform(resident)
+        else:
+            self.recovery.owing.add(resident.run)
         if resident.facts and resident.code is not None and self.activations.may_deliver(resident):
             self.wake(resident.run)
 
-    def _turn_ends(self) -> None:
+    def turn_ends(self) -> None:
+        """Look after memory, and tell who waits for all to be durable, when nothing is on its way any more."""
         self.garbage.look(len(self.work) + len(self.in_flight))
         waiting = self._flushed
         if waiting is not None and not waiting.done() and not (self.work or self.in_flight or self.backlog):
@@ -512,8 +515,8 @@ class Engine:
                 work()
             except Exception as error:  # noqa: BLE001  # whoever waits gets it
                 done.set_exception(error)
-            else:
-                settle(done)
+            finally:
+                settle(done)  # also when Ctrl-C goes through here
 
         self.loop.call_soon(call)
         await done
@@ -553,7 +556,7 @@ class Engine:
 
     def perform_again(self, run: str) -> None:
         """Take up all debts of a run once more."""
-        resident = self.residents.get(run)
+        resident = None if self.recovery.over is not None else self.residents.get(run)
         if resident is not None:
             resident.performed = 0
             self.debts.perform(resident)
@@ -585,7 +588,7 @@ class Engine:
 
     def is_under_way(self, run: str) -> bool:
         """Tell whether a run is in memory, and its end will still be told to who watches it."""
-        resident = self.residents.get(run)
+        resident = None if self.recovery.over is not None else self.residents.get(run)
         return resident is not None and (not resident.ended or resident.in_flight > 0)
 
     def new_run_id(self) -> str:

@@ -5,7 +5,7 @@ In the process of the engine every commit rings, by the log's own hook, and noth
 from another process a log makes no sound, so its head is looked at every few milliseconds, which
 costs some ten microseconds a look. Which of the two applies can change while somebody waits (the
 engine stops; one starts), so it is looked at again about once a second: only the way of noticing
-depends on it, never what is noticed.
+depends on it, never what is noticed. An engine that has lost its log to another one isn't here any more.
 
 What is noticed is merely "the head is behind this position now". Whoever waits looks for itself at
 what that means, in one consistent view, and so can't miss anything or see it twice.
@@ -20,7 +20,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
-from polos.errors import PolosError
+from polos.errors import PolosError, StoreFenced
 from polos.store.log import LOG_START, Log, Position
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class LogMoves:
 
         Raises:
             PolosStoreError: the log can't be read any more, for example because it was closed.
+            EngineNotRunning: the log takes nothing any more, so that it doesn't move.
         """
         loop = asyncio.get_running_loop()
         assert self._loop in (None, loop), "one LogMoves belongs to one loop"
@@ -123,7 +124,9 @@ class LogMoves:
         """Hang on the hook of the engine's log if the engine is here, and see to it that this is looked at again."""
         assert self._loop is not None, "somebody waits, or did"
         engine = cast("Any", self._store.owner_engine)  # a LocalEngine; see connection.local_engine
-        source: Log | None = None if engine is None or engine.loop.is_closed() else engine.store.log
+        source: Log | None = None
+        if engine is not None and not engine.loop.is_closed() and engine.watchers.over is None:
+            source = engine.store.log
         if source is not self._source:
             self._unhook()
             if source is not None:
@@ -174,8 +177,11 @@ class LogMoves:
         if not self._waiting:
             self._disarm()
             return
+        engine = cast("Any", self._store.owner_engine)
         try:
             head = self.head()
+            if engine is not None and not isinstance(engine.watchers.over, StoreFenced | None):
+                raise engine.watchers.over
         except PolosError as error:
             self._disarm()
             self._wake(error)

@@ -414,6 +414,7 @@ class Intake:
         self._alarm = None
         if engine.stopping or engine.settings.inbox_poll_seconds <= 0:
             return
+        engine.recovery.look()
         self.look()
         self._alarm = engine.clock.call_after(round(engine.settings.inbox_poll_seconds * 1e6), self._poll)
 

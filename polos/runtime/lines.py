@@ -145,7 +145,7 @@ class Lines:
             lost: runs that had a unit on its way.
         """
         lost = list(lost)
-        found = {run: self._engine.loader.find(run) for run in lost if self._engine.loader.was_begun(run)}
+        found = {run: self._engine.recovery.find(run) for run in lost if self._engine.loader.was_begun(run)}
         for resident in found.values():
             if resident is not None and resident.state.busy and not resident.has_slot:
                 self._hold(resident)
@@ -155,7 +155,7 @@ class Lines:
             resident = found.get(run) or self._engine.residents.get(run)
             if resident is None and self._engine.loader.was_begun(run):
                 continue  # it was evicted, with something under way
-            resident = resident or self._engine.loader.find(run)
+            resident = resident or self._engine.recovery.find(run)
             if resident is not None:
                 state = resident.state
                 if state.busy or (state.direct and state.phase is not Phase.QUEUED):

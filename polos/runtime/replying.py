@@ -9,11 +9,12 @@ another. If one of them fails, the work is decided anew on what is really there.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 
 from polos.runtime.unit import Reply, Unit, Work
 
-__all__ = ["refuse", "reply", "reply_when_durable"]
+__all__ = ["refuse", "refuse_all", "reply", "reply_when_durable"]
 
 _log = logging.getLogger("polos")
 
@@ -41,6 +42,17 @@ def refuse(unit: Unit, work: Work, error: Exception) -> None:
         work.fail(error)
     else:
         _log.info("something was refused that nobody waits for: %s", error)
+
+
+def refuse_all(works: Iterable[Work], error: Exception) -> None:
+    """Refuse work that nobody will decide any more. Who comes to grief over that keeps nobody else waiting."""
+    for work in list(works):  # who is refused may have something else to be decided
+        if work.fail is None:
+            continue
+        try:
+            work.fail(error)
+        except Exception as raised:  # noqa: BLE001  # whatever it is, the others wait
+            _log.error("what the refusal of some work of the engine led to failed: %s", raised, exc_info=raised)
 
 
 def reply_when_durable(unit: Unit) -> None:

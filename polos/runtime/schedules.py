@@ -42,6 +42,7 @@ from polos.engine.schedule_state import (
 from polos.errors import CommandRefused, EngineNotRunning, PolosStoreError, QueueFull, UnknownSchedule
 from polos.runtime.foreign import check_run_id, text_of
 from polos.runtime.reads import rfc3339
+from polos.runtime.recovery import CANT_READ
 from polos.runtime.unit import Reply, Unit, Work
 from polos.scheduling import SaidSchedule, read_schedule
 from polos.store.log import Version
@@ -132,21 +133,28 @@ class Schedules:
         engine = self._engine
         if engine.stopping or engine.broken is not None:
             return
-        now_us, next_us = engine.now_us(), None
+        try:
+            wanted, next_us = self._read_due(engine.now_us())
+        except CANT_READ as error:
+            engine.recovery.read_again(self.look_soon, error)
+            return
+        for schedule in wanted:
+            self._post(schedule)
+        self._arm(next_us)
+
+    def _read_due(self, now_us: int) -> tuple[list[str], int | None]:
+        """Give the schedules that are due, and when the next one is."""
         wanted: list[str] = []
-        with engine.store.log.reader() as reader:
+        with self._engine.store.log.reader() as reader:
             for key, _ in reader.rows(("schedule_due",)):
                 if int(key[1]) > now_us:
-                    next_us = int(key[1])
-                    break
+                    return wanted, int(key[1])
                 if len(wanted) + len(self._posted) >= LOOK_MAX:
                     break  # when one of those is durable, this is looked at again
                 schedule = schedule_id(str(key[2]), str(key[3]))
                 if not (schedule in self._held or schedule in self._posted or self._rests(schedule)):
                     wanted.append(schedule)
-        for schedule in wanted:
-            self._post(schedule)
-        self._arm(next_us)
+        return wanted, None
 
     def _post(self, schedule: str) -> None:
         self._posted.add(schedule)

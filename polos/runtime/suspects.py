@@ -78,30 +78,32 @@ class Suspects:
         if not isinstance(outcome.error, _WORLD):
             self._refusal = outcome.error
 
-    def judge(self, units: list[Unit]) -> Work | None:
+    def judge(self, units: list[Unit]) -> None:
         """
-        Tell which work is to blame for a refusal, when it is known, and refuse it.
+        Find out which work is to blame for a refusal, if that can be known, refuse it, and take it from its unit.
 
         Args:
             units: those on their way that will be decided anew; the log is open again.
+
+        Raises:
+            PolosStoreError: the log can't be read; nothing was judged, and may be later.
         """
-        error, self._refusal = self._refusal, None
+        error = self._refusal
         if error is None:
-            return None
-        if not self.careful or len(units) != 1:
+            return
+        known = self.careful and len(units) == 1
+        is_there = known and self._is_there(units[0])
+        self._refusal = None
+        self._laps = _LAPS
+        if not known:
             _log.error("the log refuses something that it will never take (%s); it is looked for", error)
             if not self.careful:
                 self.careful = True
                 self._go_round()
-            self._laps = _LAPS
-            return None
-        self._laps = _LAPS
-        unit = units[0]
-        if self._is_there(unit):
-            return None
-        work = unit.work[0][0]
-        self._blame(unit, work, error)
-        return work
+        elif not is_there:
+            unit = units[0]
+            work, _ = unit.work.pop(0)
+            self._blame(unit, work, error)
 
     def _blame(self, unit: Unit, work: Work, error: Exception) -> None:
         """Let a run fail or be set aside, or let those know who wait for the work."""

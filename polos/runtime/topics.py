@@ -206,11 +206,11 @@ class Topics:
     def forget_undurable(self) -> None:
         """Units on their way were lost, or kept without our hearing of it."""
         topics = {*self._on_their_way, *(str(key[1]) for key in self._fresh if key[0] == "topic_wait")}
-        self._fresh.clear()
-        self._on_their_way.clear()
         with self._engine.store.log.reader() as reader:
             for topic in sorted(topics):
                 self.recover(reader, topic)
+        self._fresh.clear()  # not before all was read: if that fails, it is to be done once more
+        self._on_their_way.clear()
 
     def recover(self, reader: Reader, *topics: str) -> None:
         """Look back for the waits that accept earlier events: who would have done it may have been killed before."""

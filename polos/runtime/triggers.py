@@ -35,6 +35,7 @@ from polos.engine.patterns import Patterns, is_pattern, matches
 from polos.engine.projections import TRIGGER_PREFIX, topic_stream
 from polos.errors import CommandRefused, EngineNotRunning, PolosStoreError, QueueFull
 from polos.runtime.reads import rfc3339
+from polos.runtime.recovery import CANT_READ
 from polos.runtime.streams import Versions
 from polos.runtime.unit import Reply, Unit, Work
 from polos.runtime.wary import Wary
@@ -341,7 +342,11 @@ class Triggers:
         if listener.busy or engine.stopping or engine.broken is not None or not listener.active:
             return
         if listener.behind and listener.kept < listener.kept_max:
-            self._read(listener)
+            try:
+                self._read(listener)
+            except CANT_READ as error:
+                engine.recovery.read_again(partial(self._look, listener), error)
+                return
         if listener.is_ready(engine.now_us()):
             listener.busy = True
             engine.post(
@@ -389,12 +394,12 @@ class Triggers:
         count = 0
         for key, _ in reader.rows(("topic",), after=way.after, limit=PIECE_TOPICS):
             count += 1
-            way.after = key
             topic = str(key[1])
             if matches(listener.said.topic, topic):
                 last = next(reader.stream(topic_stream(topic), reverse=True, limit=1))
                 if last.position > listener.read:
                     way.topics.append(topic)
+            way.after = key
         way.listing = count == PIECE_TOPICS
 
     # ----------------------------------------------------------------------------------- deciding

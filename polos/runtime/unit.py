@@ -257,6 +257,16 @@ class Unit:
         if resident is not None:
             self.residents.setdefault(resident.run, resident)
 
+    def stay_behind(self, residents: dict[str, Resident]) -> None:
+        """
+        Have it follow what changed runs in memory that it only looked at, or else a blob might be waited for there.
+
+        What was decided rests on what was seen, and who rests on such a run waits for the last unit that has it.
+        """
+        for run, resident in self.residents.items():
+            if run not in self.versions and residents.get(run) is resident:
+                self.expected.setdefault(run_stream(run), Version(resident.state.version))
+
     def append_system(self, stream: str, event: e.Event) -> int:
         """Add an event of a stream that is no run's; gives its index in the unit."""
         self._record(stream, event)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from polos.data_class import dataclass
 from polos.engine import events as e
 from polos.engine.json import Json
+from polos.errors import PolosError
 
 __all__ = ["End", "Watchers", "end_of"]
 
@@ -46,10 +47,16 @@ def end_of(event: e.Event | None) -> End | None:
 
 
 class Watchers:
-    """Futures by run."""
+    """
+    Futures by run.
+
+    Attributes:
+        over: why the engine will never tell of an end any more; None while it will.
+    """
 
     def __init__(self, on_end: Callable[[str], None] = lambda _run: None) -> None:
         """Start with none; `on_end` is told of each end, too, whoever else waits for it."""
+        self.over: PolosError | None = None
         self._on_end = on_end
         self._futures: dict[str, list[asyncio.Future[End | None]]] = {}
 
@@ -57,7 +64,7 @@ class Watchers:
         """
         Give a future that gets the run's end when that is durable.
 
-        It gets None when the log has to be asked: a successor goes on, or the engine stops before.
+        It gets None when the log has to be asked: a successor goes on, or the engine stops before, or has lost the log.
         """
         future: asyncio.Future[End | None] = loop.create_future()
         held = self._futures.setdefault(run, [])
@@ -86,8 +93,9 @@ class Watchers:
             future.set_exception(error)
         return len(waiting)
 
-    def close(self) -> None:
-        """Tell everybody that nobody will know any more."""
+    def close(self, over: PolosError | None = None) -> None:
+        """Tell everybody that nobody will know any more, and why, if the engine still seems to be there."""
+        self.over = over
         for run in list(self._futures):
             for future in self._futures.pop(run):
                 if not future.done():
