@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from polos import WorkflowContext, workflow
-from polos.errors import EngineNotRunning, PolosError, StoreDamaged, StoreFailed
+from polos.errors import BlobMissing, EngineNotRunning, PolosError, StoreDamaged, StoreFailed
 from polos.runtime.client import PolosClient
 from polos.runtime.following import LogMoves
+from polos.runtime.loading import Loader
 from polos.runtime.replying import refuse_all
 from polos.runtime.unit import Work
 from polos.store.log import AppendUnit, Epoch, Position, Receipt
@@ -272,6 +273,29 @@ def test_an_engine_that_can_not_read_the_log_stops() -> None:
         sim.run_for(60)
         assert stopping.done()
         assert isinstance(call.error, StoreFailed)
+
+
+@pytest.mark.parametrize("error", [BlobMissing("planned"), RuntimeError("a bug")], ids=["no blob", "a bug"])
+def test_a_run_that_can_not_be_read_again_holds_up_nobody(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for it is told why, and everybody else goes on."""
+    whole = Loader.events
+    with Simulation([waits]) as sim:
+        lost, other = sim.create(waits, None).run, sim.create(waits, None).run
+        sim.run_ready()
+
+        def events(self: Loader, run: str) -> Any:
+            if run == lost:
+                raise error
+            return whole(self, run)
+
+        monkeypatch.setattr(Loader, "events", events)
+        sim.plan.next(Fault.FULL)
+        calls = [sim.send("signal", run=run, name="go", data="gone") for run in (lost, other)]
+        sim.run_for(5)
+
+        assert calls[0].error is error
+        assert "gone" == sim.result(other)
+        assert sim.engine.broken is None
 
 
 # ------------------------------------------------------------------------------------ who is told

@@ -30,7 +30,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from polos.engine import commands as c
-from polos.engine.state import ENDED
 from polos.errors import (
     EngineNotRunning,
     ForkedStore,
@@ -41,7 +40,6 @@ from polos.errors import (
     StoreDamaged,
     StoreFenced,
     StoreReadOnly,
-    UnknownRun,
 )
 from polos.runtime.direct import DirectCode
 from polos.runtime.suspects import Suspects, set_aside
@@ -73,7 +71,7 @@ class Recovery:
         """Take the engine."""
         self._engine = engine
         self._under_way = False
-        self._said: tuple[str, int] | None = None  # what the log refused with when that was last told, and when
+        self._said: tuple[str, int] | None = None  # what was last told of the log, and when
         # Runs that meet a bug of ours, or ask for what can't be recorded, with what becomes of each; None if that
         # can't be recorded either.
         self.stuck: dict[str, c.SetAside | c.RefuseRun | None] = {}
@@ -118,18 +116,21 @@ class Recovery:
             self._give_up(engine.broken)
             return
         if isinstance(engine.broken, PolosStoreError):
-            self._say(str(engine.broken))
+            self._say_refused(engine.broken)
         task = engine.loop.create_task(self._recover())
         engine.background.add(task)
         task.add_done_callback(engine.background.discard)
 
-    def _say(self, why: str) -> None:
-        """Tell that the log refuses, once a minute and for each reason."""
+    def _say_refused(self, error: Exception) -> None:
+        self._say(f"the log refuses writes: {error}; nothing new starts until it takes them")
+
+    def _say(self, text: str) -> None:
+        """Tell what goes wrong with the log, once a minute and for each reason."""
         now_us = self._engine.clock.monotonic_us()
-        if self._said is not None and self._said[0] == why and now_us < self._said[1] + _SAID_AGAIN_US:
+        if self._said is not None and self._said[0] == text and now_us < self._said[1] + _SAID_AGAIN_US:
             return
-        self._said = why, now_us
-        _log.error("the log refuses writes: %s; nothing new starts until it takes them", why)
+        self._said = text, now_us
+        _log.error("%s", text)
 
     def _give_up(self, error: Exception) -> None:
         """Another engine owns the store, or nobody can: refuse what waits, since nobody here will decide it."""
@@ -152,7 +153,7 @@ class Recovery:
         """Have something done later that couldn't read the log now; nobody waits for it who could be told."""
         if isinstance(error, _FOR_GOOD):
             raise error
-        _log.error("the log can't be read and is tried again: %s", error)
+        self._say(f"the log can't be read and is tried again: {error}")
         self._engine.clock.call_after(round(self._engine.settings.retry_append_seconds * 1e6), call)
 
     def postpone(self, unit: Unit, work: Work, error: PolosStoreError) -> None:
@@ -213,7 +214,7 @@ class Recovery:
                 if isinstance(error, _FOR_GOOD):
                     self._give_up(error)
                     return
-                self._say(str(error))
+                self._say_refused(error)
             except Exception as error:  # noqa: BLE001  # nobody else would ever hear of it, and everybody would wait
                 engine.broken = error
                 self._give_up(error)
@@ -280,24 +281,30 @@ class Recovery:
             engine.discard(resident, keeps_slot=resident.has_slot)
 
     def find(self, run: str) -> Resident | None:
-        """Read a run again, if it is alive. One whose code meets a bug of ours there is set aside, and others go on."""
-        loader = self._engine.loader
-        try:
-            return loader.find(run)
-        except CANT_READ:
-            raise
-        except Exception as error:
-            if run in self.stuck:
-                raise
-            _log.error("this is a bug in polos, please report it; run %s is set aside", run, exc_info=error)
-            self.stuck[run] = set_aside(error)
-            self._engine.residents.pop(run, None)
-            return loader.find(run)
+        """
+        Read a run again, if it is alive; others go on, whatever is found.
+
+        One whose code meets a bug of ours there, or whose history has lost a blob, is set aside; None if it can't be
+        read then, either.
+        """
+        for _ in range(2):
+            try:
+                return self._engine.loader.find(run)
+            except Exception as error:
+                if _passes(error) or isinstance(error, _FOR_GOOD):
+                    raise
+                self._engine.residents.pop(run, None)
+                if run not in self.stuck:
+                    _log.error("run %s can't be read and is set aside: %s", run, error, exc_info=error)
+                    self.stuck[run] = set_aside(error)
+        return None
 
     def _is_given_up(self, run: str, name: str) -> bool:
         """Tell whether a commit of unknown outcome, in which a step was given up, turned out well."""
-        try:
-            state = self._engine.loader.get(run).state
-        except UnknownRun:
-            return False
-        return state.phase in ENDED or name not in state.ops
+        resident = self.find(run)
+        return self._engine.loader.exists(run) if resident is None else name not in resident.state.ops
+
+
+def _passes(error: Exception) -> bool:
+    """Tell whether what couldn't be read may be readable soon."""
+    return error.retryable if isinstance(error, PolosStoreError) else isinstance(error, CANT_READ)
