@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
+import secrets
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import pytest
 from polos import (
@@ -14,14 +17,13 @@ from polos import (
     WorkflowContext,
     workflow,
 )
-from polos.testing import CrashOutcome, CrashSweepFailed, program_memory
+from polos.testing import CrashOutcome, CrashSweepFailed, Outside, harmless, program_memory
 from polos.testing.program_memory import Memory
 from polos.testing.sweep import sweep
 
 from tests.memory_programs import (
     LIMITS,
     MAY,
-    Ledger,
     counts,
     fake,
     in_a_dict,
@@ -31,6 +33,9 @@ from tests.memory_programs import (
     settles,
     twice,
 )
+from tests.more_memory_programs import MORE
+
+ALL = [*MAY, *MORE]
 
 
 def look(what: object, **options: Any) -> Memory:
@@ -47,7 +52,7 @@ def test_a_program_of_functions_classes_and_constants_keeps_none():
     assert found.is_as(Memory([("it", keeps_none), ("answers", settles)], {}))
 
 
-@pytest.mark.parametrize(("what", "said"), MAY, ids=[f"{at} {said}" for at, (_, said) in enumerate(MAY)])
+@pytest.mark.parametrize(("what", "said"), ALL, ids=[f"{at} {said}" for at, (_, said) in enumerate(ALL)])
 def test_what_may_be_kept_is_told(what: object, said: str):
     """Wherever it is kept, and by whatever way the code gets there."""
     assert said in look(what).kept
@@ -91,11 +96,92 @@ def test_a_program_that_is_too_large_is_not_looked_through(monkeypatch: pytest.M
 
 def test_what_has_become_another_is_noticed():
     """A look tells whether it sees what an earlier one has seen."""
-    before = look(Ledger.add.__func__)  # type: ignore[attr-defined]
-    other = look(twice)
+    before, other = look(twice), look(settles)
 
     assert "" == before.kept == other.kept
+    assert before.is_as(look(twice))
     assert not before.is_as(other)
+    twice.charged = 1  # type: ignore[attr-defined]
+    try:
+        assert not look(twice).is_as(before)
+    finally:
+        del twice.charged  # type: ignore[attr-defined]
+
+
+Json = Union[int, str, list["Json"], dict[str, "Json"], None]  # noqa: UP007  # only this one holds itself
+
+
+def test_a_type_that_holds_itself_is_looked_at_once():
+    """As JSON does; and one that doubles at each level takes no longer."""
+
+    def gives() -> Json:
+        return 1
+
+    deep: Any = int
+    for _ in range(60):
+        deep = tuple[deep, deep]
+
+    def gives_deep() -> deep:
+        return None
+
+    gives.__annotations__ = {"return": Json}
+    gives_deep.__annotations__ = {"return": deep}
+    assert "" == look(gives).kept == look(gives_deep).kept
+
+
+class Odd(type):
+    """Makes classes that can't be asked."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        raise RuntimeError(f"nobody asks for {name}")
+
+
+@pytest.mark.parametrize(
+    "made", [lambda: Odd("odd", (), {}), lambda: weakref.proxy(Odd("odd", (), {}))], ids=["odd", "gone"]
+)
+def test_what_raises_when_it_is_asked_may_be_memory(made: Callable[[], object]):
+    """And the sweep goes on."""
+    odd = made()
+
+    def uses() -> object:
+        return odd
+
+    assert "something that can't be looked at" in look(uses).kept
+
+
+def test_what_was_put_in_the_place_of_a_harmless_function_is_looked_at(monkeypatch: pytest.MonkeyPatch):
+    """A fake of a test's, whether it was there before the first look or not."""
+
+    def draws() -> str:
+        return secrets.token_hex(4)
+
+    assert "" == look(draws).kept
+    monkeypatch.setattr(secrets, "token_hex", lambda _count: sent.append(1))
+    assert "uses sent, a list" in look(draws).kept
+    harmless._known.cache_clear()
+    assert "uses sent, a list" in look(draws).kept
+    monkeypatch.setattr(secrets, "token_hex", sent.append)
+    assert "secrets.token_hex, a builtin_function_or_method" in look(draws).kept
+    monkeypatch.undo()
+    harmless._known.cache_clear()
+
+
+def test_a_ledger_that_was_changed_may_be_memory(monkeypatch: pytest.MonkeyPatch):
+    """A test may have put a fake into it."""
+    assert "" == look(settles).kept
+    monkeypatch.setattr(Outside, "count", lambda _self, _kind: len(sent))
+
+    assert "settles uses bank, an Outside that was changed" == look(settles).kept
+
+
+def test_code_with_many_names_is_read_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Python numbers names, and writes large numbers in two parts."""
+    names = "".join(f"    n{number} = name{number}\n" for number in range(300))
+    text = "".join(f"name{number} = {number}\n" for number in range(300))
+    (tmp_path / "many_names.py").write_text(f"{text}class C:\n    pass\ndef many():\n{names}    C.n = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    assert "many assigns to an attribute n" == look(importlib.import_module("many_names").many).kept
 
 
 # --------------------------------------------------------------------------------------------- sweeps
@@ -192,4 +278,25 @@ def test_a_setup_and_functions_in_answers_are_looked_through_as_well():
     swept = functools.partial(sweep, asks, processes=0, pairs=0)
     assert "" == swept(answers={"approve": 1}).memory
     assert "uses sent, a list" in swept(answers={"approve": answer}).memory
-    assert "uses counts, a dict" in swept(answers={"approve": 1}, setup=set_up).memory
+    assert "setup may open files, and write anywhere" == swept(answers={"approve": 1}, setup=set_up).memory
+
+
+@pytest.mark.sweep
+def test_what_was_found_in_a_scenario_that_was_not_lived_is_no_failure_and_is_told(monkeypatch: pytest.MonkeyPatch):
+    """All are lived then; the report says why."""
+    monkeypatch.setattr(program_memory, "is_harmless", lambda _what: True)
+
+    report = sweep(forgets_once, check=is_first, processes=0, pairs=0)
+
+    assert "something that the program's code doesn't show" == report.memory
+
+
+@workflow(id="memory-forgets")
+async def forgets_once(ctx: WorkflowContext) -> None:
+    await ctx.step.run("in a list", in_a_list)
+
+
+def is_first(outcome: CrashOutcome) -> None:
+    charged = len(sent)
+    sent.clear()
+    assert charged >= outcome.calls["in a list"]

@@ -1,17 +1,20 @@
 """
-What code uses of what is around it: names of its module, cells of its closure, modules that it imports.
+What code uses of what is around it: names of its module, cells of its closure, what it imports, and how.
 
-It is read off the code as Python has compiled it, so it is about what is run, whatever the source says. Of a name it
-matters what is done to it at once: ``counter.calls += 1`` changes what others find at ``counter``.
+It is read off the code as Python has compiled it, so it is about what is run, whatever the source says. Some of it says
+by itself that the code may change what others hold, or get at it: attributes that are assigned to, private ones, and
+those that lead from what is at hand to the engine, to a loop or to a frame.
 """
 
 from __future__ import annotations
 
 import dis
 import re
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from itertools import pairwise
 from types import CodeType
 from typing import Final, final
 
@@ -25,8 +28,8 @@ class Kind(Enum):
     NAME = "a name of its module, or a builtin"
     CELL = "a variable of a function around it, or one that functions in it use"
     ASSIGNED = "such a variable, which it assigns to"
-    IMPORT = "a module"
-    OUT_OF_SIGHT = "what can't be told from the code, or assigned to by its name"
+    IMPORT = "what it imports"
+    OUT_OF_SIGHT = "what can't be told from the code, or changes something"
 
 
 @final
@@ -37,15 +40,13 @@ class Use:
 
     Attributes:
         kind: of what.
-        name: its name, or for what is out of sight what is done, in words.
+        name: its name, with its module if it is imported; for what is out of sight what is done, in words.
         attribute: the attribute that is asked for at once, if one is.
-        changes: whether an attribute of it may be assigned to.
     """
 
     kind: Kind
     name: str
     attribute: str | None = None
-    changes: bool = False
 
 
 _KINDS: Final = {
@@ -57,31 +58,79 @@ _KINDS: Final = {
     "LOAD_FROM_DICT_OR_DEREF": Kind.CELL,
     "STORE_DEREF": Kind.ASSIGNED,
     "DELETE_DEREF": Kind.ASSIGNED,
-    "IMPORT_NAME": Kind.IMPORT,
 }
-_ASSIGNS: Final = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
-_ASKS: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
-_CHANGES: Final = frozenset({"STORE_ATTR", "DELETE_ATTR", "COPY"})  # a copy is of what an attribute is added up in
-_BETWEEN: Final = frozenset({"PUSH_NULL", "NOP"})
-_PLAIN_SPECIALS: Final = frozenset(
-    {"__init__", "__post_init__", "__str__", "__repr__", "__eq__", "__hash__", "__name__"}
+_ASKS: Final = frozenset({
+    "LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "LOAD_SUPER_METHOD", "LOAD_ZERO_SUPER_ATTR",
+    "LOAD_ZERO_SUPER_METHOD",
+})  # fmt: skip
+_BETWEEN: Final = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL"})
+_REFUSED: Final = {
+    "DELETE_ATTR": "takes an attribute away",
+    "DELETE_GLOBAL": "takes a global away",
+    "IMPORT_STAR": "imports everything of a module",
+    "MATCH_CLASS": "matches attributes of classes",
+    "STORE_GLOBAL": "assigns to a global",
+}
+# Attributes that lead away: of contexts, definitions, models, tasks and loops, functions, frames and their like.
+_AWAY: Final = re.compile(
+    "(?!__(?:qual)?name__)_.*|(?:cr|gi|ag|f|tb|co)_[a-z]+|logger|port|require_port|emit|resources|channels|channel_context|cancel_event|"
+    "func|on_start|on_end|get_loop|get_coro|get_context|get_stack|print_stack|mro|cache_clear|register|"
+    "model_fields|model_computed_fields|model_config"
 )
-# Ways from what is at hand to what others hold: of frames, coroutines, functions, classes, tracebacks and caches.
-_AWAY: Final = re.compile(r"__\w+__|(?:cr|gi|ag|f|tb|co)_[a-z]+|mro|cache_clear")
 
 
 @lru_cache(maxsize=4096)
 def uses(code: CodeType) -> tuple[Use, ...]:
     """Give what code uses; not that of functions in it, which are constants of it."""
-    found: list[Use] = []
     steps = [step for step in dis.get_instructions(code) if step.opname not in _BETWEEN]
-    for step, behind in zip(steps, [*steps[1:], None], strict=True):
-        name, then = str(step.argval), "" if behind is None else behind.opname
+    found = _changes(steps)
+    module = ""
+    for step, behind in pairwise([*steps, None]):
+        assert step is not None, "there is one behind the last only"
+        name = str(step.argval)
         if step.opname in _KINDS:
-            asked = str(behind.argval) if behind is not None and then in _ASKS else None
-            found.append(Use(_KINDS[step.opname], name, asked, then in _CHANGES))
-        elif step.opname in _ASSIGNS:
-            found.append(Use(Kind.OUT_OF_SIGHT, f"assigns to the global {name}"))
-        elif step.opname in _ASKS | _CHANGES and name not in _PLAIN_SPECIALS and _AWAY.fullmatch(name):
+            asked = str(behind.argval) if behind is not None and behind.opname in _ASKS else None
+            found.append(Use(_KINDS[step.opname], name, asked))
+        elif step.opname in _REFUSED:
+            found.append(Use(Kind.OUT_OF_SIGHT, f"{_REFUSED[step.opname]}, {name}"))
+        elif step.opname in _ASKS and _AWAY.fullmatch(name):
             found.append(Use(Kind.OUT_OF_SIGHT, f"uses an attribute {name}"))
+        elif step.opname == "IMPORT_NAME":
+            module = name
+            if behind is None or behind.opname != "IMPORT_FROM":
+                found.append(Use(Kind.OUT_OF_SIGHT, f"imports {name}"))
+        elif step.opname == "IMPORT_FROM":
+            found.append(Use(Kind.IMPORT, f"{module}.{name}"))
     return tuple(found)
+
+
+def _changes(steps: list[dis.Instruction]) -> list[Use]:
+    """
+    Say what attributes are assigned to, but for those of ``ctx.state``, which are recorded.
+
+    ``ctx.state.done = 1`` loads `ctx` and `state` just before; ``ctx.state.done += 1`` long before, and then loads
+    `done`, so there each assignment has to have one of these.
+    """
+    names = [step.opname for step in steps]
+    added: Counter[str] = Counter()
+    for at, step in enumerate(steps[3:], 3):
+        if names[at - 1] == "COPY" and step.opname in _ASKS and _is_state(steps[at - 3 : at - 1]):
+            added[str(step.argval)] += 1
+    found: list[Use] = []
+    for at, step in enumerate(steps):
+        if step.opname != "STORE_ATTR" or _is_state(steps[max(at - 2, 0) : at]):
+            continue
+        name = str(step.argval)
+        added[name] -= names[at - 1] == "SWAP"
+        if names[at - 1] != "SWAP" or added[name] < 0:
+            found.append(Use(Kind.OUT_OF_SIGHT, f"assigns to an attribute {name}"))
+    return found
+
+
+def _is_state(steps: list[dis.Instruction]) -> bool:
+    """Tell whether these load the attribute `state` of a variable."""
+    if len(steps) != 2:
+        return False
+    variable, state = steps
+    loads = variable.opname in {"LOAD_DEREF", "LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK"}
+    return loads and state.opname in _ASKS and state.argval == "state"

@@ -3,50 +3,52 @@ Whether a program keeps anything in memory that one process would hand from one 
 
 A crash takes all memory away; within one process it stays. A fake in a list of the test's module is what steps act
 upon, and it must have seen what the first life of a scenario did, so that life has to be lived. But most programs keep
-nothing. Of some that can be seen: everything their code can reach by name is a function, a class or a constant. Then
-nothing is left that could change, but what is recorded and what is in the directory of the scenario.
+nothing. Of plain ones that can be seen: everything their code can reach by name is a function, a class that holds data,
+a constant or an `Outside`, and no code assigns to an attribute or to a variable of somebody else's. Then nothing is
+left that could change, but what is recorded and what is in the directory of the scenario.
 
 So this looks through all that code can reach: from functions to the names in their code, their closures, defaults and
 annotations, from classes to their attributes. It has to be sure, so what it doesn't know stands for memory: other
 people's libraries, files, all objects but a few kinds. It calls nothing of the program, and tells what it stumbled
-over. As everywhere in a sweep, what Python calls by itself is taken to leave nothing (``__del__``, ``__str__`` of
-exceptions).
+over. As everywhere in a sweep, what Python calls by itself is taken to leave nothing: ``__del__``, warnings,
+``__str__`` of exceptions.
 """
 
 from __future__ import annotations
 
 import builtins
-import dataclasses
+import collections.abc
 import enum
 import inspect
 import re
 import sys
+import types
 import typing
-from abc import ABCMeta
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final, cast, final
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from polos import registry
 from polos.definition import Workflow
 from polos.replay.stdlib import install
 from polos.testing.code_uses import Kind, Use, uses
-from polos.testing.harmless import WHOLE_MODULES, is_harmless, is_of_library
+from polos.testing.harmless import is_harmless, is_known, is_of_library
 from polos.testing.outside import Outside
+from polos.testing.plain_classes import parts_of, values_of
 
 __all__ = ["Memory"]
 
 OBJECTS_MAX: Final = 2_000  # that are looked at, so that no sweep spends its time here
 _NOWHERE: Final = object()
-_METACLASSES: Final = frozenset({type, ABCMeta, enum.EnumMeta, type(BaseModel)})
-_OF_PYTHON: Final = frozenset({"_abc_impl", "model_config"})  # attributes of classes that Python and pydantic made
+_LEDGER: Final = dict(vars(Outside))  # as it was before any test could put something in the place of a part of it
 _OF_PYTEST: Final = frozenset({"@py_builtins", "@pytest_ar"})  # in an `assert` of a test's module
 _PATHS: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _TEXTS: Final = re.compile(r"'[^']*'|\"[^\"]*\"")
+_ORIGINS: Final = (typing.Union, types.UnionType, typing.Annotated)
 
 Names = Mapping[str, Any]
 
@@ -77,31 +79,32 @@ class Memory:
         self.kept = ""
         self._by_id = workflows
         self._met: dict[int, object] = {}
+        self._hints_kept: list[object] = []
+        self._hints_met: set[tuple[int, str, int]] = set()
         self._seen: list[tuple[str, object]] = []
-        self._left: list[tuple[str, object]] = []
+        self._left: deque[tuple[str, object]] = deque()
         self._looks: dict[type, Callable[[str, Any], None]] = {
             FunctionType: self._function,
             Workflow: self._workflow,
             tuple: self._all,
             frozenset: self._all,
-            staticmethod: lambda who, what: self._add(who, what.__func__),
-            classmethod: lambda who, what: self._add(who, what.__func__),
-            property: lambda who, what: self._all(who, (what.fget, what.fset, what.fdel)),
-            partial: lambda who, what: self._all(who, (what.func, *what.args, *what.keywords.values())),
-            Outside: lambda _who, _what: None,
+            partial: self._partial,
+            Outside: self._ledger,
         }
-        install()  # functions of asyncio become others by it, and an engine does it sooner or later
         try:
+            install()  # functions of asyncio become others by it, and an engine does it sooner or later
             for who, what in program:
                 self._add(who, what)
             while self._left:
-                self._look(*self._left.pop())
+                self._look(*self._left.popleft())
         except _Found as found:
             self.kept = str(found)
+        except Exception as error:  # noqa: BLE001  # an object may raise whenever it is asked anything
+            self.kept = f"something that can't be looked at: {type(error).__name__}: {error}"
 
     def is_as(self, before: Memory) -> bool:
         """Tell whether an earlier look has found the same: nothing has become another."""
-        return len(self._seen) == len(before._seen) and all(
+        return (self.kept, len(self._seen)) == (before.kept, len(before._seen)) and all(
             one[0] == other[0] and one[1] is other[1] for one, other in zip(self._seen, before._seen, strict=True)
         )
 
@@ -119,16 +122,18 @@ class Memory:
             self._add(who, part)
 
     def _look(self, who: str, what: object) -> None:
-        look = self._looks.get(type(what))
+        kind = type(what)
+        look = self._looks.get(kind)
         if look is not None:
             look(who, what)
-        elif isinstance(what, type):
-            self._class(who, what)
-        elif isinstance(what, enum.Enum):
-            self._all(who, (type(what), what.value))
-        elif _is_frozen(what):
-            fields: tuple[Any, ...] = dataclasses.fields(cast("Any", what))
-            self._all(who, (type(what), *(getattr(what, field.name) for field in fields)))
+        elif issubclass(kind, type):
+            self._class(who, cast("type[Any]", what))
+        elif issubclass(kind, enum.Enum):
+            self._add(who, kind)
+        elif kind.__module__ in {"typing", "types"} and typing.get_origin(what) is not None:
+            self._hint(who, what, {})
+        elif (values := values_of(what)) is not None:
+            self._all(who, (kind, *values))
         elif not is_harmless(what):
             raise _Found(f"{who}, {_kind(what)}")
 
@@ -141,39 +146,30 @@ class Memory:
         for hint in (workflow.payload_schema_class, workflow.state_schema, workflow.output_schema):
             self._hint(who, hint, {})
 
-    # --------------------------------------------------------------------------------------- classes
+    def _partial(self, who: str, what: partial[Any]) -> None:
+        self._all(who, (what.func, *what.args, *what.keywords.values(), *vars(what).values()))
 
-    def _class(self, who: str, cls: type) -> None:
-        if is_harmless(cls) or (cls.__module__ == "builtins" and issubclass(cls, BaseException)):
+    @staticmethod
+    def _ledger(who: str, _what: Outside) -> None:
+        now = vars(Outside)
+        if now.keys() != _LEDGER.keys() or any(now[name] is not part for name, part in _LEDGER.items()):
+            raise _Found(f"{who}, an Outside that was changed")
+
+    def _class(self, who: str, cls: type[Any]) -> None:
+        if is_harmless(cls) or (vars(builtins).get(cls.__name__) is cls and issubclass(cls, BaseException)):
             return
-        if type(cls) not in _METACLASSES or is_of_library(cls.__module__):
+        if is_of_library(cls.__module__):
             raise _Found(f"{who}, {_kind(cls)}")
-        self._all(who, cls.__bases__)
-        name, attributes = cls.__qualname__, dict(cast("Any", cls).__dict__)
-        for attribute, value in attributes.items():
-            if _is_written(cls, attribute, value):
-                self._add(f"{name}.{attribute}", value)
-        if issubclass(cls, BaseModel):
-            self._model(cls)
-        elif "__dataclass_fields__" in attributes:
-            for field in dataclasses.fields(cast("Any", cls)):
-                self._defaults(f"{name}.{field.name}", field.default, field.default_factory)
-        self._hints(name, cls, vars(sys.modules[cls.__module__]))
-
-    def _model(self, model: type[BaseModel]) -> None:
-        decorated = model.__pydantic_decorators__
-        if any(getattr(decorated, field.name) for field in dataclasses.fields(decorated)):
-            raise _Found(f"{model.__qualname__}, a model with validators, serializers or computed fields")
-        if model.__private_attributes__:
-            raise _Found(f"{model.__qualname__}, a model with private attributes")
-        for name, field in model.model_fields.items():
-            who = f"{model.__qualname__}.{name}"
-            self._hint(who, field.annotation, {})
-            copied = isinstance(field.default, list | dict | set)  # each model gets one of its own
-            self._defaults(who, None if copied else field.default, field.default_factory)
-
-    def _defaults(self, who: str, *defaults: object) -> None:
-        self._all(who, (one for one in defaults if one is not dataclasses.MISSING and one is not PydanticUndefined))
+        parts = parts_of(cls)
+        if isinstance(parts, str):
+            raise _Found(f"{cls.__qualname__} {parts}")
+        for name, part in parts:
+            self._add(f"{cls.__qualname__}.{name}", part)
+        if not issubclass(cls, BaseModel):  # of models it is known what their hints stand for
+            self._hints(cls.__qualname__, cls, vars(sys.modules[cls.__module__]))
+            return
+        for name, field in cls.model_fields.items():
+            self._hint(f"{cls.__qualname__}.{name}", field.annotation, {})
 
     # ------------------------------------------------------------------------------------- functions
 
@@ -200,107 +196,119 @@ class Memory:
     def _code(self, who: str, code: CodeType, names: Names, free: Names) -> None:
         """Look at what code uses; `free` is what its closure brings from outside of all that is looked at."""
         for use in uses(code):
-            if use.kind is Kind.OUT_OF_SIGHT:
-                raise _Found(f"{who} {use.name}")
-            if use.kind is Kind.IMPORT:
-                if use.name not in WHOLE_MODULES:
-                    raise _Found(f"{who} imports {use.name}")
-            elif use.kind is Kind.NAME:
-                if use.name not in _OF_PYTEST:
-                    self._used(who, use, names.get(use.name, getattr(builtins, use.name, _NOWHERE)))
-            elif use.name in free:  # any other variable is of one call, and gone with it
-                if use.kind is Kind.ASSIGNED:
-                    raise _Found(f"{who} assigns to {use.name}")
+            if use.kind is Kind.OUT_OF_SIGHT or (use.kind is Kind.IMPORT and not is_known(use.name)):
+                raise _Found(f"{who} {'imports ' if use.kind is Kind.IMPORT else ''}{use.name}")
+            if use.kind is Kind.NAME and use.name not in _OF_PYTEST:
+                self._used(who, use, names.get(use.name, vars(builtins).get(use.name, _NOWHERE)))
+            elif use.kind is Kind.ASSIGNED and use.name in free:
+                raise _Found(f"{who} assigns to {use.name}")
+            elif use.kind is Kind.CELL and use.name in free:  # any other is of one call, and gone with it
                 self._used(who, use, free[use.name])
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
                 brought = [name for name in constant.co_freevars if name in free and name not in code.co_cellvars]
                 self._code(who, constant, names, {name: free[name] for name in brought})
-            elif isinstance(constant, str):
-                self._named(f"{who} names {constant!r}", constant)
+            else:
+                self._text(who, constant, {**names, **free})
 
-    def _named(self, who: str, text: str) -> None:
-        """Look at a workflow that is started by its id."""
-        named = self._by_id.get(text) or registry.get_workflow(text)
-        if named is not None:
-            self._add(who, named)
+    def _text(self, who: str, constant: object, names: Names) -> None:
+        """Look at what a text may name: a workflow that is started by its id, or a class in a hint of a function."""
+        if isinstance(constant, tuple):
+            for one in cast("tuple[object, ...]", constant):
+                self._text(who, one, names)
+        elif isinstance(constant, str):
+            named = self._by_id.get(constant) or registry.get_workflow(constant)
+            if named is not None:
+                self._add(f"{who} names {constant!r}", named)
+            for path in _PATHS.findall(constant):
+                found = names.get(path.partition(".")[0])
+                if issubclass(type(found), type):
+                    self._hint(f"{who} names {path}", found, names)
 
     def _used(self, who: str, use: Use, what: object) -> None:
         """Look at what a name stands for; of a module at the attribute of it that is used."""
         who = f"{who} uses {use.name}"
         if what is _NOWHERE:
             raise _Found(f"{who}, which isn't there yet")
-        if use.changes:
-            raise _Found(f"{who}, and may change it")
-        if isinstance(what, ModuleType) and use.attribute is not None and hasattr(what, use.attribute):
-            who, what = f"{who}.{use.attribute}", getattr(what, use.attribute)
+        if type(what) is ModuleType and use.attribute is not None:
+            who, there = f"{who}.{use.attribute}", vars(what)
+            if use.attribute not in there and what is sys.modules.get("polos"):
+                there = {use.attribute: getattr(what, use.attribute, _NOWHERE)}  # it imports what is asked for
+            what = there.get(use.attribute, _NOWHERE)
+            if what is _NOWHERE:
+                raise _Found(f"{who}, which isn't there yet")
         self._add(who, what)
 
     # ----------------------------------------------------------------------------------------- hints
 
     def _hints(self, who: str, of: Any, names: Names) -> None:
-        try:
-            hints = inspect.get_annotations(of)
-        except NameError as error:  # from Python 3.14 on they are evaluated when somebody asks
-            raise _Found(f"{who} is annotated with {error.name}, which can't be found") from error
-        for hint in hints.values():
+        for hint in inspect.get_annotations(of).values():
             self._hint(who, hint, names)
 
     def _hint(self, who: str, hint: object, names: Names) -> None:
         """Look at the classes in a hint, for values are made of them."""
+        if isinstance(hint, typing.ForwardRef):
+            hint = hint.__forward_arg__
+        text = hint if isinstance(hint, str) else ""
+        met = (0 if text else id(hint), text, id(names.get("__name__")))
+        if met in self._hints_met:
+            return
+        self._hints_met.add(met)
+        self._hints_kept.append(hint)  # so that nothing else gets its id
         if isinstance(hint, str):
             self._text_hint(who, hint, names)
-        elif isinstance(hint, typing.ForwardRef):
-            self._text_hint(who, hint.__forward_arg__, names)
-        elif typing.get_origin(hint) is not None:
-            if typing.get_origin(hint) is not typing.Literal:
-                self._hint(who, typing.get_origin(hint), names)
-                for part in typing.get_args(hint):
-                    self._hint(who, part, names)
-        elif isinstance(hint, list):
-            for part in cast("list[object]", hint):  # of a Callable
+        elif (parts := _parts_of_hint(hint)) is not None:
+            for part in parts:
                 self._hint(who, part, names)
         elif not _says_no_class(hint):
             self._add(f"{who} is annotated with {getattr(hint, '__qualname__', hint)}", hint)
 
     def _text_hint(self, who: str, text: str, names: Names) -> None:
         """Look at what is named in a hint that is a text; nothing evaluates it."""
-        for path in _PATHS.findall(_TEXTS.sub("", text)):
+        bare = set(_PATHS.findall(_TEXTS.sub("", text)))
+        for path in _PATHS.findall(text):
             first, *others = path.split(".")
-            named: object = names.get(first, getattr(builtins, first, _NOWHERE))
+            named: object = names.get(first, vars(builtins).get(first, _NOWHERE))
             for other in others:
-                named = getattr(named, other, _NOWHERE)
+                named = vars(named).get(other, _NOWHERE) if type(named) is ModuleType else _NOWHERE
+            if named is _NOWHERE and path not in bare:
+                continue  # a text of a Literal
             if named is _NOWHERE:
                 raise _Found(f"{who} is annotated with {path}, which can't be found")
-            if not isinstance(named, ModuleType):
+            if type(named) is not ModuleType:
                 self._hint(who, named, names)
 
 
-def _is_written(cls: type, name: str, value: object) -> bool:
-    """Tell whether an attribute of a class is the program's; others are what Python and pydantic put there."""
-    special = name.startswith("__") and name.endswith("__")
-    if isinstance(value, FunctionType):
-        made = special and "__dataclass_fields__" in vars(cls) and is_of_library("", value.__code__.co_filename)
-        return not (made or value.__module__ == "enum")
-    if special or name in _OF_PYTHON or isinstance(value, MemberDescriptorType | GetSetDescriptorType):
-        return False
-    return not (issubclass(cls, enum.Enum) and (name.startswith("_") or type(value) is cls))
-
-
-def _is_frozen(what: object) -> bool:
-    parameters = getattr(type(what), "__dataclass_params__", None)
-    return parameters is not None and bool(parameters.frozen)
+def _parts_of_hint(hint: object) -> tuple[object, ...] | None:
+    """Give the hints that a hint is made of; None if it is made of none."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return ()
+    if origin is not None:
+        return typing.get_args(hint) if origin in _ORIGINS else (*typing.get_args(hint), origin)
+    if isinstance(hint, list):  # of a Callable
+        return tuple(cast("list[object]", hint))
+    if isinstance(hint, typing.TypeVar):
+        return (hint.__bound__, *hint.__constraints__)
+    return (hint.__supertype__,) if isinstance(hint, typing.NewType) else None
 
 
 def _says_no_class(hint: object) -> bool:
-    """Tell whether a hint is none of the program's classes: one of typing, a builtin, or a constant."""
-    if isinstance(hint, type):
-        return hint.__module__ in {"builtins", "typing", "types", "collections.abc"}
-    return is_harmless(hint)
+    """Tell whether a hint is none of the program's classes: one of typing's words, a builtin, or a constant."""
+    if is_harmless(hint) or hint is typing.Any:
+        return True
+    words = (builtins, typing, collections.abc, types)
+    return any(vars(module).get(getattr(hint, "__name__", "")) is hint for module in words) or hint in _SPECIAL
+
+
+_SPECIAL: Final = tuple(
+    word for word in vars(typing).values() if type(word).__module__ == "typing" and not isinstance(word, type)
+)
 
 
 def _kind(what: object) -> str:
-    if isinstance(what, ModuleType):
+    kind = type(what)
+    if kind is ModuleType:
         return "a module"
-    name = f"class {what.__qualname__}" if isinstance(what, type) else type(what).__qualname__
+    name = f"class {cast('type[Any]', what).__qualname__}" if issubclass(kind, type) else kind.__qualname__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

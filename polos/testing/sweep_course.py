@@ -62,6 +62,8 @@ _MORE_THAN_REMAINS: Final = (
     "so something is kept in memory, or elsewhere than in the directory, or a `finally` or `with` of a function that "
     "is under way in a crash cleans up, which it does in one process alone"
 )
+_SETUP: Final = "setup may open files, and write anywhere"
+_UNSEEN: Final = "something that the program's code doesn't show"
 _KILLED_AS_WELL: Final = "; the same crash does no harm where the process is killed, either"
 _NOT_KILLED: Final = "; try real=True for that, or processes over 0"
 
@@ -147,11 +149,12 @@ class _Sweep:
         wanted = self._wanted
         if wanted.from_remains is None and wanted.may_share:
             self._memory = wanted.memory()
-            self._report.memory = self._memory.kept
-            self._stage.shares = not self._memory.kept
+            self._report.memory = _SETUP if wanted.setup is not None else self._memory.kept
+            self._stage.shares = not self._report.memory
         self._undisturbed(children=wanted.real or wanted.processes > 0, keeps=self._stage.shares)
         doubtful = self._doubtful()
         if doubtful:
+            self._report.memory = _UNSEEN if self._memory is not None else ""
             self._stage.live_alone()
             self._crashes()
             if self._stage.has_children:

@@ -117,7 +117,7 @@ class Wanted:
         """Look what of the program may be kept in memory."""
         asked = [(f"the function in answers for {key!r}", answer) for key, answer in self.answers.items()]
         begins = [(f"workflow {one.id!r}", one) for one in (self.workflow, *self.workflows)]
-        called = [(who, what) for who, what in (("setup", self.setup), *asked) if callable(what)]
+        called = [(who, what) for who, what in asked if callable(what)]
         return Memory([*begins, *called], {one.id: one for one in self.workflows})
 
     def task(self) -> Task:
