@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import operator
 import string
 from dataclasses import dataclass
@@ -262,6 +263,77 @@ def by_a_private_attribute() -> None:
     bank._memory.append("{}")
 
 
+class Lock:
+    """Is a state, and has one."""
+
+    class state:  # noqa: N801  # that is what is tried
+        """Says whether it is held."""
+
+        held = False
+
+    @classmethod
+    def acquire(cls) -> None:
+        cls.state.held = True
+
+
+def by_a_state_of_its_own() -> None:
+    Lock.acquire()
+
+
+async def by_a_state_or_another(ctx: WorkflowContext) -> None:
+    (Lock if ctx.state is None else ctx).state.held = True
+
+
+async def by_adding_to_a_state_or_another(ctx: WorkflowContext) -> None:
+    (Lock if ctx.state is None else ctx).state.held |= True
+
+
+async def by_setting_the_context_anew(ctx: Any) -> None:
+    ctx = Lock
+    ctx.state.held = True
+
+
+def by_an_attribute_of_a_definition() -> object:
+    return keeps_none.tags
+
+
+def by_words_of_a_partial() -> object:
+    return functools.partial(twice, number=1).keywords
+
+
+async def by_a_span(ctx: WorkflowContext) -> None:
+    with ctx.step.trace("charged"):
+        pass
+
+
+class Watched(property):
+    """Remembers what it gave."""
+
+
+class Watching:
+    """Has one of these."""
+
+    @Watched
+    def charged(self) -> int:
+        return 1
+
+
+def by_a_property() -> object:
+    return Watching()
+
+
+def by_a_relative_import() -> object:
+    from .sweep_workflows import memory
+
+    return memory
+
+
+def by_an_absolute_import() -> object:
+    from tests.memory_programs import sent as memory
+
+    return memory
+
+
 MORE: list[tuple[object, str]] = [
     (by_a_protocol, "FakePays has a metaclass _ProtocolMeta"),
     (by_any, "Anything has a metaclass _AnyMeta"),
@@ -289,6 +361,16 @@ MORE: list[tuple[object, str]] = [
     (by_hints, "by_hints uses get_type_hints, a function of a library"),
     (by_a_whole_module, "by_a_whole_module imports statistics"),
     (by_matching, "by_matching matches attributes of classes"),
-    (by_a_definition, "by_a_definition uses an attribute on_start"),
+    (by_a_state_of_its_own, "Lock.acquire assigns to an attribute held"),
+    (by_a_state_or_another, "by_a_state_or_another assigns to an attribute held"),
+    (by_adding_to_a_state_or_another, "by_adding_to_a_state_or_another assigns to an attribute held"),
+    (by_setting_the_context_anew, "by_setting_the_context_anew assigns to an attribute held"),
+    (by_an_attribute_of_a_definition, "by_an_attribute_of_a_definition uses keeps_none.tags"),
+    (by_words_of_a_partial, "by_words_of_a_partial uses an attribute keywords"),
+    (by_a_span, "by_a_span uses an attribute trace"),
+    (by_a_property, "Watching.charged, a Watched"),
+    (by_a_relative_import, "by_a_relative_import imports sweep_workflows"),
+    (by_an_absolute_import, "by_an_absolute_import imports tests.memory_programs.sent, a list"),
+    (by_a_definition, "by_a_definition uses keeps_none.on_start"),
     (by_a_private_attribute, "by_a_private_attribute uses an attribute _memory"),
 ]

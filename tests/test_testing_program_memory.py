@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import itertools
+import os
 import secrets
 import weakref
 from collections.abc import Callable, Iterator
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any, Union
+from unittest.mock import create_autospec
 
 import pytest
 from polos import (
+    RetryPolicy,
     Workflow,
     WorkflowContext,
     workflow,
@@ -20,10 +25,13 @@ from polos import (
 from polos.testing import CrashOutcome, CrashSweepFailed, Outside, harmless, program_memory
 from polos.testing.program_memory import Memory
 from polos.testing.sweep import sweep
+from pydantic import BaseModel
 
 from tests.memory_programs import (
     LIMITS,
     MAY,
+    Bank,
+    bank,
     counts,
     fake,
     in_a_dict,
@@ -155,21 +163,105 @@ def test_what_was_put_in_the_place_of_a_harmless_function_is_looked_at(monkeypat
     def draws() -> str:
         return secrets.token_hex(4)
 
-    assert "" == look(draws).kept
+    def waits() -> object:
+        from asyncio import gather
+
+        return gather()
+
+    assert "" == look(draws).kept == look(waits).kept
     monkeypatch.setattr(secrets, "token_hex", lambda _count: sent.append(1))
+    monkeypatch.setattr(asyncio, "gather", lambda: sent.append(1))
     assert "uses sent, a list" in look(draws).kept
-    harmless._known.cache_clear()
-    assert "uses sent, a list" in look(draws).kept
+    assert "uses sent, a list" in look(waits).kept
     monkeypatch.setattr(secrets, "token_hex", sent.append)
     assert "secrets.token_hex, a builtin_function_or_method" in look(draws).kept
+    monkeypatch.setattr(secrets, "token_hex", create_autospec(secrets.token_hex))
+    assert look(draws).kept
     monkeypatch.undo()
-    harmless._known.cache_clear()
+    assert "" == look(draws).kept == look(waits).kept
+
+
+def test_what_was_there_before_anybody_looked_is_not_believed_either(monkeypatch: pytest.MonkeyPatch):
+    """A test puts its fakes in their places first, and sweeps then."""
+    for fake_one in (lambda _count: sent.append(1), sent.append, create_autospec(secrets.token_hex), Bank):
+        with monkeypatch.context() as patched:
+            patched.setattr(harmless, "_known", {})
+            patched.setattr(harmless, "_unknown", [("secrets", "token_hex")])
+            patched.setattr(secrets, "token_hex", fake_one)
+            harmless.learn()
+            assert {} == harmless._known
+            assert [("secrets", "token_hex")] == harmless._unknown
+
+
+@pytest.mark.parametrize(
+    ("of", "name"), [(WorkflowContext, "patched"), (os, "urandom"), (BaseModel, "model_dump"), (Outside, "note")],
+    ids=str,
+)  # fmt: skip
+def test_parts_of_what_is_harmless_that_were_changed_may_be_memory(monkeypatch: pytest.MonkeyPatch, of: Any, name: str):
+    """A test may have put a fake in the place of a method, or of what a function draws from."""
+    assert "" == look(keeps_none).kept
+    monkeypatch.setattr(of, name, lambda *_: sent.append(1))
+
+    assert look(keeps_none).kept
+
+
+def test_the_workflow_that_is_found_by_an_id_is_looked_at():
+    """A test may have defined it anew, and code holds the one before."""
+
+    async def plain(ctx: WorkflowContext) -> None:
+        pass
+
+    async def fakes(ctx: WorkflowContext) -> None:
+        in_a_list()
+
+    first = workflow(id="memory_defined_twice")(plain)
+    assert "" == look(first).kept
+    workflow(id="memory_defined_twice")(fakes)
+    assert "in_a_list uses sent, a list" == look(first).kept
+
+
+def test_what_a_definition_was_given_may_be_memory():
+    """An attribute, or a policy for retries with code of its own."""
+
+    async def plain(ctx: WorkflowContext) -> None:
+        pass
+
+    class Policy(RetryPolicy):
+        pass
+
+    given: Workflow[Any] = Workflow("memory_with_more", plain)
+    given.sent = sent  # type: ignore[attr-defined]
+    assert "workflow 'memory_with_more' has attributes or retries of its own" == look(given).kept
+    other: Workflow[Any] = Workflow("memory_with_policy", plain, retries=Policy())
+    assert "workflow 'memory_with_policy' has attributes or retries of its own" == look(other).kept
+
+
+class Severity(IntEnum):
+    """A number with a name."""
+
+    LOW = 1
+
+
+class Status(StrEnum):
+    """A text with a name."""
+
+    PAID = "paid"
+
+
+def test_enumerations_of_texts_and_numbers_keep_none():
+    """Nor do words of a docstring or a message that are names of classes by chance."""
+
+    def tells() -> object:
+        """Give a Bank of the kind."""
+        raise ValueError(f"no Bank here, {Status.PAID} {Severity.LOW}")
+
+    assert "" == look(tells).kept
 
 
 def test_a_ledger_that_was_changed_may_be_memory(monkeypatch: pytest.MonkeyPatch):
     """A test may have put a fake into it."""
     assert "" == look(settles).kept
-    monkeypatch.setattr(Outside, "count", lambda _self, _kind: len(sent))
+    monkeypatch.setattr(bank, "count", lambda _kind: len(sent), raising=False)
 
     assert "settles uses bank, an Outside that was changed" == look(settles).kept
 

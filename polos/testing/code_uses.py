@@ -14,7 +14,6 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from itertools import pairwise
 from types import CodeType
 from typing import Final, final
 
@@ -71,66 +70,76 @@ _REFUSED: Final = {
     "MATCH_CLASS": "matches attributes of classes",
     "STORE_GLOBAL": "assigns to a global",
 }
+_LOADS: Final = frozenset({"LOAD_DEREF", "LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK"})
+_CONTEXTS: Final = frozenset({"context", "ctx"})  # what contexts are called
 # Attributes that lead away: of contexts, definitions, models, tasks and loops, functions, frames and their like.
 _AWAY: Final = re.compile(
-    "(?!__(?:qual)?name__)_.*|(?:cr|gi|ag|f|tb|co)_[a-z]+|logger|port|require_port|emit|resources|channels|channel_context|cancel_event|"
-    "func|on_start|on_end|get_loop|get_coro|get_context|get_stack|print_stack|mro|cache_clear|register|"
-    "model_fields|model_computed_fields|model_config"
+    "(?!__(?:qual)?name__)_.*|(?:cr|gi|ag|f|tb|co)_[a-z]+|logger|port|require_port|emit|resources|channels|"
+    "channel_context|cancel_event|trace|func|on_start|on_end|schedule|said_schedule|keywords|get_loop|get_coro|"
+    "get_context|get_stack|print_stack|mro|cache_clear|register|model_fields|model_computed_fields|model_config"
 )
 
 
 @lru_cache(maxsize=4096)
 def uses(code: CodeType) -> tuple[Use, ...]:
     """Give what code uses; not that of functions in it, which are constants of it."""
-    steps = [step for step in dis.get_instructions(code) if step.opname not in _BETWEEN]
-    found = _changes(steps)
+    steps: list[dis.Instruction] = []
+    targets: set[int] = set()  # of jumps, by place in `steps`
+    for step in dis.get_instructions(code):
+        if step.is_jump_target:
+            targets.add(len(steps))
+        if step.opname not in _BETWEEN:
+            steps.append(step)
+    found = _changes(steps, targets)
     module = ""
-    for step, behind in pairwise([*steps, None]):
-        assert step is not None, "there is one behind the last only"
-        name = str(step.argval)
+    for at, step in enumerate(steps):
+        name, behind = str(step.argval), steps[at + 1] if at + 1 < len(steps) else None
         if step.opname in _KINDS:
             asked = str(behind.argval) if behind is not None and behind.opname in _ASKS else None
             found.append(Use(_KINDS[step.opname], name, asked))
         elif step.opname in _REFUSED:
-            found.append(Use(Kind.OUT_OF_SIGHT, f"{_REFUSED[step.opname]}, {name}"))
+            found.append(Use(Kind.OUT_OF_SIGHT, _REFUSED[step.opname]))
         elif step.opname in _ASKS and _AWAY.fullmatch(name):
             found.append(Use(Kind.OUT_OF_SIGHT, f"uses an attribute {name}"))
         elif step.opname == "IMPORT_NAME":
             module = name
-            if behind is None or behind.opname != "IMPORT_FROM":
+            if behind is None or behind.opname != "IMPORT_FROM" or steps[at - 2].argval != 0:  # else it is relative
                 found.append(Use(Kind.OUT_OF_SIGHT, f"imports {name}"))
         elif step.opname == "IMPORT_FROM":
             found.append(Use(Kind.IMPORT, f"{module}.{name}"))
     return tuple(found)
 
 
-def _changes(steps: list[dis.Instruction]) -> list[Use]:
+def _changes(steps: list[dis.Instruction], targets: set[int]) -> list[Use]:
     """
     Say what attributes are assigned to, but for those of ``ctx.state``, which are recorded.
 
     ``ctx.state.done = 1`` loads `ctx` and `state` just before; ``ctx.state.done += 1`` long before, and then loads
-    `done`, so there each assignment has to have one of these.
+    `done`, so there each assignment has to have one of these. Where code jumps in between, it may be another's.
     """
     names = [step.opname for step in steps]
-    added: Counter[str] = Counter()
-    for at, step in enumerate(steps[3:], 3):
-        if names[at - 1] == "COPY" and step.opname in _ASKS and _is_state(steps[at - 3 : at - 1]):
-            added[str(step.argval)] += 1
+    set_anew = {str(step.argval) for step in steps if step.opname.startswith("STORE_FAST")}
+
+    def is_state(at: int) -> bool:
+        """Tell whether what stands before this loads the attribute `state` of a context."""
+        if at < 2 or targets & {at, at - 1}:
+            return False
+        variable, state = steps[at - 2 : at]
+        loads = variable.opname in _LOADS and variable.argval in _CONTEXTS and variable.argval not in set_anew
+        return loads and state.opname in _ASKS and state.argval == "state"
+
+    added = Counter(
+        str(step.argval)
+        for at, step in enumerate(steps)
+        if step.opname in _ASKS and names[at - 1] == "COPY" and at not in targets and is_state(at - 1)
+    )
     found: list[Use] = []
     for at, step in enumerate(steps):
-        if step.opname != "STORE_ATTR" or _is_state(steps[max(at - 2, 0) : at]):
+        if step.opname != "STORE_ATTR" or is_state(at):
             continue
         name = str(step.argval)
-        added[name] -= names[at - 1] == "SWAP"
-        if names[at - 1] != "SWAP" or added[name] < 0:
+        is_sum = names[at - 1] == "SWAP" and at not in targets
+        added[name] -= is_sum
+        if not is_sum or added[name] < 0:
             found.append(Use(Kind.OUT_OF_SIGHT, f"assigns to an attribute {name}"))
     return found
-
-
-def _is_state(steps: list[dis.Instruction]) -> bool:
-    """Tell whether these load the attribute `state` of a variable."""
-    if len(steps) != 2:
-        return False
-    variable, state = steps
-    loads = variable.opname in {"LOAD_DEREF", "LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK"}
-    return loads and state.opname in _ASKS and state.argval == "state"

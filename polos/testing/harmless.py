@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import builtins
 import datetime as dt
+import os
 import re
+import secrets
 import sys
 import sysconfig
+import time
 from decimal import Decimal
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Final
 from uuid import UUID
 
-__all__ = ["is_harmless", "is_known", "is_of_library"]
+__all__ = ["are_tools_changed", "has_changed", "is_harmless", "is_of_library", "learn"]
 
 _CONSTANTS: Final = frozenset({
     type(None), type(...), type(NotImplemented), object, bool, int, float, complex, str, bytes, range, re.Pattern,
@@ -55,6 +57,7 @@ _MODULES: Final = {
     "log10 log2 pow prod sin sqrt tan trunc",
     "operator": "add and_ concat contains eq floordiv ge gt itemgetter le lt mod mul ne neg not_ or_ pow sub truediv",
     "polos.context": "WorkflowContext WorkflowState",
+    "polos.step": "Step",
     "polos.engine.retry": "RetryPolicy",
     "polos.errors": "StepExecutionError WorkflowTimeoutError",
     "polos.testing.outside": "Outside",
@@ -79,41 +82,61 @@ def is_harmless(what: object) -> bool:
     """Tell whether it is a constant, or a function or class that keeps nothing and reaches nothing outside."""
     if isinstance(what, dt.datetime | dt.time):
         return type(what) in {dt.datetime, dt.time} and type(what.tzinfo) in {type(None), dt.timezone}
-    return type(what) in _CONSTANTS or id(what) in _known(len(sys.modules))
+    return type(what) in _CONSTANTS or id(what) in _known
 
 
-def is_known(path: str) -> bool:
-    """Tell whether a name in a module, such as ``math.floor``, stands for such a function or class."""
-    module, _, name = path.rpartition(".")
-    return name in _MODULES.get(module, "").split()
+def learn() -> None:
+    """Get to know what the list names, as far as modules are imported and nobody has put others in their places."""
+    global _unknown  # noqa: PLW0603  # what is known once stays so
+    still: list[tuple[str, str]] = []
+    for module, name in _unknown:
+        value = vars(sys.modules[module]).get(name) if module in sys.modules else None
+        if not _is_genuine(value, module):
+            still.append((module, name))
+            continue
+        before = getattr(value, "__wrapped__", value)  # asyncio's, if polos has put its own in its place
+        _known.update({id(value): value, id(before): before})
+        if isinstance(value, type):
+            _shapes[value] = dict(vars(value))
+    _unknown = still
 
 
-@lru_cache(maxsize=1)
-def _known(_imported: int) -> dict[int, object]:
-    """Give functions and classes by their ids, of those modules that somebody has imported; more when there are."""
-    found = {id(value): value for value in (getattr(builtins, name) for name in _BUILTINS.split())}
-    for module, names in _MODULES.items():
-        there = vars(sys.modules[module]) if module in sys.modules else {}
-        for value in (there[name] for name in names.split() if name in there):
-            if _is_genuine(value, module):
-                before = getattr(value, "__wrapped__", value)  # asyncio's, if polos has put its own in its place
-                found |= {id(value): value, id(before): before}
-    return found
+def has_changed(known: type) -> bool:
+    """Tell whether somebody has put something else in the place of a part of one of these classes."""
+    now, before = vars(known), _shapes.get(known)
+    return before is not None and (
+        now.keys() != before.keys() or any(now[name] is not part for name, part in before.items())
+    )
+
+
+def are_tools_changed() -> bool:
+    """Tell whether somebody has put something else in the place of what functions of the list draw from."""
+    return any(vars(module).get(name) is not value for module, name, value in _TOOLS)
 
 
 def _is_genuine(value: object, module: str) -> bool:
     """Tell whether it is the module's own, not what a test has put there."""
+    of = getattr(value, "__module__", None) or module
+    if of != "builtins" and of.lstrip("_").partition(".")[0] != module.partition(".")[0]:
+        return False
     match value:
         case FunctionType():
-            return is_of_library(value.__module__, value.__code__.co_filename)
+            return is_of_library(of, value.__code__.co_filename) and not value.__code__.co_filename.startswith("<")
         case BuiltinFunctionType():
             return value.__self__ is None or isinstance(value.__self__, ModuleType)
         case type():
-            return value.__module__ == "builtins" or (
-                value.__module__.lstrip("_").partition(".")[0] == module.partition(".")[0]
-            )
+            return True
         case _:
             return False
+
+
+_known: dict[int, object] = {id(value): value for value in (vars(builtins)[name] for name in _BUILTINS.split())}
+_shapes: dict[type, dict[str, object]] = {}
+_unknown = [(module, name) for module, names in _MODULES.items() for name in names.split()]
+_TOOLS: Final = [
+    (os, "urandom", os.urandom), (secrets, "token_bytes", secrets.token_bytes),
+    (secrets, "randbelow", secrets.randbelow), (time, "time", time.time), (time, "monotonic", time.monotonic),
+]  # fmt: skip
 
 
 def is_of_library(module: str, file: str | None = None) -> bool:

@@ -26,6 +26,18 @@ class _Sample(enum.Enum):
     ONE = 1
 
 
+class _Text(enum.StrEnum):
+    ONE = "one"
+
+
+class _OfText(str, enum.Enum):  # noqa: UP042  # this is written, too
+    ONE = "one"
+
+
+class _Number(enum.IntEnum):
+    ONE = 1
+
+
 class _Model(BaseModel):
     one: int = 1
 
@@ -37,14 +49,14 @@ _MADE: Final = frozenset({
     "__annotations_cache__", "__annotate_func__", "__annotate__", "__class_vars__", "__private_attributes__",
     "__signature__", "__abstractmethods__", "_abc_impl", "model_config",
 })  # fmt: skip
-_OF_ENUMS: Final[frozenset[str]] = frozenset(vars(_Sample)) - {"ONE"}
+_ENUMS: Final[tuple[type[enum.Enum], ...]] = (_Sample, _Text, _OfText, _Number)
+_OF_ENUMS: Final = frozenset(str(name) for one in _ENUMS for name in vars(one)) - {"ONE"}
 _OF_MODELS: Final[frozenset[str]] = frozenset(name for name in vars(_Model) if name.startswith("__pydantic_"))
 _OF_MEMBERS: Final = frozenset(vars(_Sample.ONE))
 _DATACLASS_METHODS: Final = frozenset({
     "__init__", "__repr__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__setattr__", "__delattr__",
     "__replace__", "__getstate__", "__setstate__",
 })  # fmt: skip
-_NO_DEFAULT: Final = (dataclasses.MISSING, PydanticUndefined)
 
 
 def parts_of(cls: type[Any]) -> Iterator[tuple[str, object]] | str:
@@ -97,19 +109,21 @@ def _parts(cls: type[Any]) -> Iterator[tuple[str, object]]:
         for name, field in cls.model_fields.items():
             yield from _of_field(name, field)
     for name, known in vars(cls).get("__dataclass_fields__", {}).items():
-        yield from ((name, one) for one in (known.default, known.default_factory) if one not in _NO_DEFAULT)
+        for one in (known.default, known.default_factory):
+            if one is not dataclasses.MISSING:
+                yield name, one
 
 
 def _attributes(cls: type[Any]) -> Iterator[tuple[str, object]]:
     for name, value in vars(cls).items():
         if name.startswith("_") or isinstance(value, MemberDescriptorType | GetSetDescriptorType):
             continue
-        if isinstance(value, property):
+        if type(value) is property:
             yield name, value.fget
             yield name, value.fset
             yield name, value.fdel
-        elif isinstance(value, staticmethod | classmethod):
-            yield name, cast("Any", value).__func__
+        elif type(value) in {staticmethod, classmethod}:
+            yield name, value.__func__
         elif not (issubclass(cls, enum.Enum) and type(value) is cls) and name != "model_config":
             yield name, value
 

@@ -33,10 +33,14 @@ from typing import Any, Final, cast, final
 from pydantic import BaseModel
 
 from polos import registry
+from polos.context import WorkflowContext
 from polos.definition import Workflow
+from polos.engine.retry import RetryPolicy
 from polos.replay.stdlib import install
+from polos.step import Step
 from polos.testing.code_uses import Kind, Use, uses
-from polos.testing.harmless import is_harmless, is_known, is_of_library
+from polos.testing.failing import says_no
+from polos.testing.harmless import are_tools_changed, has_changed, is_harmless, is_of_library, learn
 from polos.testing.outside import Outside
 from polos.testing.plain_classes import parts_of, values_of
 
@@ -44,9 +48,18 @@ __all__ = ["Memory"]
 
 OBJECTS_MAX: Final = 2_000  # that are looked at, so that no sweep spends its time here
 _NOWHERE: Final = object()
-_LEDGER: Final = dict(vars(Outside))  # as it was before any test could put something in the place of a part of it
+_EMPTY: Final = ModuleType("empty")
+_LEDGER: Final = Outside()
+
+
+async def _nothing(_ctx: WorkflowContext) -> None:
+    pass
+
+
+_OF_WORKFLOWS: Final = {*vars(Workflow("sample", _nothing)), "result_hint"}  # it is found out when it is asked
 _OF_PYTEST: Final = frozenset({"@py_builtins", "@pytest_ar"})  # in an `assert` of a test's module
 _PATHS: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+_SENTENCE: Final = re.compile(r"\w\s+\w")  # in no hint
 _TEXTS: Final = re.compile(r"'[^']*'|\"[^\"]*\"")
 _ORIGINS: Final = (typing.Union, types.UnionType, typing.Annotated)
 
@@ -93,13 +106,19 @@ class Memory:
         }
         try:
             install()  # functions of asyncio become others by it, and an engine does it sooner or later
+            learn()
+            if are_tools_changed() or has_changed(WorkflowContext) or has_changed(Step):
+                raise _Found("what a test has put in the place of a part of Python or polos")
             for who, what in program:
                 self._add(who, what)
             while self._left:
                 self._look(*self._left.popleft())
         except _Found as found:
             self.kept = str(found)
-        except Exception as error:  # noqa: BLE001  # an object may raise whenever it is asked anything
+        except BaseException as error:
+            if not says_no(error):
+                raise
+            # An object may raise whenever it is asked anything.
             self.kept = f"something that can't be looked at: {type(error).__name__}: {error}"
 
     def is_as(self, before: Memory) -> bool:
@@ -142,6 +161,9 @@ class Memory:
         who = f"workflow {workflow.id!r}"
         if workflow.on_start or workflow.on_end:
             raise _Found(f"{who} has hooks")
+        if type(workflow.retries) is not RetryPolicy or not vars(workflow).keys() <= _OF_WORKFLOWS:
+            raise _Found(f"{who} has attributes or retries of its own")
+        self._named(who, workflow.id)  # by which the engine finds it
         self._add(who, workflow.func)
         for hint in (workflow.payload_schema_class, workflow.state_schema, workflow.output_schema):
             self._hint(who, hint, {})
@@ -150,12 +172,13 @@ class Memory:
         self._all(who, (what.func, *what.args, *what.keywords.values(), *vars(what).values()))
 
     @staticmethod
-    def _ledger(who: str, _what: Outside) -> None:
-        now = vars(Outside)
-        if now.keys() != _LEDGER.keys() or any(now[name] is not part for name, part in _LEDGER.items()):
+    def _ledger(who: str, what: Outside) -> None:
+        if has_changed(Outside) or vars(what).keys() != vars(_LEDGER).keys():
             raise _Found(f"{who}, an Outside that was changed")
 
     def _class(self, who: str, cls: type[Any]) -> None:
+        if is_harmless(cls) and has_changed(cls):
+            raise _Found(f"{who}, {_kind(cls)} that was changed")
         if is_harmless(cls) or (vars(builtins).get(cls.__name__) is cls and issubclass(cls, BaseException)):
             return
         if is_of_library(cls.__module__):
@@ -196,9 +219,12 @@ class Memory:
     def _code(self, who: str, code: CodeType, names: Names, free: Names) -> None:
         """Look at what code uses; `free` is what its closure brings from outside of all that is looked at."""
         for use in uses(code):
-            if use.kind is Kind.OUT_OF_SIGHT or (use.kind is Kind.IMPORT and not is_known(use.name)):
-                raise _Found(f"{who} {'imports ' if use.kind is Kind.IMPORT else ''}{use.name}")
-            if use.kind is Kind.NAME and use.name not in _OF_PYTEST:
+            if use.kind is Kind.OUT_OF_SIGHT:
+                raise _Found(f"{who} {use.name}")
+            if use.kind is Kind.IMPORT:
+                module, _, name = use.name.rpartition(".")
+                self._used(who, use, vars(sys.modules.get(module, _EMPTY)).get(name, _NOWHERE))
+            elif use.kind is Kind.NAME and use.name not in _OF_PYTEST:
                 self._used(who, use, names.get(use.name, vars(builtins).get(use.name, _NOWHERE)))
             elif use.kind is Kind.ASSIGNED and use.name in free:
                 raise _Found(f"{who} assigns to {use.name}")
@@ -217,17 +243,23 @@ class Memory:
             for one in cast("tuple[object, ...]", constant):
                 self._text(who, one, names)
         elif isinstance(constant, str):
-            named = self._by_id.get(constant) or registry.get_workflow(constant)
-            if named is not None:
-                self._add(f"{who} names {constant!r}", named)
-            for path in _PATHS.findall(constant):
+            self._named(f"{who} names {constant!r}", constant)
+            for path in () if _SENTENCE.search(constant) else _PATHS.findall(constant):
                 found = names.get(path.partition(".")[0])
                 if issubclass(type(found), type):
                     self._hint(f"{who} names {path}", found, names)
 
+    def _named(self, who: str, text: str) -> None:
+        """Look at the workflow that is found by an id, if it is one."""
+        named = self._by_id.get(text) or registry.get_workflow(text)
+        if named is not None:
+            self._add(who, named)
+
     def _used(self, who: str, use: Use, what: object) -> None:
         """Look at what a name stands for; of a module at the attribute of it that is used."""
-        who = f"{who} uses {use.name}"
+        who = f"{who} {'imports' if use.kind is Kind.IMPORT else 'uses'} {use.name}"
+        if type(what) is Workflow and use.attribute not in {None, "id"}:
+            raise _Found(f"{who}.{use.attribute}")
         if what is _NOWHERE:
             raise _Found(f"{who}, which isn't there yet")
         if type(what) is ModuleType and use.attribute is not None:
@@ -298,7 +330,9 @@ def _says_no_class(hint: object) -> bool:
     if is_harmless(hint) or hint is typing.Any:
         return True
     words = (builtins, typing, collections.abc, types)
-    return any(vars(module).get(getattr(hint, "__name__", "")) is hint for module in words) or hint in _SPECIAL
+    if any(vars(module).get(getattr(hint, "__name__", "")) is hint for module in words):
+        return True
+    return any(hint is word for word in _SPECIAL)
 
 
 _SPECIAL: Final = tuple(

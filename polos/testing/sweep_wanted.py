@@ -117,8 +117,10 @@ class Wanted:
         """Look what of the program may be kept in memory."""
         asked = [(f"the function in answers for {key!r}", answer) for key, answer in self.answers.items()]
         begins = [(f"workflow {one.id!r}", one) for one in (self.workflow, *self.workflows)]
-        called = [(who, what) for who, what in asked if callable(what)]
-        return Memory([*begins, *called], {one.id: one for one in self.workflows})
+        called: list[tuple[str, object]] = [(who, what) for who, what in asked if callable(what)]
+        if type(self.answers) is not dict:
+            called.append(("answers", self.answers))
+        return Memory([*begins, *called], {one.id: one for one in (*self.workflows, self.workflow)})
 
     def task(self) -> Task:
         """Give what all lives have in common."""
