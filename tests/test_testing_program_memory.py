@@ -10,6 +10,7 @@ import os
 import secrets
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any, Union
@@ -332,6 +333,28 @@ def test_a_double_charge_of_a_fake_in_memory_is_found_by_default(case: str):
     with pytest.raises(CrashSweepFailed, match="after_effect_before_outcome:1") as failed:
         sweep(pays, check=check, processes=0, pairs=0)
     assert "check: AssertionError" in failed.value.differences[0]
+
+
+@workflow(id="memory-fake")
+async def charges_in_memory(ctx: WorkflowContext) -> None:
+    await ctx.step.run("charge", in_a_list)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("blind", [False, True])
+def test_who_looks_at_nothing_misses_it(monkeypatch: pytest.MonkeyPatch, blind: bool):
+    """What is found above is found by looking: half of the fake's charges are in a life that isn't lived else."""
+    if blind:
+        monkeypatch.setattr(Memory, "_code", lambda *_: None)
+    sent.clear()
+
+    def check(_outcome: CrashOutcome) -> None:
+        charged = len(sent)
+        sent.clear()
+        assert charged <= 1
+
+    with nullcontext() if blind else pytest.raises(CrashSweepFailed):
+        sweep(charges_in_memory, check=check, processes=0, pairs=0)
 
 
 @workflow(id="memory-child")
