@@ -7,6 +7,7 @@ import gc
 import io
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +25,7 @@ from polos.testing import (
     patience,
 )
 from polos.testing.outside import Place
+from polos.testing.patience import own_frames
 from polos.testing.sweep import sweep
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
 from polos.testing.sweep_scenario import SWEEPING
@@ -557,3 +559,21 @@ def test_nothing_is_raised_where_it_would_get_lost():
 
     assert [True, True, True] == found
     assert not patience._is_unheard(sys._getframe())
+
+
+def test_a_method_that_a_data_class_of_ours_was_given_is_no_code_of_the_program():
+    """It comes from no file; code that was given to Python as a text does so, too, and is told."""
+
+    def frame(file: str, name: str) -> traceback.FrameSummary:
+        return traceback.FrameSummary(file, 1, name, lookup_line=False)
+
+    engine = frame(patience.__file__, "decide")
+    program, given, made = (
+        frame("/shop/orders.py", "charge"),
+        frame("<string>", "charge"),
+        frame("<string>", "__init__"),
+    )
+
+    assert (program,) == own_frames((program, engine, made), inner=False)
+    assert (program, made) == own_frames((program, made), inner=False)
+    assert (given,) == own_frames((engine, given), inner=False)

@@ -60,6 +60,7 @@ __tracebackhide__ = True  # pytest shows the test's own lines, and the page
 
 _T = TypeVar("_T")
 _DEBUGGERS: Final = frozenset({"bdb", "pdb", "pydevd", "_pydevd_bundle", "debugpy", "pudb"})
+_GENERATED: Final = frozenset({"__eq__", "__hash__", "__init__", "__repr__"})
 _POLOS: Final = f"{Path(__file__).parent.parent}{os.sep}"
 _WEAK: Final = (weakref.__file__, _weakrefset.__file__)
 _over: set[int] = set()  # threads with which patience is over, by identity
@@ -339,7 +340,12 @@ def own_frames(stack: Frames, *, inner: bool = True) -> Frames:
     Returns:
         Nothing, if no code of the program is in it.
     """
-    found = tuple(frame for frame in stack if is_programs(frame.filename))
+    found: Frames = ()
+    own = True
+    for frame in stack:
+        # A method that a data class of polos's was given comes from no file, and is called by polos's code.
+        own = is_programs(frame.filename) and (own or frame.name not in _GENERATED or frame.filename != "<string>")
+        found += (frame,) if own else ()
     return (*found, stack[-1]) if found and inner and found[-1] is not stack[-1] else found
 
 
