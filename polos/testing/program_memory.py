@@ -24,7 +24,7 @@ import re
 import sys
 import types
 import typing
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import CodeType, FunctionType, ModuleType
@@ -213,7 +213,7 @@ class Memory:
                 free[variable] = cell.cell_contents
             except ValueError:
                 raise _Found(f"{name} uses {variable}, which isn't there yet") from None
-        self._hints(name, function, {**function.__globals__, **free})
+        self._hints(name, function, ChainMap(free, function.__globals__))
         self._code(name, code, function.__globals__, free)
 
     def _code(self, who: str, code: CodeType, names: Names, free: Names) -> None:
@@ -230,12 +230,13 @@ class Memory:
                 raise _Found(f"{who} assigns to {use.name}")
             elif use.kind is Kind.CELL and use.name in free:  # any other is of one call, and gone with it
                 self._used(who, use, free[use.name])
+        around = ChainMap[str, Any]({**free}, cast("Any", names))  # looked into, and not copied
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
                 brought = [name for name in constant.co_freevars if name in free and name not in code.co_cellvars]
                 self._code(who, constant, names, {name: free[name] for name in brought})
             else:
-                self._text(who, constant, {**names, **free})
+                self._text(who, constant, around)
 
     def _text(self, who: str, constant: object, names: Names) -> None:
         """Look at what a text may name: a workflow that is started by its id, or a class in a hint of a function."""
@@ -282,11 +283,11 @@ class Memory:
         if isinstance(hint, typing.ForwardRef):
             hint = hint.__forward_arg__
         text = hint if isinstance(hint, str) else ""
-        met = (0 if text else id(hint), text, id(names.get("__name__")))
+        met = (0 if text else id(hint), text, id(names) if text else 0)
         if met in self._hints_met:
             return
         self._hints_met.add(met)
-        self._hints_kept.append(hint)  # so that nothing else gets its id
+        self._hints_kept += (hint, names)  # so that nothing else gets their ids
         if isinstance(hint, str):
             self._text_hint(who, hint, names)
         elif (parts := _parts_of_hint(hint)) is not None:
