@@ -81,7 +81,7 @@ def test_few_points_are_all_tried_by_default():
     """A sample begins where they are many; what a test asks for it gets."""
     few = sweep(charges_once, {"around": 1}, processes=0, **QUICK)
     asked = sweep(charges_once, {"around": 1}, processes=0, **{**QUICK, "points": 6})
-    many = sweep(charges_once, {"around": 12}, processes=0, **QUICK)
+    many = sweep(charges_once, {"around": 30}, processes=0, **QUICK)
 
     assert (len(few.points), 6) == (few.singles, asked.singles)
     assert QUICK["points"] == many.singles < len(many.points)

@@ -3,7 +3,8 @@ Telling the points of a life apart by what a crash there would leave behind.
 
 What the next life can see are the store, the time, and whatever code of the program did outside. Where the first life
 of a scenario is lived, that code is taken to have done something whenever it was run, for it may have done it in this
-process's memory. Where scenarios begin with remains, it has done what these hold: calls and files.
+process's memory. Where scenarios begin with remains, it has done what these hold: files. They hold the calls of steps'
+functions as well, but nobody recovers by these; they are for judging.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Leaving:
         durable, turns = self._durable(), self._turns()
         if self._outside is None:
             return Left((durable, turns))
-        return Left((durable, turns), (durable, self._calls(), self._files(self._outside, turns)))
+        return Left((durable, turns), (durable, self._files(self._outside, turns)), self._calls())
 
     def _files(self, outside: Place, turns: object) -> object:
         """Give what is in the directory; looks only if code has run since it was looked at last."""

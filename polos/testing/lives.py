@@ -370,7 +370,7 @@ class Life:
         self.engine.marks.append(chance)
         if changes is not None:
             points.leaves = Leaving(
-                lambda: (changes(), clock.now_us()), self._turns, calls=lambda: ledger.total, outside=outside
+                lambda: (changes(), clock.now_us()), self._turns, calls=lambda: len(ledger.steps), outside=outside
             )
             self.loop.on_call = self.code.seen
         self.loop.on_task = self._task_made

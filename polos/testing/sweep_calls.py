@@ -29,7 +29,7 @@ class CallLedger:
     Attributes:
         counts: calls by run and step.
         attempts: calls by run, step, attempt and life.
-        total: all calls.
+        steps: their names, in the order of the calls.
         life: which life is living, from 1.
     """
 
@@ -42,7 +42,7 @@ class CallLedger:
         """
         self.counts: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.attempts: defaultdict[tuple[str, str, int, int], int] = defaultdict(int)
-        self.total = 0
+        self.steps: list[str] = []
         self.life = 0
         self._file = file
         if file is not None and file.exists():
@@ -54,13 +54,13 @@ class CallLedger:
         """Give another one with the same calls, for lives that go on from here in memory."""
         other = CallLedger()
         other.counts, other.attempts = self.counts.copy(), self.attempts.copy()
-        other.total, other.life = self.total, self.life
+        other.steps, other.life = self.steps.copy(), self.life
         return other
 
     def _count(self, run: str, name: str, attempt: int, life: int) -> int:
         self.attempts[run, name, attempt, life] += 1
         self.counts[run, name] += 1
-        self.total += 1
+        self.steps.append(name)
         return self.counts[run, name]
 
     def call(self, audit: Audit, run: str, name: str, attempt: int, effect: str) -> None:
@@ -88,7 +88,4 @@ class CallLedger:
 
     def by_step(self) -> Counter[str]:
         """Give the number of calls of each step, all runs together."""
-        found: Counter[str] = Counter()
-        for (_, name), count in self.counts.items():
-            found[name] += count
-        return found
+        return Counter(self.steps)

@@ -22,7 +22,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import groupby, pairwise
 from operator import itemgetter
@@ -107,7 +108,8 @@ class _Sweep:
         self._alike: dict[CrashPoint, tuple[CrashPoint, ...]] = {}  # by the one that is tried for all
         self._cleaning: dict[CrashPoint, object] = {}  # what would be cleaned up there
         self._effects: dict[CrashPoint, Effect] = {}  # what has happened there and isn't recorded
-        self._called: Collection[str] = ()  # steps of the undisturbed run
+        self._called: Sequence[str] = ()  # steps of the undisturbed run, as often as it calls them
+        self._calls: dict[CrashPoint, int] = {}  # how many of these it has called there
         self._first: list[CrashPoint] = []  # one of each place where something would be
         self._memory: Memory | None = None  # if it is for the sweep to find out whether the program keeps any
 
@@ -213,7 +215,8 @@ class _Sweep:
         """Choose which points are tried, and for which others each of them."""
         wanted = self._wanted
         self._chance = Random(wanted.seed)
-        self._alike = self._one_of_each(self._different(self._report.points, left))
+        self._calls = {point: one.calls for point, one in zip(self._report.points, left, strict=False)}
+        self._alike = self._one_of_each(self._different(self._report.points, left), self._calls)
         places: dict[object, list[CrashPoint]] = {}
         for tried, group in self._alike.items():
             for what in dict.fromkeys(self._cleaning[point] for point in group if point in self._cleaning):
@@ -265,9 +268,19 @@ class _Sweep:
             return [(point,) for point in points]
         return grouped(points, [one.kept if self._stage.shares else one.lived for one in left])
 
-    def _one_of_each(self, groups: Sequence[tuple[CrashPoint, ...]]) -> dict[CrashPoint, tuple[CrashPoint, ...]]:
-        """Give the groups by the point that is tried for all; another one with another seed."""
-        return {group[self._wanted.seed % len(group)]: group for group in groups}
+    def _one_of_each(
+        self, groups: Sequence[tuple[CrashPoint, ...]], calls: Mapping[CrashPoint, int]
+    ) -> dict[CrashPoint, tuple[CrashPoint, ...]]:
+        """
+        Give the groups by the point that is tried for all; another one with another seed.
+
+        It is one at which the most calls had been made: what calls an effect too often does so there, if anywhere.
+        """
+        found: dict[CrashPoint, tuple[CrashPoint, ...]] = {}
+        for group in groups:
+            most = [point for point in group if calls.get(point) == calls.get(group[-1])]
+            found[most[self._wanted.seed % len(most)]] = group
+        return found
 
     def _pairs(self) -> list[tuple[CrashPoint, CrashPoint]]:
         every = [(first, second) for first in self._alike for second in self._recoveries.get(first, ())]
@@ -286,7 +299,7 @@ class _Sweep:
         with unawaited(partial(_note_unawaited, forgotten)):
             first = self._stage.play(())
         first.problems += sorted(forgotten)
-        self._called = first.calls
+        self._called = self._stage.called
         if self._stage.waits:
             first.problems += filter(None, [Unused(self._stage.task, self._called).said()])
         self._judge.expect(first)
@@ -294,7 +307,7 @@ class _Sweep:
         self._cleaning, self._effects = self._stage.cleaning, self._stage.effects
         self._choose(first.left)
         second = self._stage.play((), keep=self._alike if keeps else ())
-        if _steady(first, second):
+        if _steady(first, second) and self._called == self._stage.called:
             self._left = first.left
         else:
             self._stage.live_alone()  # each scenario may come to its points by another way
@@ -308,17 +321,28 @@ class _Sweep:
             self._judge.expect_real()
         outcome = self._stage.play(points, real=real)
         if self._stage.may_have_pairs(points) and points[0] not in self._recoveries:
-            groups = self._different(numbered(outcome.recovery), outcome.left)
-            self._recoveries[points[0]] = list(self._one_of_each(groups))
+            reached = numbered(outcome.recovery)
+            calls = {point: one.calls for point, one in zip(reached, outcome.left, strict=False)}
+            self._recoveries[points[0]] = list(self._one_of_each(self._different(reached, outcome.left), calls))
         self._report.unknown += outcome.unknown
         self._report.missed += len(outcome.cuts) < len(points)
         where = " and then at ".join(map(str, points))
         self._judge.judge(outcome, points, f"a crash at {where}", alike=() if real else self._others(points))
+        if not real and len(points) == 1:
+            self._judge.judge_others(outcome, self._with_fewer_calls(points[0]))
         return outcome
 
     def _others(self, points: tuple[CrashPoint, ...]) -> tuple[CrashPoint, ...]:
         """Give the points that this one is tried for."""
         return tuple(point for point in self._alike.get(points[0], ()) if point != points[0] and len(points) == 1)
+
+    def _with_fewer_calls(self, tried: CrashPoint) -> dict[CrashPoint, Counter[str]]:
+        """Give a point of those this one is tried for to each number of calls, with what hadn't been called there."""
+        most = self._calls.get(tried, 0)
+        others: dict[int, CrashPoint] = {}
+        for point in self._alike.get(tried, ()):
+            others.setdefault(self._calls.get(point, 0), point)
+        return {point: Counter(self._called[calls:most]) for calls, point in others.items() if calls < most}
 
 
 def _steady(first: CrashOutcome, second: CrashOutcome) -> bool:
@@ -327,7 +351,8 @@ def _steady(first: CrashOutcome, second: CrashOutcome) -> bool:
         [grouped(numbered(run.recovery), [getattr(one, side) for one in run.left]) for run in (first, second)]
         for side in ("lived", "kept")
     )
-    return by_lives[0] == by_lives[1] and by_remains[0] == by_remains[1]
+    calls = [[one.calls for one in run.left] for run in (first, second)]
+    return by_lives[0] == by_lives[1] and by_remains[0] == by_remains[1] and calls[0] == calls[1]
 
 
 def _note_unawaited(forgotten: set[str], coroutine: CoroutineType[Any, Any, Any]) -> bool:

@@ -12,6 +12,9 @@ that tells the reader where to look: at what a process remembers, or at what it 
 from __future__ import annotations
 
 import inspect
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, NoReturn, final
 
 from polos.errors import PolosUsageError
@@ -143,6 +146,25 @@ class Judge:
         if told:
             self.fail(outcome, points, told, what, error, alike=alike)
 
+    def judge_others(self, outcome: CrashOutcome, others: Mapping[CrashPoint, Counter[str]]) -> None:
+        """
+        Let the program's `check` look at a scenario once more, for points at which less had been called before.
+
+        Args:
+            outcome: how the scenario ended that was tried for them, and is right.
+            others: these points, each with the calls that hadn't been made there.
+
+        Raises:
+            Doubtful: it isn't right for one of them.
+        """
+        if self._wanted.check is None or outcome.unknown:
+            return
+        for point, calls in others.items():
+            other = replace(outcome, crashes=(str(point),), calls=outcome.calls - calls)
+            self._stage.check_begins()
+            if self._checked(other)[0]:
+                raise Doubtful((point,))
+
     def _told(self, outcome: CrashOutcome) -> tuple[list[str], BaseException | None]:
         """Say what is wrong with a scenario, and what code of the user's raised to say so."""
         expected = self._expected if outcome.in_process else self._expected_real
@@ -155,6 +177,11 @@ class Judge:
             return [str(raised)], raised.error
         if told or self._wanted.check is None or outcome.unknown:
             return told, outcome.raised
+        return self._checked(outcome)
+
+    def _checked(self, outcome: CrashOutcome) -> tuple[list[str], BaseException | None]:
+        """Say what the program's `check` says is wrong, and what it raised to say so."""
+        assert self._wanted.check is not None, "there is one"
         try:
             said = self._wanted.check(handed_out(outcome))
         except BaseException as error:

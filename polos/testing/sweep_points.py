@@ -76,10 +76,12 @@ class Left:
         lived: for a scenario whose first life is lived; code of the program is taken to have done something whenever it
             was run.
         kept: for one that begins with remains, where it has done what these have; None if nothing begins so.
+        calls: how often functions of steps had been called; known with `kept`, and no part of it.
     """
 
     lived: object
     kept: object = None
+    calls: int = 0
 
 
 @final

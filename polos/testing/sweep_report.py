@@ -61,8 +61,8 @@ class CrashReport:
         scenarios: how many were played, the undisturbed ones included; many begin with what another one left.
         singles: how many points were tried.
         alike: how many of these weren't lived by themselves, because a crash there leaves behind what it leaves at
-            another that was: nothing became durable between the two, no code of the program ran, no time passed. With
-            `from_remains`, code may have run that has called no step and changed no file.
+            another that was: nothing became durable between the two, no code of the program ran, no time passed. If
+            scenarios begin with remains, code may have run that has changed no file.
         pairs: how many pairs of crashes were tried.
         processes: how many scenarios were lived in child processes.
         unknown: how many ended with a step of unknown outcome that `answers` don't resolve.

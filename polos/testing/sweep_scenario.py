@@ -106,6 +106,11 @@ class Stage:
         return [] if self.scene.life is None else self.scene.life.waits
 
     @property
+    def called(self) -> list[str]:
+        """The steps whose functions were called until the end of the last life, in order."""
+        return [] if self.scene.life is None else self.scene.life.ledger.steps
+
+    @property
     def effects(self) -> dict[CrashPoint, Effect]:
         """What has happened, and isn't recorded, at points of the last life."""
         return {} if self.scene.life is None else self.scene.life.points.effects
