@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from polos import WorkflowContext, workflow
+from polos import EventPayload, SchedulePayload, WorkflowContext, workflow
 from polos.errors import BlobMissing, EngineNotRunning, PolosError, StoreDamaged, StoreFailed
 from polos.runtime.client import PolosClient
 from polos.runtime.following import LogMoves
@@ -34,6 +34,18 @@ async def waits(ctx: WorkflowContext) -> Any:
 async def single(ctx: WorkflowContext) -> Any:
     """Be one at a time."""
     return await ctx.step.wait_for_signal("go")
+
+
+@workflow(id="lost_tick", schedule=True)
+async def tick(ctx: WorkflowContext, payload: SchedulePayload) -> str:
+    """Come every minute."""
+    return "ticked"
+
+
+@workflow(id="lost_event", trigger_on_event="lost_orders")
+async def event(ctx: WorkflowContext, payload: EventPayload) -> Any:
+    """Come with each event."""
+    return payload.data
 
 
 class FailingLog:
@@ -252,6 +264,39 @@ def read_fails(fault: Fault, number: int) -> bool:
         sim.send("signal", run=calls[-1].run, name="go", data="second")
         sim.run_for(5)
         assert ["first", "second"] == [sim.result(first), sim.result(calls[-1].run)]
+    return reached
+
+
+@pytest.mark.parametrize("fault", [None, Fault.FULL, Fault.UNKNOWN_KEPT])
+def test_schedules_and_triggers_that_can_not_read_the_log_try_again(
+    fault: Fault | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At whichever place reading fails, with a failed commit before it or without, each occurrence and event comes."""
+    caplog.set_level(logging.CRITICAL, "polos")
+    number, reached = 0, True
+    while reached:
+        number += 1
+        reached = look_fails(fault, number)
+    assert number > 10
+
+
+def look_fails(fault: Fault | None, number: int) -> bool:
+    """Have one read fail in two minutes; tells whether there were so many."""
+    sim = Simulation([tick, event])
+    log = failing(sim)
+    with sim:
+        sim.send("schedule", action="set", workflow="lost_tick", said={"cron": "* * * * *"})
+        sim.run_for(1)
+        if fault is not None:
+            sim.plan.next(fault)
+        log.reads, log.unreadable = 0, lambda which: which == number
+        call = sim.send("publish", topic="lost_orders", events=[{"data": 1}])
+        sim.run_for(130)
+        reached = log.reads >= number
+
+        came = sorted((state.workflow, sim.result(run)) for run, state in sim.audit.states.items())
+        assert [("lost_event", 1), ("lost_tick", "ticked"), ("lost_tick", "ticked")] == came
+        assert call.reply is not None
     return reached
 
 
