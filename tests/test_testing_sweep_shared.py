@@ -312,10 +312,10 @@ def test_an_outside_that_cannot_be_put_back_is_lived_again(
     """A link, what its owner may not read or change, and what somebody removes meanwhile."""
     lstat = os.lstat
 
-    def look(path: str) -> os.stat_result:
-        if path.endswith("/gone"):
+    def look(path: str, **options: Any) -> os.stat_result:
+        if str(path).endswith("/gone"):
             raise FileNotFoundError(path)
-        return lstat(path)
+        return lstat(path, **options)
 
     monkeypatch.setattr(os, "lstat", look)
 
