@@ -16,7 +16,7 @@ from polos.testing.recorded import BadRecording, RecordedRun
 from polos.testing.recorded_replay import assert_replays, differences
 
 from tests import test_testing_recorded as kit
-from tests.test_testing_recorded import Order, charge_today, current, defined, first, note, other_amount, parcel
+from tests.test_testing_recorded import Order, charge, charge_today, current, defined, first, note, other_amount, parcel
 
 record, recording, accepting = kit.record, kit.recording, kit.accepting  # fixtures
 
@@ -101,3 +101,33 @@ def test_what_was_rewritten_is_said(recording: RecordedRun, tmp_path: Path, acce
     plugin.pytest_runtest_makereport(item)
     plugin.pytest_runtest_makereport(item)
     assert [(plugin.REWRITTEN, str(path))] == taken
+
+
+async def asked_first(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
+    """What was recorded, behind a step that is new."""
+    await ctx.step.run("look", note, "is it in stock?")
+    return await first(ctx, payload)
+
+
+async def said_first(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
+    """A message that is new, which nothing waits for, and then less than was recorded."""
+    await ctx.step.publish_event("tell", "orders", {})
+    receipt = await ctx.step.run("charge", charge, payload["cents"])
+    return {"paid": receipt.cents}
+
+
+def test_nothing_behind_a_new_step_is_called_gone(recording: RecordedRun):
+    """Code that waits for a new step was never seen to leave out what is recorded; that is told as not compared."""
+    extra, behind = differences(recording, defined(asked_first, state_schema=Order))
+
+    assert (d.ExtraStep, d.NotReached) == (type(extra), type(behind))
+    assert extra.note.endswith("note\nthe recording has step 'charge' at this point")
+    assert behind.note == "not compared: charge, pause, ship, StateChanged, thank"
+
+
+def test_code_that_came_to_its_end_leaves_out_what_it_did_not_ask_for(recording: RecordedRun):
+    """What is new and holds nothing up hides nothing that is gone."""
+    found = differences(recording, defined(said_first, state_schema=Order))
+
+    assert ["pause", "ship", "", "thank"] == [one.step for one in found if isinstance(one, d.MissingStep)]
+    assert not [one for one in found if isinstance(one, d.NotReached)]

@@ -40,6 +40,7 @@ __all__ = [
     "StateChanged",
     "ToolsChanged",
     "WorkflowChanged",
+    "named",
 ]
 
 
@@ -73,9 +74,7 @@ class Difference:
 
     def lines(self) -> list[str]:
         """Tell it in lines of text."""
-        place = f" {self.step!r}" if self.step else ""
-        kind = _KINDS.get(self.kind, self.kind)
-        found = [f"{type(self).__name__}: {kind}{place}: {self._meaning()}"]
+        found = [f"{type(self).__name__}: {named(self.kind, self.step)}: {self._meaning()}"]
         if self.line:
             found.append(f"    at {self.line}")
         if self.recorded is not None or self.asked is not None:
@@ -100,6 +99,11 @@ _KINDS = {
     "UpdateAnswered": "answer to an update",
     "": "the run",
 }
+
+
+def named(kind: str, step: str) -> str:
+    """Give a request by what it is and its name, as it is told."""
+    return f"{_KINDS.get(kind, kind)}{f' {step!r}' if step else ''}"
 
 
 class ArgumentsChanged(Difference):

@@ -82,7 +82,7 @@ class NotingDriver(Driver):
             return event  # what needs no answer needn't be recorded to go on
         return await super().tell(event, spec=spec)
 
-    def play(self, facts: list[Fact], requests: list[e.Event]) -> tuple[list[e.Event], set[int]]:
+    def play(self, facts: list[Fact], requests: list[e.Event]) -> list[e.Event]:
         """
         Run the code through a history as far as it goes.
 
@@ -91,11 +91,10 @@ class NotingDriver(Driver):
             requests: what the attempt asked for, in order.
 
         Returns:
-            The requests that the code didn't make, and the versions of the facts that it was given.
+            The requests that the code didn't make.
         """
         self._forgiving = True
         kept: dict[str, list[Fact]] = {}
-        given: set[int] = set()
         left = requests
         for fact in facts:
             if not isinstance(fact.event, _UNASKED):
@@ -104,14 +103,17 @@ class NotingDriver(Driver):
             else:
                 wanted = fact
             while wanted is not None and self.outcome is None:
-                given.add(wanted.version)
                 left = self._give(wanted, left)
                 wanted = self._wanted(kept)
-        return left, given
+        return left
+
+    def waits_for(self, name: str) -> bool:
+        """Tell whether the code waits for the answer to a request of that name."""
+        return name in self.pending or name in self._timers
 
     def _wanted(self, kept: dict[str, list[Fact]]) -> Fact | None:
         """Take out the oldest answer that the code waits for."""
-        found = [facts[0] for name, facts in kept.items() if facts and (name in self.pending or name in self._timers)]
+        found = [facts[0] for name, facts in kept.items() if facts and self.waits_for(name)]
         if not found:
             return None
         oldest = min(found, key=lambda fact: fact.version)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["History"]
 
+_FOLLOWING: Final = (*CLOSINGS, e.ResultReused)  # requests that follow from another one
 _POLOS: Final = f"{Path(polos.__file__).parent}{os.sep}"
 
 
@@ -174,15 +175,17 @@ class History:
         code = self._code(run, attempt)
         code.foresee(attempt.facts)
         try:
-            left, given = code.play(attempt.facts, attempt.requests)
+            left = code.play(attempt.facts, attempt.requests)
             found = self._compared(run, attempt, code.matches)
             extra = [
                 match for match in code.matches if match.recorded is None and not isinstance(match.asked, CLOSINGS)
             ]
-            found += [_extra(run, match) for match in extra]
-            found += _left(run, attempt, left, given, blocked=bool(extra) and code.outcome is None)
+            # Code that waits for what nobody recorded may ask for anything behind it: then nothing is known to be gone.
+            held = code.outcome is None and any(code.waits_for(name_of(match.asked)) for match in extra)
+            found += [_extra(run, match, left if held else []) for match in extra]
+            found += _left(run, attempt, left, held=held)
             found += _moved(run, attempt, code.matches, among_others=bool(extra or left))
-            found += _ended(run, attempt, code, blocked=bool(extra))
+            found += _ended(run, attempt, code, held=held)
         except PolosUsageError as error:
             return [d.Diverged(run=run, note=str(error))]
         finally:
@@ -256,25 +259,32 @@ def _input(run: str, given: Json, workflow: Workflow[Any]) -> Iterable[d.Differe
         yield d.SchemaChanged(run=run, recorded=given, version=1, note=f"the input of the run: {error}")
 
 
-def _extra(run: str, match: Match) -> d.Difference:
+def _extra(run: str, match: Match, left: Iterable[e.Event]) -> d.Difference:
+    """Tell of a new request, and of what the recording has at that point, which may be the same by another name."""
     function = match.asked.function if isinstance(match.asked, e.StepScheduled) else ""
+    note = [f"calls {function}"] if function else []
+    here = [
+        d.named(type(event).__name__, name_of(event))
+        for event in left
+        if getattr(event, "cause", 0) == match.cause and not isinstance(event, _FOLLOWING)
+    ]
+    if here:
+        note.append(f"the recording has {', '.join(here)} at this point")
     return d.ExtraStep(
-        run=run, step=name_of(match.asked), kind=type(match.asked).__name__, line=match.line,
-        note=f"calls {function}" if function else "",
-    )  # fmt: skip
+        run=run, step=name_of(match.asked), kind=type(match.asked).__name__, line=match.line, note="\n".join(note)
+    )
 
 
-def _left(run: str, attempt: _Attempt, left: list[e.Event], given: set[int], *, blocked: bool) -> list[d.Difference]:
-    """Tell of recorded requests that the code didn't make: some it had every reason to make, some it never came to."""
+def _left(run: str, attempt: _Attempt, left: list[e.Event], *, held: bool) -> list[d.Difference]:
+    """Tell of recorded requests that the code didn't make: it is done without them, or is held up before them."""
     versions = {id(event): version for version, (event, _, _) in enumerate(attempt.events, 1)}
     found: list[d.Difference] = []
     unreached: list[str] = []
     for event in sorted(left, key=lambda item: versions[id(item)]):
-        if isinstance(event, (*CLOSINGS, e.ResultReused)):
-            continue  # follows from another one
-        name = name_of(event) or type(event).__name__
-        if blocked and getattr(event, "cause", 0) not in given:
-            unreached.append(name)
+        if isinstance(event, _FOLLOWING):
+            continue
+        if held:
+            unreached.append(name_of(event) or type(event).__name__)
             continue
         note = f"called {event.function}" if isinstance(event, e.StepScheduled) else ""
         found.append(
@@ -317,7 +327,7 @@ def _fact(attempt: _Attempt, version: int) -> str:
     return f"{type(event).__name__} {name_of(event)}".strip()
 
 
-def _ended(run: str, attempt: _Attempt, code: NotingDriver, *, blocked: bool = False) -> list[d.Difference]:
+def _ended(run: str, attempt: _Attempt, code: NotingDriver, *, held: bool = False) -> list[d.Difference]:
     """Compare how the attempt ended."""
     recorded = attempt.end
     if recorded is None or isinstance(recorded, e.RunCancelled):
@@ -325,7 +335,7 @@ def _ended(run: str, attempt: _Attempt, code: NotingDriver, *, blocked: bool = F
     version = 1 + next(at for at, (event, _, _) in enumerate(attempt.events) if event is recorded)
     asked = code.end()
     if asked is None:
-        if blocked or code.forced:
+        if held or code.forced:
             return []
         waits = ", ".join(sorted(code.pending)) or "something else"
         return [d.EndChanged(run=run, recorded=_end(recorded), asked=f"it waits for {waits}", version=version)]
