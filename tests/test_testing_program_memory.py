@@ -6,11 +6,13 @@ import asyncio
 import functools
 import importlib
 import itertools
+import json
 import os
 import secrets
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any, Union
@@ -195,7 +197,11 @@ def test_what_was_there_before_anybody_looked_is_not_believed_either(monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("of", "name"), [(WorkflowContext, "patched"), (os, "urandom"), (BaseModel, "model_dump"), (Outside, "note")],
+    ("of", "name"),
+    [
+        (WorkflowContext, "patched"), (os, "urandom"), (BaseModel, "model_dump"), (Outside, "note"),
+        (json.JSONEncoder, "default"),
+    ],
     ids=str,
 )  # fmt: skip
 def test_parts_of_what_is_harmless_that_were_changed_may_be_memory(monkeypatch: pytest.MonkeyPatch, of: Any, name: str):
@@ -373,6 +379,31 @@ def test_a_workflow_that_no_code_names_is_lived():
     report = sweep(parent, processes=0, pairs=0)
 
     assert "workflow 'memory-child' is named by no code" == report.memory
+
+
+@dataclass
+class Parcel:
+    """What is copied writes something on its class."""
+
+    order: str
+
+
+async def labels(parcel: Parcel) -> str:
+    return parcel.order
+
+
+@workflow(id="memory-copied")
+async def copied(ctx: WorkflowContext) -> str:
+    return await ctx.step.run("label", labels, Parcel("one"))
+
+
+@pytest.mark.sweep
+def test_what_python_writes_on_a_class_when_it_copies_is_no_memory():
+    """A step is given copies, so the class is another behind the first run of it."""
+    assert "__slotnames__" not in vars(Parcel)
+    assert "" == sweep(copied, processes=0, pairs=0).memory
+    assert "__slotnames__" in vars(Parcel)
+    assert "" == sweep(copied, processes=0, pairs=0).memory
 
 
 @pytest.mark.sweep

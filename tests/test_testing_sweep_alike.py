@@ -8,17 +8,16 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from polos import NotDone, WorkflowContext, workflow
+from polos import Completed, NotDone, WorkflowContext, workflow
 from polos.points import reach
 from polos.runtime.debts import Debts
 from polos.runtime.unit import Resident
-from polos.testing import CrashOutcome, CrashReport, CrashSweepFailed, Outside, sweep_outcome
+from polos.testing import CrashOutcome, CrashReport, CrashSweepFailed, Outside, sweep_course, sweep_outcome
 from polos.testing.leaving import Leaving
 from polos.testing.program_code import ProgramCode
 from polos.testing.sweep import sweep
-from polos.testing.sweep_course import _Sweep
 from polos.testing.sweep_judging import Judge
-from polos.testing.sweep_points import Left
+from polos.testing.sweep_points import Alike, Left
 
 from tests import sweep_workflows as w
 
@@ -198,6 +197,74 @@ def test_a_check_that_objects_to_fewer_calls_has_its_crash_lived():
     assert ["after_append_before_handback:2"] == [str(point) for point in failed.value.points]
 
 
+def _without_looking(number: int) -> object:
+    return Completed(number)
+
+
+@workflow(id="alike_blind")
+async def blind(ctx: WorkflowContext, payload: dict[str, int]) -> None:
+    """Say of steps that were cut off that they were done, without looking whether they had begun."""
+    for number in range(6):
+        await ctx.step.run(f"ship-{number}", _plain_body, number, effect="at_most_once", reconcile=_without_looking)
+
+
+def ships_all(outcome: CrashOutcome) -> None:
+    assert all(outcome.calls[f"ship-{number}"] == 1 for number in range(6))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_of_a_sample_the_points_with_fewer_calls_are_looked_at_as_well(seed: int):
+    """Of a few points that are drawn, too; and what is in doubt then is lived, whichever lives are drawn after it."""
+    with pytest.raises(CrashSweepFailed):
+        sweep(blind, {}, check=ships_all, seed=seed, points=4, pairs=0, processes=0)
+
+
+@workflow(id="alike_refunds")
+async def refunds(ctx: WorkflowContext, payload: dict[str, int]) -> None:
+    """Call a second function after a first crash alone."""
+    charged: Any = await ctx.step.run("charge", _plain_body, 1, effect="at_most_once")
+    if charged == "unsure":
+        await ctx.step.run("refund", _plain_body, 1, effect="at_most_once")
+
+
+def test_a_second_crash_with_fewer_calls_behind_it_is_looked_at_as_well():
+    """It is no point that is lived, and its end has one call less than the one that is."""
+
+    def check(outcome: CrashOutcome) -> None:
+        assert "unsure" not in str(outcome.events) or outcome.calls["refund"]
+
+    answers = {"charge": Completed("unsure"), "refund": Completed("refunded")}  # it says so without looking
+    with pytest.raises(CrashSweepFailed) as failed:
+        sweep(refunds, {}, check=check, answers=answers, pairs=1_000, processes=0)
+
+    assert "after_append_before_handback:2" == str(failed.value.points[1])
+
+
+@pytest.mark.parametrize("point", ["after_append_before_handback:2", "after_effect_before_outcome:2"])
+def test_a_scenario_that_is_played_once_more_speaks_for_itself_alone(monkeypatch: pytest.MonkeyPatch, point: str):
+    """Others that would be looked at in a sweep are nobody's concern."""
+
+    def check(outcome: CrashOutcome) -> None:
+        assert outcome.crashes != ("after_append_before_handback:2",)
+
+    with pytest.raises(CrashSweepFailed) as failed:
+        sweep(silent, {}, check=check, from_remains=True, processes=0)
+    name = failed.value.target.rpartition("/")[0]
+    monkeypatch.setenv("POLOS_CRASH_POINT", f"{name}/{point}")
+
+    if point in failed.value.target:
+        with pytest.raises(CrashSweepFailed, match=point):
+            sweep(silent, {}, check=check, from_remains=True, processes=0)
+    else:
+        assert f"only POLOS_CRASH_POINT={point} was tried" in str(
+            sweep(silent, {}, check=check, from_remains=True, processes=0)
+        )
+
+
+def _firsts(groups: list[Any], *_given: object, **_more: object) -> dict[Any, Alike]:
+    return {group[0]: Alike(group, {}) for group in groups}
+
+
 @pytest.mark.parametrize(("most", "caught"), [(True, True), (False, False)])
 def test_the_one_that_is_tried_has_the_most_calls_behind_it(monkeypatch: pytest.MonkeyPatch, most: bool, caught: bool):
     """An engine that calls once more what may be called once is seen where a call has been made, and nowhere else."""
@@ -209,7 +276,7 @@ def test_the_one_that_is_tried_has_the_most_calls_behind_it(monkeypatch: pytest.
 
     monkeypatch.setattr(Debts, "_execute", execute)
     if not most:
-        monkeypatch.setattr(_Sweep, "_one_of_each", lambda _self, groups, _calls: {group[0]: group for group in groups})
+        monkeypatch.setattr(sweep_course, "spoken_for", _firsts)
 
     @workflow(id="alike_once")
     async def once(ctx: WorkflowContext, payload: dict[str, int]) -> int:

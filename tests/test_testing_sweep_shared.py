@@ -200,7 +200,7 @@ def test_what_is_wrong_with_what_another_run_left_is_no_failure(monkeypatch: pyt
     assert 5 == report.pairs
     shares = [shared for _, shared, _ in played]
     begun = shares.count(True)
-    alone = report.singles - report.alike + report.pairs
+    alone = 1 + report.singles - report.alike + report.pairs  # the one in doubt comes first
     assert [*[False] * 2, *[True] * begun, *[False] * alone] == shares
     assert begun > 0
     assert "so something is kept in memory, or elsewhere than in the directory" in str(report)

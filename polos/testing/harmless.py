@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import builtins
 import datetime as dt
+import json
 import os
 import re
 import secrets
@@ -136,6 +137,7 @@ _unknown = [(module, name) for module, names in _MODULES.items() for name in nam
 _TOOLS: Final = [
     (os, "urandom", os.urandom), (secrets, "token_bytes", secrets.token_bytes),
     (secrets, "randbelow", secrets.randbelow), (time, "time", time.time), (time, "monotonic", time.monotonic),
+    (json.JSONEncoder, "default", json.JSONEncoder.default),
 ]  # fmt: skip
 
 

@@ -48,6 +48,7 @@ _MADE: Final = frozenset({
     "__match_args__", "__dataclass_params__", "__dataclass_fields__", "__static_attributes__", "__firstlineno__",
     "__annotations_cache__", "__annotate_func__", "__annotate__", "__class_vars__", "__private_attributes__",
     "__signature__", "__abstractmethods__", "_abc_impl", "model_config",
+    "__slotnames__",  # of `copyreg`, when an instance is copied first
 })  # fmt: skip
 _ENUMS: Final[tuple[type[enum.Enum], ...]] = (_Sample, _Text, _OfText, _Number)
 _OF_ENUMS: Final = frozenset(str(name) for one in _ENUMS for name in vars(one)) - {"ONE"}

@@ -42,7 +42,7 @@ from polos.testing.sweep_answers import Unused
 from polos.testing.sweep_effects import Effect, first_of
 from polos.testing.sweep_judging import Doubtful, Judge
 from polos.testing.sweep_outcome import CrashOutcome
-from polos.testing.sweep_points import CrashPoint, Left, grouped, numbered
+from polos.testing.sweep_points import Alike, CrashPoint, Left, grouped, numbered, spoken_for, with_fewer
 from polos.testing.sweep_report import POINT_VARIABLE, CrashReport
 from polos.testing.sweep_scenario import SWEEPING, Stage
 from polos.testing.sweep_target import parse_target
@@ -104,12 +104,11 @@ class _Sweep:
         self._judge = Judge(wanted, self._stage, self._report)
         self._chance = Random(wanted.seed)
         self._left: list[Left] = []
-        self._recoveries: dict[CrashPoint, list[CrashPoint]] = {}  # points of the recovery, one of those alike
-        self._alike: dict[CrashPoint, tuple[CrashPoint, ...]] = {}  # by the one that is tried for all
+        self._alike: dict[CrashPoint, Alike] = {}  # by the point that is tried for all
+        self._recoveries: dict[CrashPoint, dict[CrashPoint, Alike]] = {}  # points of the recovery from it, likewise
         self._cleaning: dict[CrashPoint, object] = {}  # what would be cleaned up there
         self._effects: dict[CrashPoint, Effect] = {}  # what has happened there and isn't recorded
         self._called: Sequence[str] = ()  # steps of the undisturbed run, as often as it calls them
-        self._calls: dict[CrashPoint, int] = {}  # how many of these it has called there
         self._first: list[CrashPoint] = []  # one of each place where something would be
         self._memory: Memory | None = None  # if it is for the sweep to find out whether the program keeps any
 
@@ -131,6 +130,7 @@ class _Sweep:
     def _once_more(self, target: str) -> None:
         """Try a single scenario that somebody has asked for."""
         real, points = parse_target(target)
+        self._stage.live_alone()
         self._undisturbed(children=real, keeps=False)
         outcome = self._try(points, real=real)
         reached = len(outcome.cuts)
@@ -158,6 +158,8 @@ class _Sweep:
         if doubtful:
             self._report.memory = _UNSEEN if self._memory is not None else ""
             self._stage.live_alone()
+            self._choose(self._left)
+            self._try(doubtful, real=False)  # what is drawn from here on may be others
             self._crashes()
             if self._stage.has_children:
                 self._try(doubtful, real=True)
@@ -200,12 +202,12 @@ class _Sweep:
         report.singles = report.alike = report.pairs = report.unknown = report.missed = 0
         self._recoveries.clear()
         self._choose(self._left)
-        for point, group in self._alike.items():
+        for point, alike in self._alike.items():
             self._try((point,), real=wanted.real)
-            report.singles += len(group)
-            report.alike += len(group) - 1
+            report.singles += len(alike.points)
+            report.alike += len(alike.points) - 1
         if not wanted.real:
-            for point in self._drawn([point for group in self._alike.values() for point in group]):
+            for point in self._drawn([point for alike in self._alike.values() for point in alike.points]):
                 self._try((point,), real=True)
         self._judge.expect_replay()
         for first, seconds in groupby(self._pairs(), key=itemgetter(0)):
@@ -215,24 +217,24 @@ class _Sweep:
         """Choose which points are tried, and for which others each of them."""
         wanted = self._wanted
         self._chance = Random(wanted.seed)
-        self._calls = {point: one.calls for point, one in zip(self._report.points, left, strict=False)}
-        self._alike = self._one_of_each(self._different(self._report.points, left), self._calls)
+        self._alike = self._spoken_for(self._report.points, left, self._called)
         places: dict[object, list[CrashPoint]] = {}
-        for tried, group in self._alike.items():
-            for what in dict.fromkeys(self._cleaning[point] for point in group if point in self._cleaning):
+        for tried, alike in self._alike.items():
+            for what in dict.fromkeys(self._cleaning[point] for point in alike.points if point in self._cleaning):
                 places.setdefault(what, []).append(tried)
         self._first = [found[wanted.seed % len(found)] for found in places.values()]
         if wanted.points is not None and wanted.points < len(self._alike):
-            self._alike = self._sample(wanted.points)
+            self._alike = self._sample(wanted.points, _calls(self._report.points, left))
 
-    def _sample(self, count: int) -> dict[CrashPoint, tuple[CrashPoint, ...]]:
+    def _sample(self, count: int, calls: Mapping[CrashPoint, int]) -> dict[CrashPoint, Alike]:
         """Draw so many points: of functions that have had an effect one each, of places of cleaning up, and others."""
         first = self._first[: count // SHARE_OF_FIRST]
-        tried_for = {point: one for one, group in self._alike.items() for point in group}
+        tried_for = {point: one for one, alike in self._alike.items() for point in alike.points}
         effects = {tried_for[point]: point for point in first_of(self._effects, count - len(first), self._chance)}
         sample = self._chance.sample(list(self._alike), count)
         drawn = set(list(dict.fromkeys([*first, *effects, *sample]))[:count])
-        return {point: (point,) for point in (effects.get(one, one) for one in self._alike if one in drawn)}
+        sampled = [(effects.get(one, one), self._alike[one].points) for one in self._alike if one in drawn]
+        return {point: Alike((point,), with_fewer(point, group, calls, self._called)) for point, group in sampled}
 
     def _two_crashes(self, first: CrashPoint, seconds: Sequence[CrashPoint]) -> None:
         """Try a crash and, in the recovery from it, another one at each of some points."""
@@ -262,25 +264,17 @@ class _Sweep:
         first = [point for point in self._first if point in singles][:FIRST_MAX]
         return [*first, *(singles[index] for index in (*drawn, last) if singles[index] not in first)]
 
+    def _spoken_for(
+        self, points: Sequence[CrashPoint], left: Sequence[Left], called: Sequence[str]
+    ) -> dict[CrashPoint, Alike]:
+        """Give the points that are tried for others; `called` are all calls of the life that comes past them."""
+        return spoken_for(self._different(points, left), _calls(points, left), called, seed=self._wanted.seed)
+
     def _different(self, points: Sequence[CrashPoint], left: Sequence[Left]) -> list[tuple[CrashPoint, ...]]:
         """Give points in groups of which one is tried."""
         if self._wanted.real or self._wanted.every_point or not left:
             return [(point,) for point in points]
         return grouped(points, [one.kept if self._stage.shares else one.lived for one in left])
-
-    def _one_of_each(
-        self, groups: Sequence[tuple[CrashPoint, ...]], calls: Mapping[CrashPoint, int]
-    ) -> dict[CrashPoint, tuple[CrashPoint, ...]]:
-        """
-        Give the groups by the point that is tried for all; another one with another seed.
-
-        It is one at which the most calls had been made: what calls an effect too often does so there, if anywhere.
-        """
-        found: dict[CrashPoint, tuple[CrashPoint, ...]] = {}
-        for group in groups:
-            most = [point for point in group if calls.get(point) == calls.get(group[-1])]
-            found[most[self._wanted.seed % len(most)]] = group
-        return found
 
     def _pairs(self) -> list[tuple[CrashPoint, CrashPoint]]:
         every = [(first, second) for first in self._alike for second in self._recoveries.get(first, ())]
@@ -322,27 +316,38 @@ class _Sweep:
         outcome = self._stage.play(points, real=real)
         if self._stage.may_have_pairs(points) and points[0] not in self._recoveries:
             reached = numbered(outcome.recovery)
-            calls = {point: one.calls for point, one in zip(reached, outcome.left, strict=False)}
-            self._recoveries[points[0]] = list(self._one_of_each(self._different(reached, outcome.left), calls))
+            self._recoveries[points[0]] = self._spoken_for(reached, outcome.left, self._stage.called)
         self._report.unknown += outcome.unknown
         self._report.missed += len(outcome.cuts) < len(points)
         where = " and then at ".join(map(str, points))
         self._judge.judge(outcome, points, f"a crash at {where}", alike=() if real else self._others(points))
-        if not real and len(points) == 1:
-            self._judge.judge_others(outcome, self._with_fewer_calls(points[0]))
+        if not real:
+            self._judge.judge_others(outcome, self._with_fewer_calls(points))
         return outcome
 
     def _others(self, points: tuple[CrashPoint, ...]) -> tuple[CrashPoint, ...]:
         """Give the points that this one is tried for."""
-        return tuple(point for point in self._alike.get(points[0], ()) if point != points[0] and len(points) == 1)
+        tried, *more = points
+        if more:
+            return ()
+        alike = self._alike.get(tried) or next((one for one in self._alike.values() if tried in one.points), None)
+        return () if alike is None else tuple(point for point in alike.points if point != tried)
 
-    def _with_fewer_calls(self, tried: CrashPoint) -> dict[CrashPoint, Counter[str]]:
-        """Give a point of those this one is tried for to each number of calls, with what hadn't been called there."""
-        most = self._calls.get(tried, 0)
-        others: dict[int, CrashPoint] = {}
-        for point in self._alike.get(tried, ()):
-            others.setdefault(self._calls.get(point, 0), point)
-        return {point: Counter(self._called[calls:most]) for calls, point in others.items() if calls < most}
+    def _with_fewer_calls(self, points: tuple[CrashPoint, ...]) -> dict[tuple[CrashPoint, ...], Counter[str]]:
+        """Give the crashes that these are tried for and had fewer calls behind them, with what these were."""
+        first, *second = points
+        known = [self._alike.get(first), *(self._recoveries.get(first, {}).get(point) for point in second)]
+        found: dict[tuple[CrashPoint, ...], Counter[str]] = {(): Counter()}
+        for point, alike in zip(points, known, strict=True):
+            fewer = {point: Counter[str](), **({} if alike is None else alike.fewer)}
+            found = {(*others, one): had + calls for others, had in found.items() for one, calls in fewer.items()}
+        del found[points]
+        return found
+
+
+def _calls(points: Sequence[CrashPoint], left: Sequence[Left]) -> dict[CrashPoint, int]:
+    """Give how many calls of steps' functions there were at each point, where that is known."""
+    return {point: one.calls for point, one in zip(points, left, strict=False)}
 
 
 def _steady(first: CrashOutcome, second: CrashOutcome) -> bool:

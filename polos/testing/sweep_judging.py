@@ -146,24 +146,24 @@ class Judge:
         if told:
             self.fail(outcome, points, told, what, error, alike=alike)
 
-    def judge_others(self, outcome: CrashOutcome, others: Mapping[CrashPoint, Counter[str]]) -> None:
+    def judge_others(self, outcome: CrashOutcome, others: Mapping[tuple[CrashPoint, ...], Counter[str]]) -> None:
         """
-        Let the program's `check` look at a scenario once more, for points at which less had been called before.
+        Let the program's `check` look at a scenario once more, for crashes at which less had been called before.
 
         Args:
             outcome: how the scenario ended that was tried for them, and is right.
-            others: these points, each with the calls that hadn't been made there.
+            others: these crashes, each with the calls that hadn't been made there.
 
         Raises:
             Doubtful: it isn't right for one of them.
         """
         if self._wanted.check is None or outcome.unknown:
             return
-        for point, calls in others.items():
-            other = replace(outcome, crashes=(str(point),), calls=outcome.calls - calls)
+        for points, calls in others.items():
+            other = replace(outcome, crashes=tuple(map(str, points)), calls=outcome.calls - calls)
             self._stage.check_begins()
             if self._checked(other)[0]:
-                raise Doubtful((point,))
+                raise Doubtful(points)
 
     def _told(self, outcome: CrashOutcome) -> tuple[list[str], BaseException | None]:
         """Say what is wrong with a scenario, and what code of the user's raised to say so."""

@@ -20,7 +20,8 @@ program's loop, which may have an engine, too. So what other threads reach isn't
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, final
@@ -28,7 +29,10 @@ from typing import Any, Final, final
 from polos.errors import PolosUsageError
 from polos.testing.world import Crashed
 
-__all__ = ["AFTER_EFFECT", "AWAIT", "CrashPoint", "Left", "Points", "grouped", "numbered"]
+__all__ = [
+    "AFTER_EFFECT", "AWAIT", "Alike", "CrashPoint", "Left", "Points", "grouped", "numbered", "spoken_for",
+    "with_fewer",
+]  # fmt: skip
 
 AFTER_EFFECT: Final = "after_effect_before_outcome"
 AWAIT: Final = "inside_effect/await"
@@ -82,6 +86,22 @@ class Left:
     lived: object
     kept: object = None
     calls: int = 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """
+    Points at which a crash leaves the same, so that one of them is tried for all.
+
+    Attributes:
+        points: all of them, in the order in which they are reached.
+        fewer: of those at which less had been called than at the one that is tried, one for each number of calls, with
+            the steps whose functions hadn't been called there yet.
+    """
+
+    points: tuple[CrashPoint, ...]
+    fewer: Mapping[CrashPoint, Counter[str]]
 
 
 @final
@@ -182,3 +202,35 @@ def grouped(points: Sequence[CrashPoint], left: Sequence[object]) -> list[tuple[
             groups.append((point,))
         last = behind
     return groups
+
+
+def spoken_for(
+    groups: Iterable[tuple[CrashPoint, ...]], calls: Mapping[CrashPoint, int], called: Sequence[str], *, seed: int
+) -> dict[CrashPoint, Alike]:
+    """
+    Give to each group the point that is tried for it; another one with another seed.
+
+    It is one at which the most calls had been made: what calls an effect too often does so there, if anywhere.
+
+    Args:
+        groups: of `grouped`.
+        calls: how many calls of steps' functions there were at each point.
+        called: the steps of these calls, in order.
+        seed: chooses.
+    """
+    found: dict[CrashPoint, Alike] = {}
+    for group in groups:
+        most = [point for point in group if calls.get(point) == calls.get(group[-1])]
+        tried = most[seed % len(most)]
+        found[tried] = Alike(group, with_fewer(tried, group, calls, called))
+    return found
+
+
+def with_fewer(
+    tried: CrashPoint, group: Sequence[CrashPoint], calls: Mapping[CrashPoint, int], called: Sequence[str]
+) -> dict[CrashPoint, Counter[str]]:
+    """Give what `Alike.fewer` is; arguments as above."""
+    most, others = calls.get(tried, 0), dict[int, CrashPoint]()
+    for point in group:
+        others.setdefault(calls.get(point, 0), point)
+    return {point: Counter(called[number:most]) for number, point in others.items() if number < most}
