@@ -1,8 +1,10 @@
-"""A sweep and the working directory: each life begins in the same one, and so does what comes after the sweep."""
+"""A sweep and what is the process's: each life begins with the same, and so does what comes after the sweep."""
 
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,83 @@ def test_each_life_begins_where_the_sweep_did(home: Path):
     assert len(begun) > report.scenarios
     assert {home} == set(begun)
     assert (home, []) == (Path.cwd(), list(home.iterdir()))
+
+
+async def fetches() -> None:
+    """Leave everything behind that a process can have, and a killed one hands to nobody."""
+    os.environ["POLOS_TEST_KEY"] = "fetched"
+    os.environ["TZ"] = "Asia/Tokyo"
+    os.environ.pop("POLOS_TEST_GIVEN", None)
+    os.umask(0o007)
+    sys.path.insert(0, "/fetched")
+
+
+def of_the_process() -> tuple[object, ...]:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return os.environ.get("POLOS_TEST_KEY"), os.environ.get("POLOS_TEST_GIVEN"), time.tzname, mask, list(sys.path)
+
+
+async def uses(what: str) -> str:
+    match what:
+        case "environment":
+            return os.environ["POLOS_TEST_KEY"]
+        case "umask":
+            return f"{of_the_process()[3]:o}"
+        case _:
+            return sys.path[0]
+
+
+@workflow(id="home-fetches")
+async def fetching(ctx, payload: dict) -> str:
+    """Hand things on by the process, as a program does that sets a key once."""
+    await ctx.step.run("fetch", fetches)
+    used: str = await ctx.step.run("use", uses, payload["what"])
+    return used
+
+
+@pytest.mark.parametrize("what", ["environment", "umask", "path"])
+def test_what_a_process_has_is_handed_to_no_other_life(monkeypatch: pytest.MonkeyPatch, what: str):
+    """A step that was done isn't called again, so what it has set is gone with the process; afterwards as well."""
+    monkeypatch.setenv("POLOS_TEST_GIVEN", "given")
+    before = of_the_process()
+
+    with pytest.raises(CrashSweepFailed):
+        sweep(fetching, {"what": what}, processes=0)
+
+    assert before == of_the_process()
+
+
+@pytest.mark.parametrize("what", ["environment", "umask", "path"])
+def test_no_child_process_has_it_either(what: str):
+    """It was set in the undisturbed run, before the first child process was needed or after it."""
+    for _ in range(2):
+        with pytest.raises(CrashSweepFailed) as failed:
+            sweep(fetching, {"what": what}, real=True, pairs=0)
+        assert failed.value.real
+
+
+def check_has_given(_outcome: Any) -> None:
+    assert os.environ["POLOS_TEST_GIVEN"] == "given"
+
+
+async def has_given() -> str:
+    return os.environ["POLOS_TEST_GIVEN"]
+
+
+@workflow(id="home-given")
+async def given(ctx, payload: dict) -> str:
+    """Use what the program was started with."""
+    found: str = await ctx.step.run("given", has_given)
+    return found
+
+
+def test_child_processes_have_what_the_sweep_began_with(monkeypatch: pytest.MonkeyPatch):
+    """The interpreters that they are forked from may be older than that."""
+    sweep(w.small, {}, real=True, pairs=0, points=1)
+    monkeypatch.setenv("POLOS_TEST_GIVEN", "given")
+
+    assert sweep(given, {}, check=check_has_given, real=True, pairs=0).processes > 2
 
 
 def check_fails(_outcome: Any) -> None:

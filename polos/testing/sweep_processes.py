@@ -3,7 +3,8 @@ Lives in child processes that are really killed.
 
 A scenario's lives take turns between two interpreters that have different hash seeds, working directories, time zones
 and environments, and that have imported the workflow's modules by themselves: whatever a run needs besides its log is
-not there. The interpreters are started when they are first needed and serve every sweep of this process.
+not there. The interpreters are started when they are first needed and serve every sweep of this process; a life has the
+variables that its sweep began with, not what a step has set since.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, final
@@ -57,6 +58,7 @@ class _Template:
     """One interpreter, seen from here."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
         self._directory = Path(tempfile.mkdtemp(prefix="polos-lives-"))
         ours, theirs = socket.socketpair()
         with (self._directory / "output").open("wb") as output, theirs:
@@ -80,7 +82,7 @@ class _Template:
 
     def live(self, order: Order) -> int:
         """Have a life lived; gives its exit code."""
-        code: int = self._ask(order)
+        code: int = self._ask(replace(order, environment={**order.environment, **self._environment}))
         return code
 
     def _ask(self, request: Load | Order) -> Any:
@@ -153,6 +155,7 @@ class Children:
         setup: Callable[..., object] | None,
         patience_seconds: float,
         downtime_us: int,
+        environment: Mapping[str, str],
     ) -> None:
         """
         Find out how another process finds what it needs.
@@ -163,6 +166,7 @@ class Children:
             setup: the user's.
             patience_seconds: after which a life is taken for stuck.
             downtime_us: how much time passes between two lives.
+            environment: of the lives, but for what tells them apart.
 
         Raises:
             PolosUsageError: it can't find something; the text says what, and what to do.
@@ -170,6 +174,7 @@ class Children:
         self._task = task
         self._patience_seconds = patience_seconds
         self._downtime_us = downtime_us
+        self._environment = environment
         self._modules: dict[str, str] = {}
         known = {other.id: other for other in (*workflows, *task.workflows.values())}
         self._workflows = tuple(self._ref(other, f"workflow {other.id!r}") for other in known.values())
@@ -226,7 +231,7 @@ class Children:
             order = Order(
                 directory=directory, life=number, crash_at=crash_at, run=self._task.run, command=self._task.command,
                 workflows=self._workflows, setup=self._setup, answers=self._answers, seed=self._task.seed,
-                patience_seconds=self._patience_seconds, downtime_us=self._downtime_us,
+                patience_seconds=self._patience_seconds, downtime_us=self._downtime_us, environment=self._environment,
             )  # fmt: skip
             code = template.live(order)
             if (directory / ENDING).exists():

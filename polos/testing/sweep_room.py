@@ -8,16 +8,20 @@ So at the end of a program the rooms that are still there are waited for, for a 
 that ends the process without Python's getting to know of it leaves them behind.
 
 The working directory is the process's, and whoever makes a scenario's directory the working one leaves everybody in a
-directory that is about to go. A killed process leaves it to nobody. So each life begins where the sweep did (`Home`),
-and so does whatever the program does after it.
+directory that is about to go. A killed process leaves it to nobody, nor its environment, its umask, or the path on
+which it looks for modules. So each life begins with those that the sweep began with (`Home`), and so does whatever the
+program does after it.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import sys
 import tempfile
 import threading
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
@@ -25,11 +29,12 @@ from typing import Final, final
 from polos.testing.outside import take_away
 from polos.testing.patience import raise_in
 
-__all__ = ["Home", "Room"]
+__all__ = ["Home", "Room", "put_in_place"]
 
 GRACE_SECONDS: Final = 0.3  # in which a sweep that was told to stop does so by itself, unless a scenario takes long
 AGAIN_SECONDS: Final = 0.05
 TIMES: Final = 10
+_PRIVATE: Final = 0o077  # for the moment in which the umask is read, which can't be done without setting one
 
 
 @final
@@ -73,8 +78,8 @@ class Room:
     def give_up(self) -> None:
         """Have the sweep end, and take the room away; on another thread, when the program ends."""
         self._stop.set()
-        for time in range(TIMES):
-            if self._cleared.wait(AGAIN_SECONDS if time else GRACE_SECONDS):
+        for attempt in range(TIMES):
+            if self._cleared.wait(AGAIN_SECONDS if attempt else GRACE_SECONDS):
                 return
             raise_in(self._thread)
         self.clear()
@@ -82,17 +87,46 @@ class Room:
 
 @final
 class Home:
-    """The working directory that a sweep began in."""
+    """
+    What a sweep began with and a killed process leaves to nobody: working directory, environment, umask, module path.
+
+    Attributes:
+        environment: the variables.
+    """
 
     def __init__(self) -> None:
-        """Remember it, unless it is gone."""
+        """Remember them; a working directory that is gone is none."""
         self._path = _working_directory()
+        self.environment = dict(os.environ)
+        self._variables = dict(_variables())
+        self._umask = os.umask(_PRIVATE)
+        os.umask(self._umask)
+        self._modules = list(sys.path)
 
     def go_back(self) -> None:
-        """Make it the working directory again, if it is there and isn't any more."""
+        """Have them again, where they are others now; the directory if it is still there."""
         if self._path is not None and _working_directory() != self._path:
             with suppress(OSError):  # the program has taken it away
                 os.chdir(self._path)
+        if _variables() != self._variables:
+            put_in_place(self.environment)
+        os.umask(self._umask)
+        if sys.path != self._modules:
+            sys.path[:] = self._modules
+
+
+def put_in_place(environment: Mapping[str, str]) -> None:
+    """Make these the environment of this process."""
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
+    time.tzset()
+
+
+def _variables() -> Mapping[object, object]:
+    """Give what is in the environment, to be compared; all that `os.environ` decodes at each look takes its time."""
+    kept: Mapping[object, object] = vars(os.environ).get("_data", os.environ)
+    return kept
 
 
 def _working_directory() -> str | None:

@@ -118,12 +118,14 @@ class Stage:
     def use_children(self, workflows: Iterable[str]) -> None:
         """Let child processes begin to import what they will need: these workflows, by id."""
         used = [self.task.find(workflow) for workflow in workflows]
+        self._home.go_back()  # interpreters may begin here
         self._children = Children(
             self.task,
             workflows=[workflow for workflow in used if workflow is not None],
             setup=self._wanted.setup,
             patience_seconds=self._wanted.patience_seconds,
             downtime_us=self._wanted.downtime_us,
+            environment=self._home.environment,
         )
 
     @property

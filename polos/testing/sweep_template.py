@@ -45,6 +45,7 @@ from polos.testing.patience import PATIENCE_SECONDS
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_outcome import CrashOutcome, cut_short, outcome_of
 from polos.testing.sweep_points import CrashPoint, Points
+from polos.testing.sweep_room import put_in_place
 from polos.types import Completed, NotDone
 
 __all__ = ["ENDING", "OUTSIDE", "Answer", "Load", "Order", "Ref", "is_serving", "main", "to_bytes"]
@@ -114,6 +115,7 @@ class Order:
         seed: of the sweep.
         patience_seconds: after which it is taken for stuck.
         downtime_us: how much time passes until the next one, if it is killed.
+        environment: its variables.
     """
 
     directory: Path
@@ -127,6 +129,7 @@ class Order:
     seed: int = 0
     patience_seconds: float = PATIENCE_SECONDS
     downtime_us: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def to_bytes(request: Load | Order) -> bytes:
@@ -256,6 +259,7 @@ def _is_over(pidfd: int, seconds: float) -> bool:
 
 
 def _live(order: Order) -> None:
+    put_in_place(order.environment)
     place = Place.current = Place(order.directory / OUTSIDE)
     known: dict[str, Workflow[Any]] = {}
     for ref in order.workflows:
