@@ -14,7 +14,7 @@ LINT_IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as r
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pythons fuzz check lint imports types mypy pyright verifytypes format power local-model cross-check crash-long property-long mixed-long torture bench soak lock build clean
+.PHONY: help setup demo test pythons environments fuzz check lint imports types mypy pyright verifytypes format power local-model cross-check crash-long property-long mixed-long torture bench soak lock build clean
 
 help:
 	@echo 'make demo           run the main job: orders, killed and recovered'
@@ -26,6 +26,7 @@ help:
 	@echo 'make fuzz           damaged files and foreign commands, for a long while'
 	@echo 'make soak           half an hour of mixed load with kills, a full disk and a clock that jumps'
 	@echo 'make pythons        loop, golden histories and engine on each Python of this machine'
+	@echo 'make environments   only the environments for that, of which make test uses what is there'
 	@echo 'make torture        100,000 crashes of generated workflows; SEED=n FIRST=n goes on'
 	@echo 'make power          power cuts, played through from recordings, for a long while'
 	@echo 'make local-model    an agent on a small open model, served on this machine; builds its server first'
@@ -107,8 +108,10 @@ property-long: setup
 # Makes an environment for each Python it finds, .venv-3.12 and so on, from the lock file; for 3.14 a build for
 # WebAssembly will do, on which the loop is played.
 pythons: setup
-	@$(PY) -m pip install -qq --disable-pip-version-check --no-input uv
 	@$(PY) -m tests.pythons
+
+environments: setup
+	@$(PY) -m tests.pythons --environments
 
 fuzz: setup
 	@POLOS_CAMPAIGN=long $(PYTEST) tests/property/test_fuzz_*.py -n $(JOBS) --dist worksteal

@@ -6,7 +6,8 @@ interpreters can run the workflow loop, which needs nothing but the standard lib
 Whatever reads a log needs packages with compiled parts, one build for each Python. So this makes an environment
 `.venv-<version>` for each interpreter it finds, from the same lock file as the project's own, and runs there what
 depends on the Python most: the loop, golden histories, generated programs, workflows on a real engine. It downloads,
-therefore it isn't part of `make test`; environments that are there already are used by it, though.
+therefore it isn't part of `make test`; environments that are there already are used by it, though, and CI makes them
+first (`make environments`), so golden histories are replayed there on each Python that the machine has.
 
 Of the newest Python, which many machines don't have yet, there is a build for WebAssembly among the packages of npm,
 and a node comes with pyright. Nothing compiled can be installed into it, so it plays the loop's programs and nothing
@@ -33,7 +34,6 @@ _LOOP = "tests/test_loop_versions.py"
 _WASM = "3.14"
 _WASM_FOLDER = ROOT / f".venv-{_WASM}-wasm"
 _WASM_PACKAGE = "pyodide@314.0.7"
-_PACKAGES = ["croniter", "cyclopts", "hypothesis", "lmdb", "orjson", "pydantic", "pytest", "pytest-xdist", "rich"]
 _TESTS = [
     "tests/golden", "tests/test_loop.py", "tests/test_loop_end.py", "tests/test_loop_entry.py",
     "tests/test_loop_eviction.py", "tests/test_loop_refusals.py", "tests/test_loop_stdlib.py",
@@ -58,7 +58,7 @@ def interpreter(version: str) -> str | None:
 
 @functools.cache
 def environment(version: str) -> str | None:
-    """Find an interpreter of a version that has the packages polos needs: this one, or one of `make pythons`."""
+    """Find an interpreter of a version that has the packages polos needs: this one, or one of `make environments`."""
     own = ROOT / f".venv-{version}" / "bin" / "python"
     check = f"import sys, lmdb, orjson, pydantic, hypothesis; assert '%d.%d' % sys.version_info[:2] == {version!r}"
     for candidate in (interpreter(version), str(own), str(ROOT / ".venv" / "bin" / "python")):
@@ -112,13 +112,23 @@ def _make(version: str) -> str | None:
     if found is not None or base is None:
         return found
     place = str(ROOT / f".venv-{version}")
-    uv = [sys.executable, "-m", "uv"]
-    subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", base, place], check=True)
-    # The lock says which version of each, and the hash of each file.
-    install = [*uv, "pip", "install", "--quiet", "--python", f"{place}/bin/python", "--constraint", "requirements.lock"]
-    subprocess.run([*install, *_PACKAGES], check=True, cwd=ROOT)
+    subprocess.run([base, "-m", "venv", "--clear", place], check=True)
+    install = [f"{place}/bin/python", "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
+    subprocess.run([*install, "--require-hashes", "-r", "requirements.lock"], check=True, cwd=ROOT)
     environment.cache_clear()
     return environment(version)
+
+
+def _make_all() -> int:
+    """Make what is missing, and say of each Python what there is."""
+    for version in VERSIONS:
+        try:
+            executable = _make(version)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"Python {version}: no environment can be made for it: {error}", flush=True)
+            continue
+        print(f"Python {version}: {executable or 'not on this machine'}", flush=True)
+    return 0
 
 
 def main() -> int:
@@ -142,4 +152,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_make_all() if "--environments" in sys.argv[1:] else main())

@@ -157,7 +157,7 @@ def test_every_python_replays(version: str, tmp_path: Path):
     """What was recorded under one Python replays under each of them."""
     executable = environment(version)
     if executable is None:
-        pytest.skip(f"no Python {version} with polos's packages here; `make pythons` makes one")
+        pytest.skip(f"no Python {version} with polos's packages here; `make environments` makes one")
     found = replay_elsewhere(executable, tmp_path, PYTHONHASHSEED="random")
 
     assert found["version"].startswith(version + ".")
