@@ -76,7 +76,7 @@ def test_a_step_whose_outcome_is_always_known_is_told():
     answers = {"look": "placed", "place": "placed"}
 
     assert [NOTHING.format("'place'", "'look'")] == swept(places, answers)
-    assert [] == swept(places, {"pl*": 1, "place": 1}, points=0)
+    assert [] == swept(places, {"look": "placed", "pl*": 1, "place": 1}, points=1)
 
 
 def test_a_beginning_is_told():

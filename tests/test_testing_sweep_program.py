@@ -306,7 +306,6 @@ def test_what_is_shown_to_a_function_in_answers_is_its_own():
         seen.append(waiting.data["numbers"])
         return len(waiting.data["numbers"])
 
-    report = swept(draws, answers={"right": counts}, points=0)
+    failure(draws, answers={"right": counts}, points=1)  # it draws anew after a crash
 
-    assert [[0, 1], [0, 1]] == seen
-    assert 2 == report.scenarios
+    assert [[0, 1]] * 3 == seen

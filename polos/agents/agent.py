@@ -231,7 +231,7 @@ class Agent(Workflow[AgentResult]):
             run_timeout_seconds=ours.get("run_timeout_seconds"), tags=ours.get("tags", ()),
         )  # fmt: skip
         text("provider", provider)
-        text("model", model)
+        _look_at_model(model)
         self.provider, self.model, self.system_prompt = provider, model, system_prompt
         self.tools: list[Tool | dict[str, Any]] = _tools(tools)
         self.temperature, self.max_output_tokens = temperature, max_output_tokens
@@ -545,6 +545,15 @@ def _tools(tools: Sequence[Tool | dict[str, Any]] | None) -> list[Tool | dict[st
         if not isinstance(one, Tool | dict):
             raise TypeError(f"tools must be Tool objects or dicts, they hold {one!r}")
     return found
+
+
+def _look_at_model(model: object) -> None:
+    if type(model).__name__ == "Recording":  # of the provider that plays it, which is loaded on use
+        raise TypeError(
+            "model is the name of a model; what model_of(recording) gives is a setting: "
+            'Agent(..., provider="recorded", provider_settings={"recording": model_of(recording)})'
+        )
+    text("model", model)
 
 
 def _conditions(value: Sequence[Callable[..., Any]] | Callable[..., Any] | None) -> list[Callable[..., Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 from types import FrameType
+from typing import Final
 
 from polos.engine.json import Json
 
@@ -23,6 +24,12 @@ _OWN = (
     "/polos/children.py",
     "/polos/context.py",
     "/asyncio/",
+)
+
+
+_STATE_IS_GONE: Final = (
+    "a completed step isn't called again, so what its function has changed of ctx.state is gone: let the step return "
+    "it, and change the state in the body"
 )
 
 
@@ -63,6 +70,8 @@ class Divergence(Exception):  # the term of the field
         here = ".".join(map(str, sys.version_info[:3]))
         if python and python != here:
             text += f" (recorded on Python {python}, this is {here})"
+        if asked is None and recorded is not None and recorded.startswith("StateChanged "):
+            text += f"; {_STATE_IS_GONE}"
         super().__init__(text)
         self.report: dict[str, Json] = {
             "cause": cause,

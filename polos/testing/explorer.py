@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from polos.definition import Workflow
 from polos.engine import events as e
@@ -232,11 +232,15 @@ class ExploredWorld:
     def _tell(
         self, run: ExploredRun, kind: str, what: str, *, after: Sent | None, sure: bool = True, **fields: Json
     ) -> Sent:
+        if not isinstance(cast("object", run), ExploredRun):
+            raise TypeError(f"{kind} is sent to a run, which is what world.start(...) gave; this is {run!r}")
         label = f"{kind} {self._course.name(run.id)} {what}".rstrip()
         call: Call = self.sim.draft(kind, run=run.id, **fields)
         return self._add(label, call, after=after or run.started, sure=sure)
 
     def _add(self, label: str, call: Call, *, after: Sent | None, sure: bool = True) -> Sent:
+        if after is not None and not isinstance(cast("object", after), Sent):
+            raise TypeError(f"after is what was sent before, as world.signal(...) and the like give; it is {after!r}")
         self.finished = False  # what is described behind a `finish` is played by the next one
         return self._course.add(label, call, after=after, sure=sure)
 

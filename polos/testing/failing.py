@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import Any, final
 
 from polos.engine.json import message_of
-from polos.testing.patience import own_frames
+from polos.testing.patience import own_frames, without_polos
 
 __all__ = ["Raised", "RaisedElsewhere", "said_by", "says_no"]
 
@@ -50,7 +50,8 @@ class Raised(Exception):  # what is told is made of it
         """Take what was raised, and by whom, in words."""
         found = f"{who} raises {type(error).__name__}: {message_of(error)}"
         stack = tuple(traceback.extract_tb(error.__traceback__))
-        lines = "".join(traceback.format_list(list(own_frames(stack) or stack))).rstrip("\n")
+        # What can't even be called, with these arguments, has no line of its own, and polos's would say nothing.
+        lines = "".join(traceback.format_list(list(own_frames(stack) or without_polos(stack)))).rstrip("\n")
         super().__init__(f"{found}, at\n{lines}" if lines else found)
         self.error = error
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["PATIENCE_SECONDS", "RealWaitTooLong", "SimulatedLoop", "ended_processes"]
 
 PATIENCE_SECONDS = 5.0
+WAITS: Final = 100  # that this time is cut into
 ENDING_SECONDS: Final = 0.02
 ENDING_LOOKS: Final = 50  # at a process that was killed
 
@@ -379,12 +380,20 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
                 self._real.open()
                 if self._inner["_ready"]:  # another thread was quicker than the pipe through which it wakes the loop
                     return []
-                ready = self._real.wait(PATIENCE_SECONDS)
+                ready = self._wait_for_the_world()
                 if ready:
                     return ready
                 if connected:
                     raise RealWaitTooLong
         self._pass(timeout)
+        return []
+
+    def _wait_for_the_world(self) -> _Ready:
+        """Wait for the operating system, a moment at a time: only between two can an exception be raised in here."""
+        for _ in range(WAITS):
+            ready = self._real.wait(PATIENCE_SECONDS / WAITS)
+            if ready:
+                return ready
         return []
 
     def _pass(self, timeout: float | None) -> None:

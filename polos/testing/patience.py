@@ -44,6 +44,7 @@ from polos.runtime.installed import is_installed
 __all__ = [
     "PATIENCE_SECONDS", "TO_DO", "Frames", "Hang", "Interrupted", "Patience", "TookTooLong", "Turn", "beside",
     "is_lost", "is_programs", "over_this", "own_frames", "raise_in", "stack_of", "stop_if_over", "summary_of",
+    "without_polos",
 ]  # fmt: skip
 
 PATIENCE_SECONDS: Final = 60.0
@@ -309,9 +310,9 @@ def stop_if_over() -> None:
         raise Interrupted
 
 
-def is_lost() -> bool:
-    """Tell whether the thread that asks was given up: what it does counts for nothing any more."""
-    return bool(_lost) and threading.get_ident() in _lost
+def is_lost(thread: int | None = None) -> bool:
+    """Tell whether a thread, the one that asks by default, was given up: what it does counts for nothing any more."""
+    return bool(_lost) and (threading.get_ident() if thread is None else thread) in _lost
 
 
 def stack_of(thread: int) -> Frames:
@@ -352,6 +353,11 @@ def own_frames(stack: Frames, *, inner: bool = True) -> Frames:
 def is_programs(file: str) -> bool:
     """Tell whether a file is of the program, and neither of polos nor of anything that is installed."""
     return not file.startswith(("<frozen ", _POLOS)) and not is_installed(file)
+
+
+def without_polos(stack: Frames) -> Frames:
+    """Leave out what is polos's own."""
+    return tuple(frame for frame in stack if not frame.filename.startswith(_POLOS))
 
 
 def _frame_of(thread: int) -> FrameType | None:

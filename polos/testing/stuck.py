@@ -9,7 +9,7 @@ handler of a signal that the test has installed. What is left can't go on, whate
 
 A loop of another make, a thread that isn't known to be idle, an interval timer of the system: each is a doubt, and then
 nothing is said. Threads are known to be idle by the function they are in, which for polos's own and for those of
-asyncio's executor is the one that takes the next job.
+asyncio's executor is the one that takes the next job. A thread that a sweep has given up counts for nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from polos.reasons import why
 from polos.runtime import reads
 from polos.runtime.threads import StepThreads
 from polos.store.writer import Writer
+from polos.testing.patience import is_lost
 
 if TYPE_CHECKING:
     from polos.runtime.engine import Engine
@@ -104,6 +105,8 @@ def _threads_at_work() -> bool:
     frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # nothing else shows them
     for thread in _threads():
         if thread is threading.current_thread() or thread.name == "polos-watchdog":  # that one only warns
+            continue
+        if is_lost(thread.ident or 0):
             continue
         frame = frames.get(thread.ident or 0)
         if frame is None or not _idle(thread, frame):

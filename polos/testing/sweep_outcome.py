@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 from polos.engine import events as e
 from polos.engine.json import Json
@@ -38,6 +38,7 @@ from polos.testing.failing import Raised, RaisedElsewhere, said_by
 from polos.testing.lives import Life
 from polos.testing.replays import attempts, fold
 from polos.testing.sweep_points import Left
+from polos.testing.under_way import waits_at
 
 __all__ = [
     "CrashOutcome", "Execution", "cut_short", "differences", "handed_out", "outcome_of", "told_so_far", "unsteady",
@@ -280,9 +281,14 @@ def _stuck(life: Life, paths: Mapping[str, str]) -> list[str]:
         return [f"it doesn't end: it waits for {what}, and answers has nothing for it" for what in life.waits]
     found: list[str] = []
     for run in life.audit.living():
-        names = [repr(name) for owner, name, _ in life.engine.performer.in_flight if owner == run]
-        what = f"step {', '.join(names)} never comes back" if names else f"it is {_status(life.audit.states[run])}"
-        found.append(f"{_called(paths[run])} doesn't end: {what}")
+        under_way = [attempt for attempt in life.engine.performer.in_flight.values() if attempt.run == run]
+        if not under_way:
+            found.append(f"{_called(paths[run])} doesn't end: it is {_status(life.audit.states[run])}")
+            continue
+        names = ", ".join(repr(attempt.name) for attempt in under_way)
+        lines = traceback.format_list([frame for attempt in under_way for frame in waits_at(attempt)])
+        at = f"; it waits at\n{''.join(lines).rstrip()}" if lines else ""
+        found.append(f"{_called(paths[run])} doesn't end: step {names} never comes back{at}")
     return found
 
 
@@ -408,7 +414,7 @@ def differences(expected: CrashOutcome, found: CrashOutcome, *, leave_out: set[P
         leave_out = leave_out | {key}
     for place, left, right in () if wanted == got else _compare(wanted, got, ()):
         if not any(place[: len(kept)] == kept for kept in leave_out):
-            told.append(f"{_named(place)} is {right!r}, undisturbed it is {left!r}")
+            told.append(_otherwise(place, left, right))
     return told
 
 
@@ -422,10 +428,18 @@ def _view(outcome: CrashOutcome) -> Json:
     return {"runs": runs}
 
 
-_ABSENT = "absent"
+@final
+class _Absent:
+    """What stands for what isn't there, so that it is no value that a program could give."""
+
+    def __repr__(self) -> str:
+        return "absent"
 
 
-def _compare(left: Json, right: Json, place: Place) -> list[tuple[Place, Any, Any]]:
+_ABSENT: Final = _Absent()
+
+
+def _compare(left: Json | _Absent, right: Json | _Absent, place: Place) -> list[tuple[Place, Any, Any]]:
     ours, theirs = _parts(left), _parts(right)
     if ours is None or theirs is None or type(left) is not type(right):
         return [] if left == right else [(place, left, right)]
@@ -436,14 +450,20 @@ def _compare(left: Json, right: Json, place: Place) -> list[tuple[Place, Any, An
     return [found for key, one, other in pairs for found in _compare(one, other, (*place, key))]
 
 
-def _parts(value: Json) -> Mapping[Any, Json] | None:
+def _parts(value: Json | _Absent) -> Mapping[Any, Json] | None:
     if isinstance(value, list):
         return dict(enumerate(value))
     return value if isinstance(value, dict) else None
 
 
-def _named(place: Place) -> str:
+def _otherwise(place: Place, left: Any, right: Any) -> str:
+    """Say what is otherwise than undisturbed, where `left` is."""
     _, path, *rest = place
-    what = str(rest[0]) if rest else "it"
-    inner = "".join(f"[{part!r}]" for part in rest[1:])
-    return f"the {what}{inner} of {_called(path)}"
+    if rest:
+        inner = "".join(f"[{part!r}]" for part in rest[1:])
+        return f"the {rest[0]}{inner} of {_called(path)} is {right!r}, undisturbed it is {left!r}"
+    if right is _ABSENT:
+        return f"{_called(path)} isn't there; undisturbed there is one, of workflow {left['workflow']!r}"
+    if left is _ABSENT:
+        return f"{_called(path)}, of workflow {right['workflow']!r}, is there; undisturbed there is none"
+    return f"{_called(path)} is {right!r}, undisturbed it is {left!r}"

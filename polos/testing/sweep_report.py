@@ -92,6 +92,8 @@ class CrashReport:
 
     def __str__(self) -> str:
         """Give it in a line."""
+        if not self.scenarios:
+            return f"{self.workflow}: {'; '.join(self.notes) or 'nothing was tried'}"
         different = f" ({self.singles - self.alike} different)" if self.alike else ""
         text = (
             f"{self.workflow}: {self.singles} of {len(self.points)} crash points{different} and {self.pairs} pairs "

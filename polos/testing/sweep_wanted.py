@@ -75,13 +75,21 @@ class Wanted:
                 raise TypeError(f"a sweep is of what @workflow gives, this is {workflow!r}")
         if not isinstance(cast("object", self.answers), Mapping):
             raise TypeError(f"answers is a dict of what is answered, by key, it is {self.answers!r}")
+        self._look_at_functions()
         self._look_at_values()
 
-    def _look_at_values(self) -> None:
+    def _look_at_functions(self) -> None:
         for name in ("check", "setup", "same"):
             value = getattr(self, name)
             if value is not None and (not callable(value) or inspect.iscoroutinefunction(value)):
                 raise TypeError(f"{name} must be a plain function, it is {value!r}")
+            if value is not None:
+                _look_at_arguments(name, value, _GIVEN[name])
+        for key, answer in self.answers.items():
+            if callable(answer) and not isinstance(answer, type):
+                _look_at_arguments(f"the function in answers for {key!r}", answer, ("a Waiting",))
+
+    def _look_at_values(self) -> None:
         if not _is(self.processes, int, float) or not 0 <= self.processes <= 1:
             raise ValueError(f"processes is a share from 0 to 1, it is {self.processes!r}")
         if not _is(self.pairs, int) or self.pairs < 0:
@@ -94,8 +102,11 @@ class Wanted:
             raise ValueError("from_remains lives fewer lives in this process; every_point and real ask for all of them")
         if not _is(self.seed, int):
             raise TypeError(f"seed is a whole number, it is {self.seed!r}")
-        if self.points is not None and (not _is(self.points, int) or self.points < 0):
-            raise ValueError(f"points is a whole number from 0, or None for all, it is {self.points!r}")
+        if self.points is not None and (not _is(self.points, int) or self.points < 1):
+            raise ValueError(
+                f"points is a whole number from 1, or None for all, it is {self.points!r}; a sweep without any shows "
+                "nothing"
+            )
         if not _is(self.patience_seconds, int, float) or not self.patience_seconds > 0:
             raise ValueError(f"patience_seconds is a time over 0, it is {self.patience_seconds!r}")
         if not _is(self.downtime_seconds, int, float) or not 0 <= self.downtime_seconds <= DOWNTIME_SECONDS_MAX:
@@ -134,6 +145,29 @@ class Wanted:
         command: dict[str, Json] = {"kind": "create", "runs": runs}
         known = {other.id: other for other in (*self.workflows, workflow)}
         return Task(run=created.root, command=command, workflows=known, answers=self.answers, seed=self.seed)
+
+
+_GIVEN: Final = {
+    "check": ("the outcome",),
+    "setup": ("the scenario's directory",),
+    "same": ("the result found", "the undisturbed one"),
+}
+
+
+def _look_at_arguments(who: str, function: Callable[..., object], given: Sequence[str]) -> None:
+    """Refuse a function that can't be called with what it will be given."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of a function of C's, nobody knows
+        return
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        at = "" if code is None else f", defined at {code.co_filename}:{code.co_firstlineno}"
+        raise TypeError(
+            f"{who} is called with {' and '.join(given)}; it is {function!r}{at}, which takes {signature}: {error}"
+        ) from None
 
 
 def _is(value: object, *types: type) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from polos.runtime.performer import Attempt, Performer
     from polos.runtime.threads import Job
 
-__all__ = ["under_way"]
+__all__ = ["under_way", "waits_at"]
 
 
 def under_way(engine: Engine, loop: asyncio.AbstractEventLoop) -> tuple[str, Frames]:
@@ -40,7 +40,7 @@ def under_way(engine: Engine, loop: asyncio.AbstractEventLoop) -> tuple[str, Fra
     job: Job | None = getattr(threads, "doing", None)
     for attempt in attempts:
         if attempt.task is not None and attempt.task is task:
-            return _step(engine, attempt), _waits(attempt)
+            return _step(engine, attempt), waits_at(attempt)
         if attempt.job is not None and attempt.job is job:
             thread: int | None = getattr(threads, "beside", None)
             return _step(engine, attempt), () if thread is None else own_frames(stack_of(thread))
@@ -54,7 +54,7 @@ def under_way(engine: Engine, loop: asyncio.AbstractEventLoop) -> tuple[str, Fra
     if attempts:
         # Between two of its turns: a coroutine that gives way again and again, and never comes to an end.
         names = ", ".join(_step(engine, attempt) for attempt in attempts)
-        return names, tuple(frame for attempt in attempts for frame in _waits(attempt))
+        return names, tuple(frame for attempt in attempts for frame in waits_at(attempt))
     return "the engine", ()
 
 
@@ -67,7 +67,7 @@ def _workflow(engine: Engine, run: str) -> str:
     return f"run {run}" if resident is None else f"workflow {resident.state.workflow!r}"
 
 
-def _waits(attempt: Attempt) -> Frames:
+def waits_at(attempt: Attempt) -> Frames:
     """Give the program's frames of a coroutine; none while it runs, for then they are on the stack of its thread."""
     found: list[traceback.FrameSummary] = []
     code: Any = None if attempt.task is None else attempt.task.get_coro()
