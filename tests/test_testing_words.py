@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from polos import Agent, WorkflowContext, WorkflowState, workflow
 from polos.llm.providers.recorded import Recording
-from polos.testing import CrashOutcome, CrashSweepFailed, ExploredWorld, explore, loop, stuck
+from polos.testing import CrashOutcome, CrashPoint, CrashSweepFailed, ExploredWorld, explore, loop, stuck
+from polos.testing.remains import Collector
 from polos.testing.sweep import sweep
 from polos.testing.sweep_outcome import Execution, differences
 from polos.testing.sweep_report import POINT_VARIABLE
+from polos.testing.sweep_scenario import Stage
 
 from tests import sweep_workflows as w
 from tests import test_testing_patience as kit
@@ -132,6 +135,27 @@ def test_a_thread_that_was_given_up_keeps_nobody_waiting(hangs: Hangs, monkeypat
     other.start()
     threads.append(other)
     assert stuck._threads_at_work()
+
+
+def test_what_hangs_here_too_is_told_where_it_was_found(hangs: Hangs, monkeypatch: pytest.MonkeyPatch):
+    """A failure in child processes stays one, with their command, if the same crash makes this process hang."""
+
+    def in_children(stage: Stage, points: tuple[CrashPoint, ...], directory: Path, turn: int) -> CrashOutcome:
+        if points:
+            return CrashOutcome(status="absent", in_process=False, problems=["life 2 took longer than 9 s"])
+        return replace(stage._in_process((), directory, Collector(())), in_process=False)
+
+    monkeypatch.setattr(Stage, "_in_children", in_children)
+    failed = failure(kit.recovery, "", real=True, points=1)
+
+    (point,) = failed.points
+    assert f"hanging-recovery doesn't survive a crash at {point} (seed 0, in child processes)" == failed.args[0]
+    assert ["life 2 took longer than 9 s"] == failed.differences
+    assert failed.target.endswith(f"/real/{point}")
+    assert (
+        "The same crash does harm in this process, too: the body of workflow 'hanging-recovery' hasn't come back"
+        in str(failed)
+    )
 
 
 # ------------------------------------------------------------------------------------------------ arguments

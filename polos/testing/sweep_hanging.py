@@ -17,7 +17,7 @@ from polos.testing.sweep_points import CrashPoint
 from polos.testing.sweep_report import CrashSweepFailed
 from polos.testing.under_way import under_way
 
-__all__ = ["Scene", "hangs"]
+__all__ = ["Scene", "also_hangs", "hangs"]
 
 
 @final
@@ -85,6 +85,12 @@ def hangs(workflow: str, scene: Scene, hang: Hang, *, lost: bool, target: str) -
         points=scene.points[: scene.number - 1], differences=[str(hang)], before=events[:cut], after=events[cut:],
         target=target if scene.points else "", real=False, notes=(TO_DO, _LOST) if lost else (TO_DO,),
     )  # fmt: skip
+
+
+def also_hangs(failed: CrashSweepFailed, hang: Hang, *, lost: bool) -> CrashSweepFailed:
+    """Have a failure in child processes say that the same crash makes a run hang in this process; gives it."""
+    failed.add(f"The same crash does harm in this process, too: {hang}", *((_LOST,) if lost else ()))
+    return failed
 
 
 _LOST: Final = (

@@ -220,12 +220,14 @@ class Judge:
         down = f", down for {self._wanted.downtime_seconds:g} s" if self._wanted.downtime_seconds else ""
         died = points if outcome.raised is None else points[: len(outcome.cuts)]
         headline = f"{name} doesn't survive {what}" if died == points else f"{name} fails before {what}"
-        raise CrashSweepFailed(
+        failed = self._stage.failed = CrashSweepFailed(
             f"{headline} (seed {self._wanted.seed}, in {place}{down})",
             points=died, differences=told, before=events[:cut], after=events[cut:], real=real,
-            target=self._stage.targets.of(points, real=real),
-            notes=(*_others(alike), *self._elsewhere(points, real=real, by_check=by_check)),
-        ) from error  # fmt: skip
+            target=self._stage.targets.of(points, real=real), notes=_others(alike),
+        )  # fmt: skip
+        failed.__cause__ = error
+        failed.add(*self._elsewhere(points, real=real, by_check=by_check))
+        raise failed
 
     def _elsewhere(self, points: tuple[CrashPoint, ...], *, real: bool, by_check: bool) -> tuple[str, ...]:
         """Say what the same crash does in child processes if it failed in this one, and the other way round."""

@@ -140,6 +140,10 @@ class CrashSweepFailed(AssertionError):
         self.real = real
         self._notes = notes
 
+    def add(self, *notes: str) -> None:
+        """Say more."""
+        self._notes = (*self._notes, *notes)
+
     def __str__(self) -> str:
         """Put the page together."""
         lines = [str(self.args[0]), "", *(f"  * {found}" for found in self.differences)]

@@ -29,7 +29,7 @@ from polos.testing.remains import Collector, Remains
 from polos.testing.store import MemoryStore
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_effects import Effect
-from polos.testing.sweep_hanging import Scene, hangs
+from polos.testing.sweep_hanging import Scene, also_hangs, hangs
 from polos.testing.sweep_outcome import CrashOutcome, cut_short, outcome_of
 from polos.testing.sweep_points import CrashPoint, Points
 from polos.testing.sweep_processes import Children, LifeFailed
@@ -57,6 +57,7 @@ class Stage:
         targets: names the scenarios.
         shares: whether scenarios begin with the remains of another run, where there are any.
         shared: whether the last one did.
+        failed: what the sweep fails with, once that is known; what is played after it only says more.
     """
 
     def __init__(self, wanted: Wanted, report: CrashReport, stop: threading.Event, patience: Patience) -> None:
@@ -79,6 +80,7 @@ class Stage:
         self._remains: dict[tuple[CrashPoint, ...], Remains] = {}
         self.shares = wanted.from_remains is True
         self.shared = False
+        self.failed: CrashSweepFailed | None = None
         self.scene = Scene(())
         patience.failure = self._hangs
         self.task = wanted.task()
@@ -293,5 +295,7 @@ class Stage:
             self._home.go_back()
             self._room.clear()
             SWEEPING.give_back(self._patience)
+        if self.failed is not None:
+            return also_hangs(self.failed, hang, lost=lost)
         target = self.targets.of(scene.points, real=scene.real)
         return hangs(self._wanted.workflow.id, scene, hang, lost=lost, target=target)
