@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -97,6 +99,47 @@ def test_state_that_is_changed_in_a_step_is_explained():
     assert "the log has StateChanged of ctx.state.total, the code asks for nothing; a completed step isn't" in str(
         failed.value
     )
+
+
+_numbers = itertools.count()
+
+
+@workflow(id="words-child")
+async def child(ctx: WorkflowContext, payload: dict[str, Any]) -> int:
+    """Do nothing."""
+    return 1
+
+
+@workflow(id="words-parent")
+async def draws_for_a_child(ctx: WorkflowContext, payload: dict[str, Any]) -> int:
+    """What its child is given is another number each time that its code is run."""
+    return await ctx.step.invoke_and_wait("ship", child, {"order": "9", "number": next(_numbers)})
+
+
+@workflow(id="words-drawn")
+async def draws_for_a_step(ctx: WorkflowContext, payload: dict[str, Any]) -> int:
+    """What its step is given is another number each time that its code is run."""
+    return await ctx.step.run("weigh", lambda number: 1, next(_numbers))
+
+
+def test_what_a_child_is_given_otherwise_is_shown():
+    """A sweep shows what its run was created with and what it would be now, as the log has both."""
+    with pytest.raises(CrashSweepFailed) as failed:
+        sweep(draws_for_a_child, {}, processes=0, pairs=0)
+
+    (told,) = failed.value.differences
+    assert "ArgumentsChanged: child run 'ship': is given other arguments" in told
+    assert re.search(r'\n +"order": "9",\n +-  "number": \d+\n +\+  "number": \d+\n', told)
+
+
+def test_what_a_step_is_given_otherwise_is_shown():
+    """Of what it was given the log has a digest alone."""
+    with pytest.raises(CrashSweepFailed) as failed:
+        sweep(draws_for_a_step, {}, processes=0, pairs=0)
+
+    (told,) = failed.value.differences
+    assert "ArgumentsChanged: step 'weigh': is given other arguments" in told
+    assert re.search(r"\n +arguments now: \d+$", told)
 
 
 # ------------------------------------------------------------------------------------------------ what hangs

@@ -20,7 +20,7 @@ from polos.replay.driver import Driver
 from polos.replay.facts import Fact, StepCall
 from polos.replay.requests import name_of
 
-__all__ = ["Match", "NotingDriver"]
+__all__ = ["HeedingDriver", "Match", "NotingDriver"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +55,40 @@ def _kinds(event: e.Event) -> tuple[str, str]:
 _UNASKED = (e.RunStarted, e.CancelRequested, e.CancelForced, e.UpdateReceived)
 
 
+class HeedingDriver(Driver):
+    """
+    The engine's driver, which can be asked by `on_match` with what the request at hand is made.
+
+    Attributes:
+        call: a step's function and arguments, if it is a step.
+        spec: what a child would be created with, if it is a child run.
+    """
+
+    call: StepCall | None = None
+    spec: e.RunCreated | None = None
+
+    async def ask(self, event: e.Event, *, spec: e.RunCreated | None = None, call: StepCall | None = None) -> Fact:
+        """Ask, and heed with what."""
+        self.call, self.spec = call, spec  # read before anything else can run: asking begins at once
+        return await super().ask(event, spec=spec, call=call)
+
+    async def tell(self, event: e.Event, *, spec: e.RunCreated | None = None) -> e.Event:
+        """Tell, and heed with what."""
+        self.call, self.spec = None, spec
+        return await super().tell(event, spec=spec)
+
+    def made_with(self, asked: e.Event) -> tuple[StepCall | None, e.RunCreated | None]:
+        """Give both, for the request at hand; one that the code makes by itself, such as of its state, has neither."""
+        return (
+            self.call if isinstance(asked, e.StepScheduled) else None,
+            self.spec if isinstance(asked, e.ChildStarted) else None,
+        )
+
+
 @final
-class NotingDriver(Driver):
+class NotingDriver(HeedingDriver):
     """The engine's driver, with notes."""
 
-    _call: StepCall | None = None
-    _spec: e.RunCreated | None = None
     _forgiving = False
 
     def __init__(self, **settings: Any) -> None:
@@ -69,14 +97,9 @@ class NotingDriver(Driver):
         self.matches: list[Match] = []
         self.on_match = self._matched
 
-    async def ask(self, event: e.Event, *, spec: e.RunCreated | None = None, call: StepCall | None = None) -> Fact:
-        """Ask, and note with what."""
-        self._call, self._spec = call, spec  # read before anything else can run: asking begins at once
-        return await super().ask(event, spec=spec, call=call)
-
     async def tell(self, event: e.Event, *, spec: e.RunCreated | None = None) -> e.Event:
-        """Tell, and note with what."""
-        self._call, self._spec = None, spec
+        """Tell; what isn't recorded needn't be, to go on."""
+        self.call, self.spec = None, spec
         if self._forgiving and not any(self._expected.get((kind, name_of(event))) for kind in _kinds(event)):
             self._request(event, spec)
             return event  # what needs no answer needn't be recorded to go on
@@ -133,14 +156,12 @@ class NotingDriver(Driver):
         self._note(recorded, asked, None if line == "unknown" else line)
 
     def _note(self, recorded: e.Event | None, asked: e.Event, line: str | None) -> None:
-        has_call = isinstance(asked, e.StepScheduled)
-        has_spec = isinstance(asked, e.ChildStarted)
+        call, spec = self.made_with(asked)
         self.matches.append(
             Match(
-                recorded=recorded, asked=asked, cause=self.cause, fact_us=self.fact_us, line=line,
-                call=self._call if has_call else None, spec=self._spec if has_spec else None,
+                recorded=recorded, asked=asked, cause=self.cause, fact_us=self.fact_us, line=line, call=call, spec=spec
             )
-        )  # fmt: skip
+        )
 
     def _settle(self) -> list[object]:  # type: ignore[override]  # an activation of a replay gives nothing back
         if not self._forgiving:

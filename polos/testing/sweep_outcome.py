@@ -28,14 +28,14 @@ from polos.engine.json import Json
 from polos.engine.state import RunState, waiting_reason
 from polos.engine.state import status as status_of
 from polos.replay.divergence import Divergence, caller_line
-from polos.replay.driver import Driver
-from polos.runtime.engine import Engine
+from polos.runtime.bodies import Bodies
 from polos.runtime.loading import input_of, replay
 from polos.runtime.unit import Resident
 from polos.testing.audit import Audit, Stored
 from polos.testing.comparing import COMPARERS, Compared, same_record
 from polos.testing.failing import Raised, RaisedElsewhere, said_by
 from polos.testing.lives import Life
+from polos.testing.recorded_driver import HeedingDriver
 from polos.testing.replays import attempts, fold
 from polos.testing.sweep_points import Left
 from polos.testing.under_way import waits_at
@@ -303,13 +303,15 @@ def _replayed(life: Life, run: str) -> list[str]:
     happened = [(event, time_us) for event, time_us, _ in whole]
     if known.count(happened) >= _TIMES:
         return []
-    found = _replay(life.engine, run, whole)
+    found = _replay(life, run, whole)
     if not found and len(known) < _KNOWN_MAX:
         known.append(happened)
     return found
 
 
-def _replay(engine: Engine, run: str, whole: list[Stored]) -> list[str]:
+def _replay(life: Life, run: str, whole: list[Stored]) -> list[str]:
+    engine, task = life.engine, life.task
+    bodies = Bodies(task.find, described=task.described, driver=HeedingDriver)
     for start, history in attempts(whole):
         created = history[0][0]
         assert isinstance(created, e.RunCreated), "a run's stream begins with its creation"
@@ -317,11 +319,11 @@ def _replay(engine: Engine, run: str, whole: list[Stored]) -> list[str]:
         if engine.bodies.missing(resident.state) is not None:
             continue
         resident.input = input_of(event for event, _, _ in history)
-        code = engine.bodies.make(engine, resident, python=None)
-        if not isinstance(code, Driver):
+        code = bodies.make(engine, resident, python=None)
+        if not isinstance(code, HeedingDriver):
             continue
         found: list[str] = []
-        code.on_match = partial(_look, code, found)
+        code.on_match = partial(_look, life.audit, code, found)
         try:
             replay(code, history, attempt_version=start)
             if found:
@@ -333,12 +335,19 @@ def _replay(engine: Engine, run: str, whole: list[Stored]) -> list[str]:
     return []
 
 
-def _look(code: Driver, found: list[str], recorded: e.Event, asked: e.Event) -> None:
+def _look(audit: Audit, code: HeedingDriver, found: list[str], recorded: e.Event, asked: e.Event) -> None:
     """Say in what a request differs from the recorded one that it matches; called at the line that asks."""
     if recorded == asked or type(asked) not in COMPARERS:
         return
     now_us = code.fact_us
-    pair = Compared(run=code.run, version=0, recorded=recorded, asked=asked, recorded_us=now_us, asked_us=now_us)
+    call, spec = code.made_with(asked)
+    child: e.Event | None = None
+    if isinstance(recorded, e.ChildStarted):
+        child = next((event for event, _, _ in audit.histories.get(recorded.child, ())), None)
+    pair = Compared(
+        run=code.run, version=0, recorded=recorded, asked=asked, recorded_us=now_us, asked_us=now_us, call=call,
+        spec=spec, child=child if isinstance(child, e.RunCreated) else None,
+    )  # fmt: skip
     for difference in COMPARERS[type(asked)](pair):
         if isinstance(difference.recorded, dict) and same_record(difference.recorded, difference.asked):
             continue  # a set is a list in the order of this process's hashes
