@@ -382,7 +382,7 @@ def test_an_unknown_outcome_is_no_failure():
     report = swept(w.once, pairs=0)
 
     assert report.unknown >= 2
-    assert f"{report.unknown} ended with a step of unknown outcome" in str(report)
+    assert f"{report.unknown} ended with a step or a tool of unknown outcome" in str(report)
 
 
 def test_an_unknown_outcome_is_resolved_by_answers():

@@ -21,12 +21,15 @@ from polos.engine.projections import RUN_PREFIX, Changes, Rows, advance, advance
 from polos.engine.schedule_state import ScheduleEvent, ScheduleState
 from polos.engine.state import ENDED, DebtKind, RunState
 from polos.store.log import Log, Position
+from polos.types.answers import NotDone
+from polos.value_types import type_path
 
 __all__ = ["Audit", "Stored", "comparable"]
 
 Stored = tuple[e.Event, int, int]  # event, time in microseconds, position: as `polos.runtime.loading` has it
 
 _SMALL_BYTES: Final = 1_000
+_NOT_DONE: Final = type_path(NotDone)
 _decoded = lru_cache(1_000)(decode)  # the lives of a sweep record the same events over and over, and nobody changes one
 
 
@@ -169,6 +172,39 @@ class Audit:
             self.violations.append(f"E4: {what} comes after the run has ended")
         if asked is not None and asked.effect == "at_most_once" and number > self._begun[run, name]:
             self.violations.append(f"{what}: only {self._begun[run, name]} attempts are recorded")
+
+    def may_call_tool(self, run: str, tool: str, number: int) -> None:
+        """
+        Look whether the function of a tool may be called now that is called at most once; what is wrong is kept.
+
+        A run is one call that a model asked for. Nothing here says anything about a run that has ended: it may have
+        been ended from outside, and its body not know it for a moment.
+
+        Args:
+            run: its run.
+            tool: its id.
+            number: which call of the function in this run it is, from 1.
+        """
+        not_done = 0
+        recorded: set[str] = set()
+        asked: set[str] = set()
+        for event, _, _ in self.histories.get(run, ()):
+            match event:
+                case e.ValueRecorded(kind="tool_call"):
+                    recorded.add(event.name)  # an attempt that looks it up records it again
+                case e.StepCompleted() if event.name.partition("#")[0] == "_reconcile":
+                    not_done += event.type == _NOT_DONE
+                case e.WaitStarted(data={"_source": "tool_outcome_unknown"}):
+                    asked.add(event.name)
+                case e.WaitSatisfied(data={"outcome": "not_done"}) if event.name in asked:
+                    not_done += 1
+                case _:
+                    pass
+        what = f"call {number} of tool {tool} in run {run}"
+        if number > 1 + not_done:
+            self.violations.append(f"{what}: it may be called once, and nobody has said that it wasn't done")
+        elif number > len(recorded):
+            self.violations.append(f"{what} comes before its record is durable")
 
     def heard(self, message: str) -> bool:
         """Tell whether a signal, a resume or an update is recorded, by its id."""

@@ -43,9 +43,10 @@ from polos.engine import events as e
 from polos.engine.json import Json
 from polos.engine.state import ENDED, OpKind, OpStatus, RunState
 from polos.errors import PolosError
+from polos.llm.jsonish import an_object
 from polos.points import arm, disarm, reach
 from polos.replay.facts import StepCall
-from polos.runtime.bodies import Bodies, Described
+from polos.runtime.bodies import Described
 from polos.runtime.engine import Engine
 from polos.runtime.performer import Attempt, Performer
 from polos.runtime.ports import OwnedStore
@@ -60,7 +61,7 @@ from polos.testing.leaving import Leaving
 from polos.testing.loop import PATIENCE_SECONDS, RealWaitTooLong, SimulatedLoop
 from polos.testing.outside import Place
 from polos.testing.program_code import ProgramCode
-from polos.testing.sweep_calls import CallLedger
+from polos.testing.sweep_calls import CallLedger, NotingBodies
 from polos.testing.sweep_effects import effect_of
 from polos.testing.sweep_points import AWAIT, Points
 from polos.testing.threads import SimulatedThreads
@@ -314,6 +315,7 @@ class Life:
         ledger: the calls of effects.
         points: what it has reached.
         waits: what is waited for and nobody answers, in words; known when the life has ended by itself.
+        unsaid: the same of questions what became of a tool's call, which a crash may leave.
         problems: what went wrong besides: answers that were refused, errors on the loop.
         unreconciled: what functions given as `reconcile` raised, in words.
         endless: whether it was given up on.
@@ -349,6 +351,7 @@ class Life:
         self.ledger = ledger
         self.points = points
         self.waits: list[str] = []
+        self.unsaid: list[str] = []
         self.problems: list[str] = []
         self.unreconciled: list[str] = []
         self.endless = False
@@ -364,7 +367,9 @@ class Life:
         world = World(clock=clock, chance=_NO_CHANCE, audit=audit)
         self.engine = Engine(
             store, clock=clock, settings=SETTINGS,
-            bodies=Bodies(task.find, described=task.described, known=task.workflows.values),
+            bodies=NotingBodies(
+                task.find, partial(ledger.call_tool, audit), described=task.described, known=task.workflows.values
+            ),
             appender=partial(SimulatedAppender, world=world), performer=partial(_Performer, life=self),
         )  # fmt: skip
         self.engine.marks.append(chance)
@@ -446,6 +451,7 @@ class Life:
     def _attend(self) -> bool:
         """Ask and answer what is to be asked and answered; tells whether anything was."""
         self.waits.clear()
+        self.unsaid.clear()
         if self.task.run not in self.audit.states:
             return self._send("create", self.task.command)
         sent = [self._answer(state) for state in self.audit.states.values() if state.phase not in ENDED]
@@ -464,7 +470,8 @@ class Life:
             found = _answering(keys, self.task.answers)
             self.task.asked[waiting.key] = None
             if found is None:
-                self.waits.append(f"{waiting.kind} {waiting.key!r} of run {state.run} ({state.workflow})")
+                unanswered = self.unsaid if _asks_of_a_tool(waiting) else self.waits
+                unanswered.append(f"{waiting.kind} {waiting.key!r} of run {state.run} ({state.workflow})")
             else:
                 answer = self.task.answers[found]
                 self.task.answered.add(found)
@@ -568,6 +575,11 @@ class Life:
             for pipe in (begun.stdin, begun.stdout, begun.stderr):
                 if pipe is not None:
                     pipe.close()  # it died before the loop had it
+
+
+def _asks_of_a_tool(waiting: Waiting) -> bool:
+    """Tell whether it is asked what became of a call of a tool that is made at most once."""
+    return (an_object(waiting.data) or {}).get("_source") == "tool_outcome_unknown"
 
 
 def _answering(keys: tuple[str, ...], answers: Answers) -> str | None:

@@ -5,31 +5,43 @@ How often the function of a step may be called follows from its effect class and
 of the call, so each call is looked at when it is made. `Audit` knows the log; the ledger knows the calls, those of
 earlier lives included. For lives in processes of their own it is a file, one line a call, written before the call is
 made: a killed process can't take a line back, and can't have made a call without it.
+
+The function of a tool is no step's: the engine begins the tool's run, and the run calls it. So where the effect class
+has something to say about it, for tools that are called at most once, a sweep doesn't run the tool but one like it,
+whose function has its calls noted (`NotingBodies`).
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import final
+from typing import Any, Final, final
 
+from polos.context import WorkflowContext
+from polos.definition import Workflow
+from polos.runtime.bodies import Bodies, Described
 from polos.testing.audit import Audit
 from polos.testing.outside import whole_lines
+from polos.tools.tool import Tool
 
-__all__ = ["CallLedger"]
+__all__ = ["CallLedger", "NotingBodies"]
+
+_TOOL: Final = ""  # no step has that name: a run that is a tool's call has one function of its own
 
 
 @final
 class CallLedger:
     """
-    Every call of every step's function in a scenario.
+    Every call of every step's function in a scenario, and of those tools' that are called at most once.
 
     Attributes:
         counts: calls by run and step.
         attempts: calls by run, step, attempt and life.
-        steps: their names, in the order of the calls.
+        steps: their names, in the order of the calls; "" is a tool's function.
         life: which life is living, from 1.
     """
 
@@ -74,6 +86,23 @@ class CallLedger:
             attempt: which attempt of it.
             effect: its effect class.
         """
+        number = self._note(run, name, attempt)
+        audit.may_call(run, name, number, pure=effect == "pure")
+        if self.attempts[run, name, attempt, self.life] > 1:
+            audit.violations.append(f"attempt {attempt} of step {name} of run {run} is called twice in one life")
+
+    def call_tool(self, audit: Audit, run: str, tool: str) -> None:
+        """
+        Note that the function of a tool is about to be called that may be called once.
+
+        Args:
+            audit: what the log holds now.
+            run: the run that is a call of the tool.
+            tool: its id there.
+        """
+        audit.may_call_tool(run, tool, self._note(run, _TOOL, 0))
+
+    def _note(self, run: str, name: str, attempt: int) -> int:
         if self._file is not None:
             line = f"\n{json.dumps([run, name, attempt, self.life])}\n"
             descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -81,11 +110,70 @@ class CallLedger:
                 os.write(descriptor, line.encode())
             finally:
                 os.close(descriptor)
-        number = self._count(run, name, attempt, self.life)
-        audit.may_call(run, name, number, pure=effect == "pure")
-        if self.attempts[run, name, attempt, self.life] > 1:
-            audit.violations.append(f"attempt {attempt} of step {name} of run {run} is called twice in one life")
+        return self._count(run, name, attempt, self.life)
 
     def by_step(self) -> Counter[str]:
         """Give the number of calls of each step, all runs together."""
-        return Counter(self.steps)
+        return Counter(name for name in self.steps if name != _TOOL)
+
+
+@final
+class NotingBodies(Bodies):
+    """The workflows of a life, in which tools that are called at most once have their calls noted."""
+
+    def __init__(
+        self, find: Callable[[str], Workflow[Any] | None], note: Callable[[str, str], None], **options: Any
+    ) -> None:
+        """
+        Take the way to look a workflow up.
+
+        Args:
+            find: gives a workflow by id, None if there is none.
+            note: is told of a call that is about to be made, by the run and the tool's id.
+            **options: as for `Bodies`.
+        """
+        self._noted = _NotedTools(find, note)
+        super().__init__(self._noted.find, **options)
+
+    def describe_workflow(self, found: Workflow[Any]) -> Described:
+        """Give what is recorded of a workflow's code: the program's, not ours."""
+        return super().describe_workflow(self._noted.original(found))
+
+
+@final
+class _NotedTools:
+    """Looks workflows up; of a tool that is called at most once it gives one like it."""
+
+    def __init__(self, find: Callable[[str], Workflow[Any] | None], note: Callable[[str, str], None]) -> None:
+        self._find = find
+        self._note = note
+        self._made: dict[str, tuple[Tool, Tool]] = {}  # by id: the program's, and the one that is run
+
+    def find(self, workflow: str) -> Workflow[Any] | None:
+        """Give a workflow by its id, None if there is none."""
+        found = self._find(workflow)
+        if not isinstance(found, Tool) or found.effect != "at_most_once":
+            return found
+        made = self._made.get(workflow)
+        if made is None or made[0] is not found:
+            made = self._made[workflow] = found, _noting(found, self._note)
+        return made[1]
+
+    def original(self, found: Workflow[Any]) -> Workflow[Any]:
+        """Give the program's own definition."""
+        made = self._made.get(found.id)
+        return made[0] if made is not None and made[1] is found else found
+
+
+def _noting(tool: Tool, note: Callable[[str, str], None]) -> Tool:
+    """Give a tool that is like this one, and has each call of its function noted."""
+    called = tool.func
+
+    def noted(context: WorkflowContext, *arguments: Any) -> Any:
+        note(context.execution_id, tool.id)
+        return called(context, *arguments)
+
+    other = copy.copy(tool)
+    vars(other)["result_hint"] = tool.result_hint  # read off the function
+    other.func = noted
+    return other

@@ -90,7 +90,7 @@ class CrashOutcome:
         in_process: whether its lives were lived in this process.
         problems: what is wrong with it by itself, whatever the undisturbed run did.
         replayed: what its history, run once more in the process that ended it, asks for otherwise.
-        unknown: whether it ended with a step of unknown outcome that nobody resolved.
+        unknown: whether it ended with a step, or a call of a tool, of unknown outcome that nobody resolved.
         recovery: the points that its last life reached.
         left: what a crash at each of these would leave behind, for comparing; empty if it wasn't in this process.
         cuts: how many events there were at each crash.
@@ -182,7 +182,7 @@ def outcome_of(life: Life) -> CrashOutcome:
     for run, state in audit.states.items():
         executions.append(_execution(state, paths[run], audit.histories[run], children))
         replayed += [f"{_called(paths[run])}: {text}" for text in _replayed(life, run)]
-    unknown = any(state.unknown for state in audit.states.values())
+    unknown = bool(life.unsaid) or any(state.unknown for state in audit.states.values())
     if unknown:
         problems += dict.fromkeys(f"{raised}\n    so its outcome stays unknown" for raised in life.unreconciled)
     if life.endless:

@@ -65,7 +65,7 @@ class CrashReport:
             scenarios begin with remains, code may have run that has changed no file.
         pairs: how many pairs of crashes were tried.
         processes: how many scenarios were lived in child processes.
-        unknown: how many ended with a step of unknown outcome that `answers` don't resolve.
+        unknown: how many ended with a step, or a call of a tool, of unknown outcome that `answers` don't resolve.
         missed: how many didn't come to their point, because what steps do takes another course each time.
         memory: what of the program may be kept in memory, in words, so that each scenario was lived from its beginning;
             empty if they began with what another run left, or if that wasn't for the sweep to find out.
@@ -102,7 +102,7 @@ class CrashReport:
         if self.downtime_seconds:
             text += f"; down for {self.downtime_seconds:g} s after each crash"
         if self.unknown:
-            text += f"; {self.unknown} ended with a step of unknown outcome"
+            text += f"; {self.unknown} ended with a step or a tool of unknown outcome"
         if self.missed:
             text += f"; {self.missed} didn't come to their point"
         if self.left_out:

@@ -325,13 +325,15 @@ class Tool(Workflow[Any]):
 
 async def _schedule(context: WorkflowContext, call: dict[str, Json], effect: str) -> bool:
     """
-    Record that the function is called next; durable when it returns.
+    Record that the function is called next, and in which life of the body; durable when it returns.
 
     Returns:
         Whether it may be called: not if a life before this one scheduled a call that may be called only once.
     """
     port = context.require_port()
-    own = port.values.uuid4()
+    # A body that isn't replayed has one cause all its life, the record by which it began, and no other life has that.
+    # A drawn number would say less: chance may be said again, as it is where a clock of the test kit draws from a seed.
+    own = port.cause
     while True:
         made = an_object(await port.record("_call", "tool_call", lambda: {**call, "life": own})) or {}
         if made.get("life") == own:

@@ -3,19 +3,25 @@ Agents for the sweeps of crashes, at the top level of a module, so that child pr
 
 A desk pays with leave, asks the customer, has a clerk look something up, and hands over to a closer; all of them spend
 one budget. `world` is what they act upon, and what notes each request to a model.
+
+A sender, a poster and a careless one send one mail each, with a tool that does so itself, in no step: one of which a
+person says what became of it, one that can be asked itself, and one that is sent whatever became of it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from polos import Agent, Budget, Completed, NotDone, WorkflowContext, create_ask_user_tool, tool
+from polos import Agent, Budget, Completed, NotDone, Tool, Workflow, WorkflowContext, create_ask_user_tool, tool
+from polos.engine.json import Json
 from polos.llm import LLMRequest, Reply, script
 from polos.llm.digests import digest_of
 from polos.testing import Outside, Waiting
 from pydantic import BaseModel
 
-__all__ = ["ANSWERS", "USED", "decide", "desk", "look_up", "world"]
+__all__ = [
+    "ANSWERS", "USED", "careless", "decide", "desk", "look_up", "poster", "say_of_the_mail", "sender", "world",
+]  # fmt: skip
 
 USED = {"input_tokens": 10, "output_tokens": 10}
 world = Outside("world")
@@ -112,3 +118,62 @@ def moved(waiting: Waiting) -> Any:
 ANSWERS: dict[str, Any] = {
     "approve_*": decide, "ask_user_*": {"response": "so"}, "resolve_*": look, "transfer": moved,
 }  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------- tools that are called at most once
+
+
+class Mail(BaseModel):
+    """What is sent."""
+
+    to: str
+
+
+def deliver(to: str) -> str:
+    """Send it."""
+    world.note("sent", to=to)
+    return f"sent to {to}"
+
+
+def was_sent(input: Mail) -> Completed | NotDone:
+    """Look whether it was sent."""
+    return Completed(f"sent to {input.to}") if world.count("sent") else NotDone()
+
+
+@tool(id="swept_send", description="Send a mail.", effect="at_most_once")
+async def send(ctx: WorkflowContext, input: Mail) -> str:
+    """Send a mail, in the body of the tool."""
+    return deliver(input.to)
+
+
+@tool(id="swept_post", description="Send a mail.", effect="at_most_once", reconcile=was_sent)
+def post(ctx: WorkflowContext, input: Mail) -> str:
+    """The same in a thread, and it can be found out."""
+    return deliver(input.to)
+
+
+class Careless(Tool):
+    """It is recorded that it is called, and nobody looks whether it was."""
+
+    async def call(self, context: WorkflowContext, arguments: tuple[Any, ...], record: Json) -> Any:
+        """Call the function."""
+        await context.require_port().record("_call", "tool_call", lambda: {"tool": self.id})
+        return await Workflow.call(self, context, arguments, record)
+
+
+fling = Careless("swept_fling", "Send a mail.", func=send.func, effect="at_most_once")
+
+
+def _mailing(one: Tool) -> Agent:
+    name = f"{one.id}_agent"
+    script(name, [Reply(tool_calls=[(one.id, {"to": "ann"})]), "It is sent."])
+    return Agent(id=name, provider="scripted", model=name, tools=[one])
+
+
+sender, poster, careless = map(_mailing, (send, post, fling))
+
+
+def say_of_the_mail(waiting: Waiting) -> Any:
+    """Say what became of a mail, as whoever got it does."""
+    sent = world.count("sent")
+    return {"outcome": "completed", "value": "sent to ann"} if sent else {"outcome": "not_done"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from polos import Budget
+from polos import Agent, Budget, Workflow
 from polos.errors import ModelRequestRefused
 from polos.llm import LLMRequest, Reply
 from polos.testing import CrashOutcome, CrashReport, CrashSweepFailed
@@ -57,6 +57,49 @@ def test_a_sweep_needs_an_answer_to_each_question():
     """What nobody answers is told, by the key that is asked for."""
     with pytest.raises(CrashSweepFailed, match=r"waits for suspend 'ask_user_.*answers has nothing for it"):
         swept(answers={"approve_*": s.decide})
+
+
+def sent_once(outcome: CrashOutcome) -> None:
+    """Check what was done, and what the model was told of it."""
+    (told,) = outcome.result["tool_results"]
+
+    assert (1, "sent to ann") == (s.world.count("sent"), told["result"])
+
+
+SAID = {"resolve_swept_send_*": s.say_of_the_mail}
+REAL = {"points": scaled(8, 1_000), "pairs": scaled(0, 20)}
+MAILING = [(s.sender, None, True), (s.sender, SAID, False), (s.poster, None, False)]
+
+
+@pytest.mark.parametrize(("agent", "answers", "unknown"), MAILING)
+def test_a_tool_is_called_once_however_it_is_told(agent: Agent, answers: Any, unknown: bool):
+    """Killed anywhere, twice, it isn't called again: it is asked itself, a person is, or its outcome stays unknown."""
+    report = sweep(agent, {"input": "Go."}, check=sent_once, answers=answers, processes=0, pairs=scaled(20, 1_000))
+
+    assert (unknown, len(report.points)) == (report.unknown > 0, report.singles)
+
+
+@pytest.mark.parametrize(("agent", "answers", "unknown"), MAILING)
+def test_it_is_called_once_by_processes_of_their_own(agent: Agent, answers: Any, unknown: bool):
+    """The same where each life is a process that is killed; a sample of the points in a short campaign."""
+    report = sweep(agent, {"input": "Go."}, check=sent_once, answers=answers, real=True, **REAL)
+
+    assert (unknown, scaled(8, len(report.points))) == (report.unknown > 0, report.singles)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_a_tool_that_is_called_twice_is_found_without_a_check(real: bool):
+    """Calls are held against the effect class: nobody needs to say that once is right."""
+    with pytest.raises(CrashSweepFailed, match=r"call 2 of tool swept_fling .*nobody has said that it wasn't done"):
+        sweep(s.careless, {"input": "Go."}, real=real, processes=0, pairs=0)
+
+
+def test_a_call_without_a_record_is_found(monkeypatch: pytest.MonkeyPatch):
+    """Nobody could tell afterwards that it was made."""
+    monkeypatch.setattr(s.Careless, "call", Workflow.call)
+
+    with pytest.raises(CrashSweepFailed, match=r"call 1 of tool swept_fling .* before its record is durable"):
+        sweep(s.careless, {"input": "Go."}, processes=0, pairs=0)
 
 
 def test_a_run_that_is_retried_counts_each_call_once():

@@ -11,6 +11,8 @@ import pytest
 from polos import Completed, NotDone, Polos, StillUnknown, WorkflowContext, tool
 from polos.engine import events as e
 from polos.llm import Reply
+from polos.store.faults import Fault
+from polos.testing.clock import VirtualClock
 from polos.testing.simulation import Simulation
 from polos.tools.tool import Tool
 from pydantic import BaseModel, Field
@@ -203,9 +205,12 @@ def once(**options: Any) -> Tool:
 
 
 @contextmanager
-def killed_in_the_middle(one: Tool) -> Iterator[tuple[Any, list[tuple[str, str, Any]], Simulation, str]]:
+def killed_in_the_middle(
+    one: Tool, *, after_seconds: float = 0
+) -> Iterator[tuple[Any, list[tuple[str, str, Any]], Simulation, str]]:
     """Kill the program while the tool is called; gives the model's tool result once all is quiet."""
-    agent = make_agent("tools_once_agent", [call("tools_once", item="tea"), "Done."], tools=[one])
+    wanted = Reply(tool_calls=[("tools_once", {"item": "tea"})], delay_seconds=after_seconds)
+    agent = make_agent("tools_once_agent", [wanted, "Done."], tools=[one])
     with Simulation([agent, one]) as sim:
         root = sim.create(agent, {"input": "Order."}).run
         sim.run_for(30)
@@ -290,6 +295,34 @@ def test_a_second_kill_is_asked_about_as_well() -> None:
         (result,) = sim.result(root)["tool_results"]
 
     assert (True, "at last", 2) == (first != second, result["result"], len(ordered))
+
+
+def test_lives_are_told_apart_where_chance_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does where a clock draws from a seed, in tests that begin again with a directory that they had."""
+    monkeypatch.setattr(VirtualClock, "uuid4", lambda _: "00000000-0000-4000-8000-000000000001")
+
+    with killed_in_the_middle(once(), after_seconds=1) as (result, questions, _, _):  # no two runs of one moment
+        pass
+
+    assert (None, ["tea"], 1) == (result, ordered, len(questions))
+
+
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.FULL])
+def test_one_life_is_never_taken_for_two(fault: Fault):
+    """Whichever commit fails, and is decided anew, it is the same life: nobody is asked what became of its call."""
+    for number in range(1, 20):
+        one = once()
+        agent = make_agent("tools_once_agent", [call("tools_once", item="tea"), "Done."], tools=[one])
+        with Simulation([agent, one]) as sim:
+            sim.plan.at(number, fault)
+            root = sim.create(agent, {"input": "Order."}).run
+            sim.settle()
+            assert ("Done.", ["tea"], []) == (sim.result(root)["result"], ordered, open_questions(sim))
+            assert 1 == len({made["life"] for made in values(sim, "_call")})
+            if sim.plan.failed == 0:
+                break
+
+    assert 5 < number < 19, "each commit has failed once"
 
 
 def test_a_result_that_is_recorded_needs_no_call():

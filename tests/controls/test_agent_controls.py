@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.agents import test_approvals, test_guardrails, test_tools
+from polos.testing.sweep import sweep
+
+from tests.agents import swept, test_approvals, test_guardrails, test_tools
 from tests.controls import broken_agents as broken
 from tests.controls.test_part_controls import both, seen
 
@@ -25,6 +27,8 @@ def test_calls_twice(broke: Any) -> None:
     """What may be called once is called again after a crash: seen where somebody should have been asked."""
     with seen(broke, "somebody is asked (again )?whether it was made"):
         test_tools.test_a_second_kill_is_asked_about_as_well()
+    with seen(broke, "call 2 of tool swept_post .* nobody has said that it wasn't done"):
+        sweep(swept.poster, {"input": "Go."}, processes=0, pairs=0)
 
 
 @both(broken.schedules_without_a_record)
