@@ -116,6 +116,13 @@ async def draws_for_a_child(ctx: WorkflowContext, payload: dict[str, Any]) -> in
     return await ctx.step.invoke_and_wait("ship", child, {"order": "9", "number": next(_numbers)})
 
 
+@workflow(id="words-turned")
+async def turns_for_a_child(ctx: WorkflowContext, payload: dict[str, Any]) -> int:
+    """What its child is given is in another order each time that its code is run."""
+    order = [1, 2] if next(_numbers) % 2 else [2, 1]
+    return await ctx.step.invoke_and_wait("ship", child, {"order": order})
+
+
 @workflow(id="words-drawn")
 async def draws_for_a_step(ctx: WorkflowContext, payload: dict[str, Any]) -> int:
     """What its step is given is another number each time that its code is run."""
@@ -130,6 +137,12 @@ def test_what_a_child_is_given_otherwise_is_shown():
     (told,) = failed.value.differences
     assert "ArgumentsChanged: child run 'ship': is given other arguments" in told
     assert re.search(r'\n +"order": "9",\n +-  "number": \d+\n +\+  "number": \d+\n', told)
+
+
+def test_another_order_of_what_a_child_is_given_is_shown():
+    """The child sees it, unlike that of what a suspend shows."""
+    with pytest.raises(CrashSweepFailed, match="ArgumentsChanged: child run 'ship': is given other arguments"):
+        sweep(turns_for_a_child, {}, processes=0, pairs=0)
 
 
 def test_what_a_step_is_given_otherwise_is_shown():

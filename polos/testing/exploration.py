@@ -33,8 +33,8 @@ from polos.testing.explorer import ExploredWorld
 from polos.testing.failing import says_no
 from polos.testing.patience import PATIENCE_SECONDS, Interrupted, Patience, TookTooLong, over_this
 from polos.testing.saved import FOLDER, SavedSchedule, load_all, save
-from polos.testing.schedules import Chooser, Scripted, Strategy, drawn
-from polos.testing.shrinking import shrink
+from polos.testing.schedules import Chooser, Scripted, Strategy, Taken, drawn
+from polos.testing.shrinking import Shrunk, shrink
 from polos.testing.simulation import QUIET
 
 __all__ = ["StaleSchedule", "explore"]
@@ -322,13 +322,13 @@ class _Exploration:
             raise failed.error
         kind = failed.kind
 
-        def fails(decisions: list[int]) -> list[int] | None:
-            again = self._play(Scripted(decisions))
-            return again.chooser.decisions if again.error is not None and again.kind == kind else None
+        def fails(strategy: Strategy) -> list[Taken] | None:
+            again = self._play(strategy)
+            return again.chooser.taken if again.error is not None and again.kind == kind else None
 
         first = failed.chooser.decisions
-        short = shrink(first, fails, tries_max=SHRINK_TRIES_MAX)
-        played = self._play(Scripted(short), aloud=True)
+        short = shrink(failed.chooser.taken, fails, tries_max=SHRINK_TRIES_MAX)
+        played = self._play(Scripted(short.decisions), aloud=True)
         if played.error is None or played.kind != kind:
             assert failed.error is not None, "it failed"
             failed.error.add_note(
@@ -336,10 +336,10 @@ class _Exploration:
                 "something in the test, its workflows or its steps is neither in the schedule nor in the world"
             )
             raise failed.error
-        played.error.add_note("\n".join(self._explanation(number, first, played)))
+        played.error.add_note("\n".join(self._explanation(number, first, played, short)))
         raise played.error
 
-    def _explanation(self, number: int, first: list[int], played: _Played) -> list[str]:
+    def _explanation(self, number: int, first: list[int], played: _Played, short: Shrunk | None = None) -> list[str]:
         taken = played.chooser.taken
         error = cast("BaseException", played.error)
         schedule = SavedSchedule(
@@ -351,7 +351,14 @@ class _Exploration:
             happened=_story(played.happened),
         )
         departures = sum(1 for index in first if index)
-        matter = f"of {departures} things out of the natural order these {len(schedule.departures)} matter (>):"
+        left = len(schedule.departures)
+        these = "this one matters" if left == 1 else f"these {left} matter"
+        matter = f"of {departures} things out of the natural order {these} (>):"
+        if short is not None and not short.done:
+            matter = (
+                f"of {departures} things out of the natural order these {left} are left (>) after "
+                f"{short.tries} tries to do with fewer, which was the limit, so not all of them may matter:"
+            )
         if isinstance(error, TookTooLong):
             matter = f"with {departures} things out of the natural order (>) it isn't over:"
         if not departures:

@@ -17,12 +17,16 @@ in all three.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from random import Random
 from typing import Final, Protocol, final
 
-__all__ = ["WAYS", "Chooser", "Option", "Pick", "Scripted", "Strategy", "Taken", "drawn"]
+__all__ = [
+    "WAYS", "Chooser", "Guided", "Near", "Option", "Pick", "Scripted", "Strategy", "Taken", "drawn", "trimmed",
+]  # fmt: skip
 
 IN_A_ROW_MAX: Final = 40  # so often one source may be first; then others get their turn, or polling would never end
 
@@ -47,11 +51,24 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A choice that was made: which of how many, and what that was."""
+    """
+    A choice that was made.
+
+    Attributes:
+        index: which option, 0 for the natural course.
+        of: how many there were.
+        label: what it was.
+        natural: what the natural course would have been.
+        turn: how often that had been the natural course of a choice before.
+        disturbs: what kind of disturbance it was, if it was one.
+    """
 
     index: int
     of: int
     label: str
+    natural: str = ""
+    turn: int = 0
+    disturbs: str = ""
 
 
 class Strategy(Protocol):
@@ -74,6 +91,7 @@ class Chooser:
     def __init__(self, strategy: Strategy) -> None:
         """Let a strategy choose."""
         self._strategy = strategy
+        self._turns: Counter[str] = Counter()
         self.taken: list[Taken] = []
 
     def choose(self, options: Sequence[Option]) -> int:
@@ -83,7 +101,9 @@ class Chooser:
             return 0
         index = self._strategy.pick(len(self.taken), options)
         assert 0 <= index < len(options), "a strategy picks one of the options"
-        self.taken.append(Taken(index, len(options), options[index].label))
+        natural, chosen = options[0].label, options[index]
+        self.taken.append(Taken(index, len(options), chosen.label, natural, self._turns[natural], chosen.disturbs))
+        self._turns[natural] += 1
         return index
 
     @property
@@ -121,6 +141,45 @@ class Scripted:
             return index
         self.misfits.append(at)
         return 0
+
+
+class Near(Enum):
+    """How near to where it was something is done out of the natural order, if what comes before it is another."""
+
+    TURN = "at the same turn of the same natural course"
+    COURSE = "at the same natural course"
+    ANYWHERE = "where it is possible"
+
+
+@final
+class Guided:
+    """
+    Does the same things out of the natural order as another playing, in the same order, but not by their numbers.
+
+    Without one of them, what comes behind it is at another number, and is another option there.
+    """
+
+    def __init__(self, departures: Sequence[Taken], near: Near) -> None:
+        """Take what is to be done, each at the first place that is near enough."""
+        self._left = list(departures)
+        self._near = near
+        self._turns: Counter[str] = Counter()
+
+    def pick(self, at: int, options: Sequence[Option]) -> int:  # noqa: ARG002  # the signature of a strategy
+        """Give the next one if it is possible here, else the natural course."""
+        natural = options[0].label
+        turn = self._turns[natural]
+        self._turns[natural] += 1
+        if not self._left:
+            return 0
+        wanted = self._left[0]
+        here = self._near is Near.ANYWHERE or wanted.natural == natural
+        if not here or (self._near is Near.TURN and wanted.turn != turn):
+            return 0
+        found = next((index for index, option in enumerate(options) if index and option.label == wanted.label), 0)
+        if found:
+            self._left.pop(0)
+        return found
 
 
 # ---------------------------------------------------------------------------------------- drawing schedules

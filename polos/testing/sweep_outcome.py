@@ -33,6 +33,7 @@ from polos.runtime.loading import input_of, replay
 from polos.runtime.unit import Resident
 from polos.testing.audit import Audit, Stored
 from polos.testing.comparing import COMPARERS, Compared, same_record
+from polos.testing.differences import ArgumentsChanged
 from polos.testing.failing import Raised, RaisedElsewhere, said_by
 from polos.testing.lives import Life
 from polos.testing.recorded_driver import HeedingDriver
@@ -349,7 +350,9 @@ def _look(audit: Audit, code: HeedingDriver, found: list[str], recorded: e.Event
         spec=spec, child=child if isinstance(child, e.RunCreated) else None,
     )  # fmt: skip
     for difference in COMPARERS[type(asked)](pair):
-        if isinstance(difference.recorded, dict) and same_record(difference.recorded, difference.asked):
+        arguments = isinstance(difference, ArgumentsChanged)  # in their order, as the digest has them
+        is_record = isinstance(difference.recorded, dict) and not arguments
+        if is_record and same_record(difference.recorded, difference.asked):
             continue  # a set is a list in the order of this process's hashes
         line = None if isinstance(asked, e.StateChanged) else caller_line()  # noticed when the code is quiet
         found.append("\n    ".join(replace(difference, line=line).lines()))
