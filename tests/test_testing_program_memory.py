@@ -25,6 +25,7 @@ from polos import (
     WorkflowContext,
     workflow,
 )
+from polos.step import Step
 from polos.testing import CrashOutcome, CrashSweepFailed, Outside, harmless, program_memory
 from polos.testing.program_memory import Memory
 from polos.testing.sweep import sweep
@@ -379,6 +380,15 @@ def test_a_workflow_that_no_code_names_is_lived():
     report = sweep(parent, processes=0, pairs=0)
 
     assert "workflow 'memory-child' is named by no code" == report.memory
+
+
+def test_what_python_writes_on_a_class_that_is_asked_is_no_change(monkeypatch: pytest.MonkeyPatch):
+    """Whoever asks a class without annotations for them gives it some, and whoever copies an object its slots."""
+    assert "" == look(keeps_none).kept
+    monkeypatch.setattr(Step, "__annotations__", {}, raising=False)
+    monkeypatch.setattr(WorkflowContext, "__slotnames__", [], raising=False)
+
+    assert "" == look(keeps_none).kept
 
 
 @dataclass

@@ -72,6 +72,7 @@ _MODULES: Final = {
     "typing": "cast",
     "uuid": "UUID uuid4 uuid5",
 }
+_LATER: Final = frozenset({"__annotations__", "__annotations_cache__", "__slotnames__"})
 _KINDS: Final = ("stdlib", "platstdlib", "purelib", "platlib")
 _LIBRARIES: Final = tuple({
     f"{Path(folder)}/"
@@ -98,16 +99,22 @@ def learn() -> None:
         before = getattr(value, "__wrapped__", value)  # asyncio's, if polos has put its own in its place
         _known.update({id(value): value, id(before): before})
         if isinstance(value, type):
-            _shapes[value] = dict(vars(value))
+            _shapes[value] = _shape(value)
     _unknown = still
 
 
 def has_changed(known: type) -> bool:
     """Tell whether somebody has put something else in the place of a part of one of these classes."""
-    now, before = vars(known), _shapes.get(known)
-    return before is not None and (
-        now.keys() != before.keys() or any(now[name] is not part for name, part in before.items())
-    )
+    before = _shapes.get(known)
+    if before is None:
+        return False
+    now = _shape(known)
+    return now.keys() != before.keys() or any(now[name] is not part for name, part in before.items())
+
+
+def _shape(known: type) -> dict[str, object]:
+    """Give the parts of a class, but for what Python writes there itself if it is asked, or an object copied."""
+    return {name: part for name, part in vars(known).items() if name not in _LATER}
 
 
 def are_tools_changed() -> bool:
