@@ -183,6 +183,7 @@ class Agent(Workflow[AgentResult]):
         system_prompt: what it is told first.
         tools: what it may call; dicts are tools that run on the provider's side.
         handoffs: agents that may take the conversation over.
+        defined_at: file and line that defines it.
         result_output_schema: class of the answer; None for text.
         stop_conditions: what ends the loop early.
         guardrails: what looks at each reply.
@@ -222,7 +223,9 @@ class Agent(Workflow[AgentResult]):
     ) -> None:
         """Define an agent and register it under its id; the arguments are told at the class."""
         own_queue = read_queue(queue, id)
-        module = sys._getframe(1).f_globals.get("__name__", __name__)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the module whose sources say what the agent is
+        frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # in the module whose sources say what the agent is
+        module = frame.f_globals.get("__name__", __name__)
+        self.defined_at = f"{frame.f_code.co_filename}:{frame.f_lineno}"
         super().__init__(
             id, _body_of(id, module), description, "agent",
             None if own_queue is None else own_queue.name,
@@ -230,8 +233,7 @@ class Agent(Workflow[AgentResult]):
             on_start=on_start, on_end=on_end, output_schema=AgentResult, queue=own_queue, retries=_OWN_RETRIES,
             run_timeout_seconds=ours.get("run_timeout_seconds"), tags=ours.get("tags", ()),
         )  # fmt: skip
-        text("provider", provider)
-        _look_at_model(model)
+        _look_at_model(provider, model)
         self.provider, self.model, self.system_prompt = provider, model, system_prompt
         self.tools: list[Tool | dict[str, Any]] = _tools(tools)
         self.temperature, self.max_output_tokens = temperature, max_output_tokens
@@ -547,7 +549,8 @@ def _tools(tools: Sequence[Tool | dict[str, Any]] | None) -> list[Tool | dict[st
     return found
 
 
-def _look_at_model(model: object) -> None:
+def _look_at_model(provider: object, model: object) -> None:
+    text("provider", provider)
     if type(model).__name__ == "Recording":  # of the provider that plays it, which is loaded on use
         raise TypeError(
             "model is the name of a model; what model_of(recording) gives is a setting: "

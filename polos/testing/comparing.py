@@ -250,7 +250,8 @@ def _model_call(pair: Compared, old: dict[str, Json], new: dict[str, Json]) -> I
     for name, kind in _PARTS.items():
         if old.get(name) != new.get(name):
             before, now = _meant(old.get(name), old, new), _meant(new.get(name), new, old)
-            yield pair.difference(kind, {name: before}, {name: now})
+            cause = orjson.dumps([name, old.get(name), new.get(name)]).decode()
+            yield pair.difference(kind, {name: before}, {name: now}, reason=cause)
 
 
 def _meant(value: Json, record: dict[str, Json], other: dict[str, Json]) -> Json:

@@ -59,6 +59,7 @@ class Difference:
         version: of the record that is meant, 0 if there is none.
         accepted: what accepting puts in that record's place; None if nothing honest can be put there.
         note: more, for people.
+        reason: what tells it from others of its type; those that have the same are told once. Empty if it has none.
     """
 
     means: ClassVar[str] = "the code differs"
@@ -71,6 +72,7 @@ class Difference:
     version: int = 0
     accepted: e.Event | None = None
     note: str = ""
+    reason: str = ""
 
     def lines(self) -> list[str]:
         """Tell it in lines of text."""
@@ -233,11 +235,22 @@ class RunDiffers(AssertionError):
         self.differences = tuple(differences)
         count = len(differences)
         text = [f"{workflow!r} differs from {where} in {count} place{'s' * (count != 1)}"]
-        for number, difference in enumerate(differences, start=1):
+        for number, (difference, *others) in enumerate(_by_reason(differences), start=1):
             first, *rest = difference.lines()
             text += ["", f"{number}. {first}", *rest]
+            if others:
+                names = ", ".join(named(other.kind, other.step) for other in others)
+                text.append(f"    the same {'once' if len(others) == 1 else f'{len(others)} times'} more: {names}")
         text += ["", *_remedy(self.differences)]
         super().__init__("\n".join(text))
+
+
+def _by_reason(differences: Sequence[Difference]) -> list[list[Difference]]:
+    """Put those of one reason together, in the order of the first of each."""
+    found: dict[object, list[Difference]] = {}
+    for at, difference in enumerate(differences):
+        found.setdefault((type(difference), difference.reason) if difference.reason else at, []).append(difference)
+    return list(found.values())
 
 
 def _remedy(differences: Sequence[Difference]) -> list[str]:

@@ -43,8 +43,8 @@ from polos.runtime.installed import is_installed
 
 __all__ = [
     "PATIENCE_SECONDS", "TO_DO", "Frames", "Hang", "Interrupted", "Patience", "TookTooLong", "Turn", "beside",
-    "is_lost", "is_programs", "over_this", "own_frames", "raise_in", "stack_of", "stop_if_over", "summary_of",
-    "without_polos",
+    "is_lost", "is_polos", "is_programs", "over_this", "own_frames", "raise_in", "stack_of", "stop_if_over",
+    "summary_of", "without_polos",
 ]  # fmt: skip
 
 PATIENCE_SECONDS: Final = 60.0
@@ -355,9 +355,14 @@ def is_programs(file: str) -> bool:
     return not file.startswith(("<frozen ", _POLOS)) and not is_installed(file)
 
 
+def is_polos(file: str) -> bool:
+    """Tell whether a file is polos's own."""
+    return file.startswith(_POLOS)
+
+
 def without_polos(stack: Frames) -> Frames:
     """Leave out what is polos's own."""
-    return tuple(frame for frame in stack if not frame.filename.startswith(_POLOS))
+    return tuple(frame for frame in stack if not is_polos(frame.filename))
 
 
 def _frame_of(thread: int) -> FrameType | None:

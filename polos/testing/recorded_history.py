@@ -194,10 +194,15 @@ class History:
             found.append(d.Diverged(run=run, note=str(stopped)))
         return found
 
+    def _workflow(self, run: str) -> Workflow[Any] | None:
+        created = self._created[run]
+        return self._find(created.workflow) if isinstance(created, e.RunCreated) else None
+
     def _compared(self, run: str, attempt: _Attempt, matches: Iterable[Match]) -> list[d.Difference]:
         versions = {id(event): version for version, (event, _, _) in enumerate(attempt.events, 1)}
         answers = {name_of(fact.event): fact for fact in attempt.facts if name_of(fact.event)}
         found: list[d.Difference] = []
+        defined_at: str | None = getattr(self._workflow(run), "defined_at", None)  # of an agent
         for match in matches:
             recorded = match.recorded
             if recorded is None:
@@ -205,8 +210,8 @@ class History:
             answer = answers.get(name_of(recorded))
             child = self._created.get(recorded.child) if isinstance(recorded, e.ChildStarted) else None
             pair = Compared(
-                run=run, version=versions[id(recorded)], recorded=recorded, asked=match.asked, line=match.line,
-                call=match.call, spec=match.spec,
+                run=run, version=versions[id(recorded)], recorded=recorded, asked=match.asked,
+                line=match.line or defined_at, call=match.call, spec=match.spec,
                 answer=None if answer is None else answer.event, answer_version=0 if answer is None else answer.version,
                 child=child if isinstance(child, e.RunCreated) else None,
                 recorded_us=_time_at(attempt, recorded), asked_us=match.fact_us,

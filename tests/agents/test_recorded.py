@@ -102,6 +102,21 @@ async def test_what_differs_is_told_by_its_kind(tmp_path: Path, options: dict[st
         assert "You add." in str(differs.value)
 
 
+async def test_one_cause_is_told_once(tmp_path: Path):
+    """Another prompt goes into each call: it is told with both texts, at the agent's line, and where else it shows."""
+    recording = await recorded(tmp_path, agent())
+    other = agent(system_prompt="You multiply.")
+    with pytest.raises(RunDiffers) as differs:
+        assert_replays(recording, other)
+
+    text = str(differs.value)
+    assert 2 == len(differs.value.differences)
+    assert 1 == text.count("PromptChanged: ")
+    assert "the same once more: recorded value 'request:llm_generate:2'" in text
+    assert {other.defined_at} == {one.line for one in differs.value.differences}
+    assert f"{__file__}:{agent.__code__.co_firstlineno + 6}" == other.defined_at
+
+
 async def test_other_prices_are_another_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A call that costs something else by today's prices is told, with both amounts."""
     recording = await recorded(tmp_path, agent())
