@@ -46,7 +46,7 @@ def pays_once(world: ExploredWorld) -> None:
 def told(seed: int, folder: Path) -> str:
     """Give what an exploration with a seed tells of its failure."""
     with pytest.raises(AssertionError) as failed:
-        explore(runs=300, seed=seed, folder=folder)(pays_once)()
+        explore(runs=300, seed=seed, folder=folder, workflows=[order])(pays_once)()
     return "\n".join(failed.value.__notes__)
 
 
@@ -67,7 +67,7 @@ def test_what_was_saved_is_played_again(tmp_path: Path):
     written = path.read_text()
 
     with pytest.raises(AssertionError) as again:
-        explore(runs=0, folder=tmp_path)(pays_once)()
+        explore(runs=0, folder=tmp_path, workflows=[order])(pays_once)()
     assert f"was saved in {path}" in again.value.__notes__[0]
 
     path.unlink()
