@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from bench.measures import Sample, Subject, compare, measured
 from examples.testing import double_charge, state_in_step, step_key
 from polos import Workflow, WorkflowContext, workflow
@@ -52,6 +54,33 @@ async def three_noted(ctx: WorkflowContext) -> list[int]:
 @workflow(id="bench_sweep_long")
 async def thirty_steps(ctx: WorkflowContext) -> list[int]:
     return [await ctx.step.run(f"step-{number}", work, number) for number in range(30)]
+
+
+class Parcel(BaseModel):
+    order: int
+    grams: int = 100
+
+
+def packed(order: int) -> Parcel:
+    return Parcel(order=order)
+
+
+@workflow(id="bench_sweep_ship")
+async def ship(ctx: WorkflowContext, payload: dict[str, Any]) -> str:
+    await ctx.step.wait_for("pick-up", hours=2)
+    return f"label {await ctx.step.run('label', noted, payload['order'])}"
+
+
+@workflow(id="bench_sweep_order")
+async def order(ctx: WorkflowContext) -> str:
+    """Take the things that a program is made of: notes outside, a question, timers, a child."""
+    await ctx.step.run("charge", noted, 7)
+    await ctx.step.suspend("gift", {"wrap": "this?"})
+    parcel = await ctx.step.run("pack", packed, 7)
+    await ctx.step.wait_for("cut-off", days=1)
+    label: str = await ctx.step.invoke_and_wait("shipping", ship, {"order": parcel.order})
+    await ctx.step.run("mail", work, 7)
+    return label
 
 
 def undisturbed(folder: Path, runs: int) -> Sample:
@@ -120,6 +149,10 @@ def main(*, root: Path | None, rounds: int, scale: float) -> None:
     lived = Subject("from its beginning", partial(long, from_remains=False))
     kept = Subject("by default", long)
     compare("sweep: a workflow of 30 steps", [lived, kept], root=root, rounds=rounds)
+
+    whole_order = partial(in_process, sweeps=max(sweeps // 4, 1), which=order, answers={"gift": True})
+    lived = Subject("from its beginning", partial(whole_order, from_remains=False))
+    compare("sweep: an order, with a child", [lived, Subject("by default", whole_order)], root=root, rounds=rounds)
 
     fewer = max(sweeps // 5, 1)
     whole = Subject("from its beginning", partial(pairs, sweeps=fewer, from_remains=False))
