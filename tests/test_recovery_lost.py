@@ -223,11 +223,15 @@ def ask(sim: Simulation, runs: list[str]) -> list[Call]:
 def test_an_engine_that_can_not_read_the_log_tries_again(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
     """At whichever place reading fails after a failed commit, all callers get their answers and all runs go on."""
     caplog.set_level(logging.CRITICAL, "polos")
-    number, reached = 0, True
-    while reached:
+    assert reads_until(lambda number: read_fails(fault, number)) > 20
+
+
+def reads_until(fails: Callable[[int], bool]) -> int:
+    """Have the first read fail, then the second, and so on until there are no more; gives how many there were."""
+    number = 1
+    while fails(number):
         number += 1
-        reached = read_fails(fault, number)
-    assert number > 20
+    return number
 
 
 def read_fails(fault: Fault, number: int) -> bool:
@@ -273,11 +277,7 @@ def test_schedules_and_triggers_that_can_not_read_the_log_try_again(
 ) -> None:
     """At whichever place reading fails, with a failed commit before it or without, each occurrence and event comes."""
     caplog.set_level(logging.CRITICAL, "polos")
-    number, reached = 0, True
-    while reached:
-        number += 1
-        reached = look_fails(fault, number)
-    assert number > 10
+    assert reads_until(lambda number: look_fails(fault, number)) > 10
 
 
 def look_fails(fault: Fault | None, number: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import re
 import threading
@@ -153,6 +154,14 @@ def test_what_a_step_is_given_otherwise_is_shown():
     (told,) = failed.value.differences
     assert "ArgumentsChanged: step 'weigh': is given other arguments" in told
     assert re.search(r"\n +arguments now: \d+$", told)
+
+
+def test_a_function_that_does_not_say_what_it_takes_is_taken_as_it_is():
+    """Of some of C's nobody knows how they are called."""
+    with pytest.raises(ValueError, match="no signature found"):
+        inspect.signature(max)
+
+    assert sweep(w.small, {}, same=max, processes=0, pairs=0).singles > 10
 
 
 # ------------------------------------------------------------------------------------------------ what hangs

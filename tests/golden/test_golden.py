@@ -22,6 +22,7 @@ import pytest
 from polos.engine.events import EVENTS
 from polos.store.format import FORMAT_VERSION
 
+from tests import pythons
 from tests.golden.form import FOLDER, Case, Line, cases, write_history
 from tests.golden.going_on import commits, go_on, open_case
 from tests.golden.make import AlreadyKept, make
@@ -162,6 +163,24 @@ def test_every_python_replays(version: str, tmp_path: Path):
 
     assert found["version"].startswith(version + ".")
     assert {name: case.expected["replayed"] for name, case in CASES.items()} == found["cases"]
+
+
+def test_a_python_without_an_environment_keeps_no_other_from_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Where none can be made it is said, and golden histories are replayed on one Python less."""
+
+    def make_one(version: str) -> str:
+        if version == "3.12":
+            raise subprocess.CalledProcessError(1, ["pip", "install"])
+        return f"python{version}"
+
+    monkeypatch.setattr(pythons, "_make", make_one)
+
+    assert 0 == pythons._make_all()
+    said = capsys.readouterr().out
+    assert "Python 3.12: no environment can be made for it: Command '['pip', 'install']' returned" in said
+    assert "Python 3.13: python3.13" in said
 
 
 # ------------------------------------------------------------------------------------ the tests' own teeth
