@@ -12,20 +12,16 @@ from bench.soak import Sample, soak, verdict
 from tests.campaign import SEED
 from tests.crash.children import in_child
 
-STEADY = Sample(
-    at_seconds=0, rss_kib=50_000, descriptors=16, threads=8, bytes_per_record=300.0, records=1, runs=0
-)  # fmt: skip
+STEADY = Sample(at_seconds=0, rss_kib=50_000, descriptors=16, threads=8, log_bytes=10_000_000, records=0, runs=0)
 
 
 def samples(**last: Any) -> list[Sample]:
     """Give a life of forty seconds in which nothing grows but what is said, in its last quarter."""
-    found = [replace(STEADY, at_seconds=float(second)) for second in range(41)]
+    found = [replace(STEADY, at_seconds=float(second), records=second * 10_000) for second in range(41)]
     return [replace(one, **last) if one.at_seconds >= 30 else one for one in found]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("rss_kib", 70_000), ("descriptors", 30), ("threads", 20), ("bytes_per_record", 500.0)]
-)
+@pytest.mark.parametrize(("name", "value"), [("rss_kib", 70_000), ("descriptors", 30), ("threads", 20)])
 def test_growth_is_seen(name: str, value: float) -> None:
     """Each figure that grows is named, with what it was and what it is; one that doesn't isn't."""
     _, wrong = verdict(samples(**{name: value}))
@@ -35,6 +31,26 @@ def test_growth_is_seen(name: str, value: float) -> None:
     assert f"{name} grew from" in wrong[0]
     assert [] == nothing
     assert 5 == len(lines)
+
+
+def test_a_log_that_grows_though_runs_are_archived_is_seen() -> None:
+    """A little stays of each record; more than that is named, with how much it was."""
+    grows = [replace(one, log_bytes=one.log_bytes + one.records * 75) for one in samples()]
+    keeps = [replace(one, log_bytes=one.log_bytes + one.records * 500) for one in samples()]
+
+    lines, wrong = verdict(grows)
+    assert [] == wrong
+    assert "75 bytes more with each record" in lines[-2]
+    assert ["the log grew by 500 bytes a record since its second quarter, though runs are archived"] == verdict(keeps)[
+        1
+    ]
+
+
+def test_a_life_that_stood_still_is_seen() -> None:
+    """No sample in a whole quarter: the loop hung."""
+    without = [one for one in samples() if not 10 <= one.at_seconds < 20]
+
+    assert ([], ["for a quarter of its life the engine gave no sample"]) == verdict(without)
 
 
 def test_too_short_a_life_says_nothing() -> None:

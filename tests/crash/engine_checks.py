@@ -21,7 +21,7 @@ from polos.store.check import verify
 from polos.store.directory import open_store
 from polos.store.log import Log, Record
 
-from tests.crash.ledger import Ledger, short
+from tests.crash.ledger import Excerpt, Ledger, short
 from tests.crash.load import answer_to
 
 __all__ = [
@@ -64,7 +64,7 @@ class Found:
     """
 
     directory: Path
-    ledger: Ledger
+    ledger: Ledger | Excerpt
     runs: dict[str, list[Stored]]
     inbox: list[tuple[str, str]]
     rows: dict[Any, bytes]
@@ -108,17 +108,20 @@ def findings(directory: Path, log: Log, pending: tuple[str, ...] = ()) -> Found:
     """Give what a log and the ledger of a directory say."""
     runs: dict[str, list[Stored]] = {}
     inbox: list[tuple[str, str]] = []
-    everything: list[tuple[str, e.Event, int]] = []
     times: dict[str, list[int]] = {}
-    with log.reader() as reader:
+
+    def told() -> Iterator[tuple[str, e.Event, int]]:
         for record in reader.records():
             event = decode(record.type, record.schema_version, record.payload)
-            everything.append((record.stream, event, record.time_us))
             times.setdefault(record.stream, []).append(record.time_us)
             if record.stream.startswith(RUN_PREFIX):
                 runs.setdefault(record.stream.removeprefix(RUN_PREFIX), []).append((event, int(record.position)))
             elif isinstance(event, e.InboxConsumed):
                 inbox.append((event.command_id, event.outcome))
+            yield record.stream, event, record.time_us
+
+    with log.reader() as reader:
+        folded = fold_rows(told())
         rows = dict(reader.rows())
     return Found(
         directory=directory,
@@ -126,7 +129,7 @@ def findings(directory: Path, log: Log, pending: tuple[str, ...] = ()) -> Found:
         runs=runs,
         inbox=inbox,
         rows=rows,
-        folded=fold_rows(everything),
+        folded=folded,
         pending=pending,
         times=times,
     )

@@ -29,7 +29,7 @@ from typing import Any
 
 from polos import Polos, PolosClient
 from polos.definition import Workflow
-from polos.errors import CommandRefused
+from polos.errors import CommandRefused, RunArchived
 from polos.points import arm
 from polos.runtime import app, bodies
 from polos.runtime.code import describe_code
@@ -267,9 +267,13 @@ async def _resolve(polos: PolosClient, ledger: Ledger, run: str) -> None:
 
 
 async def _say(command: Awaitable[None]) -> bool:
-    """Give a command; False if it came too late because an earlier one was only kept, and is decided now."""
+    """
+    Give a command; False if it came too late.
+
+    An earlier one was only kept and is decided now, and the run may even have ended and been archived since.
+    """
     try:
         await command
-    except CommandRefused:
+    except (CommandRefused, RunArchived):
         return False
     return True

@@ -17,11 +17,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-__all__ = ["LINE_BYTES_MAX", "Ledger", "Line", "short"]
+__all__ = ["LINE_BYTES_MAX", "Excerpt", "Ledger", "Line", "short"]
 
 LINE_BYTES_MAX = 1_000
 
@@ -50,6 +51,13 @@ def _is_torn(line: bytes) -> bool:
     return False
 
 
+def _whole_lines(path: Path) -> Iterator[Line]:
+    with path.open("rb") as lines:
+        for line in (one.rstrip(b"\n") for one in lines):
+            if line and not _is_torn(line):
+                yield Line(*json.loads(line))
+
+
 @final
 class Ledger:
     """An append-only file of what happened."""
@@ -68,10 +76,28 @@ class Ledger:
 
     def lines(self, *kinds: str) -> list[Line]:
         """Give the lines of these kinds, or all, in the order in which they were written."""
-        told = [line for line in self.path.read_bytes().split(b"\n") if line]
-        found = [Line(*json.loads(line)) for line in told if not _is_torn(line)]
-        return [line for line in found if not kinds or line.kind in kinds]
+        return [line for line in _whole_lines(self.path) if not kinds or line.kind in kinds]
 
     def calls(self, key: str) -> list[Line]:
         """Give the calls of a step."""
         return [line for line in self.lines("call") if line.key == key]
+
+    def by_run(self) -> dict[str, list[Line]]:
+        """Give all lines by the run that they are about; those of steps are about the run, too."""
+        found: dict[str, list[Line]] = {}
+        for line in _whole_lines(self.path):
+            found.setdefault(line.key.partition("/")[0], []).append(line)
+        return found
+
+
+@final
+class Excerpt:
+    """Some lines of a ledger."""
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        """Take the lines, in the order in which they were written, at least those of each key."""
+        self._lines = tuple(lines)
+
+    def lines(self, *kinds: str) -> list[Line]:
+        """Give the lines of these kinds, or all."""
+        return [line for line in self._lines if not kinds or line.kind in kinds]
