@@ -382,6 +382,9 @@ class Performer:
         if not isinstance(error, (asyncio.CancelledError, TimeoutError)):
             late = failure_of(error)
             reason = f"{reason}, then {late.type}: {late.message}"
+        if attempt.call.reconcile is not None:
+            failure = e.Failure(type="TimeoutError" if attempt.timed_out else "CancelledError", message=reason)
+            self.reconciling.unclear[attempt.run, attempt.name, attempt.number] = failure
         return c.MarkUnknown(name=attempt.name, attempt=attempt.number, reason=reason)
 
     def _time_out(self, attempt: Attempt) -> None:

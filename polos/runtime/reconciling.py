@@ -5,6 +5,9 @@ It is the program's code, as a step's function is, and is called the same way: a
 loop, any other in a thread, because it talks to whatever the step talked to. It answers to nobody who waits, so one
 that hangs may hang; but when the time that the step may take is over, its thread counts as lost.
 
+An attempt that took too long or was cancelled, and wasn't done, is a failed one: another follows as long as the policy
+of the step allows one more. An attempt that a process died in isn't: the next one follows in any case.
+
 An answer is about the attempt that was asked about. When somebody has resolved that by hand meanwhile, and another
 attempt is of unknown outcome by now, "it wasn't done" would have it called a second time; so it isn't believed.
 """
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from polos import values
 from polos.context import current_step
 from polos.engine import commands as c
+from polos.engine import events as e
 from polos.errors import PolosUsageError
 from polos.replay.facts import StepCall
 from polos.runtime.threads import Job, Threads, is_async
@@ -47,6 +51,7 @@ class Reconciling:
         self._loop = loop
         self._threads = threads
         self._open: set[Question] = set()
+        self.unclear: dict[Question, e.Failure] = {}  # of attempts that ended in this process
 
     def ask(self, run: str, name: str, number: int, call: StepCall) -> None:
         """Ask about an attempt, unless it is being asked about already."""
@@ -135,6 +140,7 @@ class Reconciling:
     def _answered(self, question: Question, call: StepCall, answer: Any, error: BaseException | None) -> None:
         self._open.discard(question)
         run, name, number = question
+        failure = self.unclear.pop(question, None)
         if error is not None:
             _log.error("reconcile of step %r of run %s failed; its outcome stays unknown", name, run, exc_info=error)
             return
@@ -151,7 +157,10 @@ class Reconciling:
                 name=name, attempt=number, outcome="completed", by="reconcile", value=encoded.value, type=encoded.type
             )
         elif isinstance(answer, NotDone) or answer is NotDone:
-            command = c.ResolveStep(name=name, attempt=number, outcome="not_done", by="reconcile")
+            if failure is None or number <= call.policy.max_retries:
+                command = c.ResolveStep(name=name, attempt=number, outcome="not_done", by="reconcile")
+            else:
+                command = c.ResolveStep(name=name, attempt=number, outcome="failed", by="reconcile", error=failure)
         else:
             return
         self._engine.outcome(run, command, lambda _told: None)

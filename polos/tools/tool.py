@@ -16,6 +16,7 @@ approval of their own.
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 
 from polos.arguments import digest_arguments
 from polos.calls import EFFECTS, positive, text
-from polos.context import WorkflowContext
+from polos.context import WorkflowContext, is_async
 from polos.definition import Workflow
 from polos.definition_checks import Hook
 from polos.engine.json import Json
@@ -297,7 +298,7 @@ class Tool(Workflow[Any]):
             StepExecutionError: a person says that it failed.
         """
         if self.reconcile is not None:
-            answer = await context.step.run("_reconcile", self.reconcile, *arguments[1:])
+            answer = await context.step.run("_reconcile", _with_instances(self.reconcile), *arguments[1:])
             if isinstance(answer, Completed | NotDone):
                 return answer
         number = await context.step.uuid("_resolve_id")
@@ -321,6 +322,22 @@ class Tool(Workflow[Any]):
         if outcome == "completed":
             return Completed(told.get("value"))
         raise StepExecutionError(f"tool {self.id!r} was called before a crash, and is said to have failed")
+
+
+def _with_instances(reconcile: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a `reconcile` answer what can be recorded where it answers the class `NotDone`, as that of a step may."""
+
+    @functools.wraps(reconcile)
+    async def asked(*arguments: Any) -> Any:
+        answer = await reconcile(*arguments)
+        return NotDone() if answer is NotDone else answer
+
+    @functools.wraps(reconcile)
+    def asked_in_thread(*arguments: Any) -> Any:
+        answer = reconcile(*arguments)
+        return NotDone() if answer is NotDone else answer
+
+    return asked if is_async(reconcile) else asked_in_thread
 
 
 async def _schedule(context: WorkflowContext, call: dict[str, Json], effect: str) -> bool:

@@ -234,6 +234,7 @@ def test_a_call_that_may_be_repeated_is_repeated():
     [
         (Completed("ordered by then"), 1, "ordered by then"),
         (NotDone(), 2, "ordered tea"),
+        (NotDone, 2, "ordered tea"),
     ],
 )
 def test_reconcile_is_asked_what_became_of_a_call(says: Any, calls: int, found: str):
@@ -248,6 +249,18 @@ def test_reconcile_is_asked_what_became_of_a_call(says: Any, calls: int, found: 
         pass
 
     assert (found, calls, ["tea"], []) == (result["result"], len(ordered), asked, questions)
+
+
+def test_reconcile_may_be_a_coroutine_function():
+    """It answers on the loop what a plain one answers in a thread."""
+
+    async def reconcile(input: Order) -> Any:
+        return NotDone
+
+    with killed_in_the_middle(once(reconcile=reconcile)) as (result, questions, _, _):
+        pass
+
+    assert ("ordered tea", 2, []) == (result["result"], len(ordered), questions)
 
 
 @pytest.mark.parametrize("reconcile", [None, lambda _input: StillUnknown()])
