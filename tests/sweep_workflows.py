@@ -11,6 +11,7 @@ import functools
 import itertools
 import json
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,18 @@ def leave() -> None:
 async def ends_the_process(ctx, payload: dict) -> None:
     """Its step ends the process."""
     await ctx.step.run("leave", leave)
+
+
+def terminate() -> None:
+    """End a child by a signal, as an extension module that crashes does."""
+    if "POLOS_CRASH_LIVES" in os.environ:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@workflow(id="swept-terminates")
+async def is_ended_by_a_signal(ctx, payload: dict) -> None:
+    """Its step ends the process by a signal."""
+    await ctx.step.run("terminate", terminate)
 
 
 def stand_still() -> None:

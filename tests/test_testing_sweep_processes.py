@@ -113,7 +113,8 @@ def test_a_finally_that_acts_is_told():
     ("flow", "options", "says"),
     [
         (w.ends_the_process, {}, "life 1 ended with exit code 3"),
-        (w.stands_still, {"patience_seconds": 0.5}, r"(?s)-14 .it took longer than 0.5 s.*in stand_still"),
+        (w.stands_still, {"patience_seconds": 0.5}, r"(?s)life 1 took longer than 0.5 s.*in stand_still"),
+        (w.is_ended_by_a_signal, {}, r"life 1 was ended by signal 15 \(Terminated\)"),
         (w.small, {"setup": w.raise_in_child}, "OSError: no such bank"),
     ],
 )

@@ -237,9 +237,16 @@ class Children:
             if (directory / ENDING).exists():
                 return self._ending(directory, number)
             if code != -signal.SIGKILL or crash_at is None:
-                late = f" (it took longer than {self._patience_seconds:g} s)" if code == -signal.SIGALRM else ""
-                raise LifeFailed(f"life {number} ended with exit code {code}{late}; it printed:\n{template.said()}")
+                raise LifeFailed(f"life {number} {self._end(code)}; it printed:\n{template.said()}")
         raise AssertionError("the last life isn't killed")
+
+    def _end(self, code: int) -> str:
+        """Say how a life ended that nobody killed."""
+        if code == -signal.SIGALRM:
+            return f"took longer than {self._patience_seconds:g} s"
+        if code < 0:
+            return f"was ended by signal {-code} ({signal.strsignal(-code)})"
+        return f"ended with exit code {code}"
 
     @staticmethod
     def _ending(directory: Path, life: int) -> CrashOutcome:
