@@ -460,6 +460,34 @@ def test_numbers_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch)
         explore(explored)
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "told"),
+    [
+        ({"patience_seconds": 0}, ValueError, "patience_seconds is a time over 0, it is 0"),
+        ({"patience_seconds": -3}, ValueError, "patience_seconds is a time over 0, it is -3"),
+        ({"patience_seconds": float("nan")}, ValueError, "patience_seconds is a time over 0, it is nan"),
+        ({"patience_seconds": "x"}, ValueError, "patience_seconds is a time over 0, it is 'x'"),
+        ({"patience_seconds": True}, ValueError, "patience_seconds is a time over 0, it is True"),
+        ({"workflows": ["order"]}, TypeError, "an exploration is of what @workflow gives, workflows has 'order' in it"),
+        ({"workflows": "order"}, TypeError, "workflows is a list of workflows, it is 'order'"),
+        ({"workflows": order}, TypeError, "workflows is a list of workflows, it is <Workflow 'explored-order'>"),
+        ({"workflows": 3}, TypeError, "workflows is a list of workflows, it is 3"),
+        ({"seed": "x"}, TypeError, "seed is a whole number, it is 'x'"),
+        ({"points_max": 0}, ValueError, "points_max is a whole number from 1, it is 0"),
+        ({"points_max": None}, ValueError, "points_max is a whole number from 1, it is None"),
+        ({"settings": {}}, TypeError, "settings is a Settings of the engine, it is {}"),
+        ({"way": "wild"}, ValueError, "way is one of "),
+        ({"folder": 3}, TypeError, "folder is a Path, it is 3"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_named(given: dict[str, Any], error: type[Exception], told: str) -> None:
+    """As the arguments of a sweep are: where it is given, and before anything is played."""
+    with pytest.raises(error) as refused:
+        explore(**given)
+
+    assert str(refused.value).startswith(told)
+
+
 def test_what_is_described_behind_a_finish_is_played(tmp_path: Path) -> None:
     """At the end of the test, if no other `finish` does it before: else it would be a test of nothing."""
     CHARGED.clear()

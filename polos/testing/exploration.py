@@ -27,13 +27,14 @@ from polos.definition import Workflow
 from polos.errors import PolosUsageError
 from polos.garbage import seldom_collected
 from polos.runtime.settings import Settings
+from polos.testing.asked import is_one_of, look_at_patience
 from polos.testing.courses import Disturbances, HowMany
 from polos.testing.explored import Happened
 from polos.testing.explorer import ExploredWorld
 from polos.testing.failing import says_no
 from polos.testing.patience import PATIENCE_SECONDS, Interrupted, Patience, TookTooLong, over_this
 from polos.testing.saved import FOLDER, SavedSchedule, load_all, save
-from polos.testing.schedules import Chooser, Scripted, Strategy, Taken, drawn
+from polos.testing.schedules import WAYS, Chooser, Scripted, Strategy, Taken, drawn
 from polos.testing.shrinking import Shrunk, shrink
 from polos.testing.simulation import QUIET
 
@@ -140,9 +141,12 @@ def explore(
         The test, for pytest to call, without its first argument.
 
     Raises:
-        TypeError: the test is a coroutine function, or takes no argument; there is no such disturbance.
-        ValueError: a number makes no sense.
+        TypeError: the test is a coroutine function, or takes no argument; there is no such disturbance; an argument
+            isn't what it must be.
+        ValueError: a number, or a way, makes no sense.
     """
+    known = None if workflows is None else _workflows(workflows)
+    _look(seed, points_max, settings, way, folder, patience_seconds)
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         plan = _Plan(
@@ -151,10 +155,10 @@ def explore(
             seed=_number("seed", 0, "POLOS_EXPLORE_SEED", least=None) if seed is None else seed,
             disturbances=_disturbances(disturbances),
             points_max=points_max,
-            workflows=None if workflows is None else tuple(workflows),
+            workflows=known,
             settings=settings,
             way=way,
-            folder=folder or Path(inspect.getfile(test)).parent / FOLDER,
+            folder=Path(inspect.getfile(test)).parent / FOLDER if folder is None else Path(folder),
             patience_seconds=patience_seconds,
         )
         return _explored(plan)
@@ -174,6 +178,32 @@ def _number(name: str, given: int, variable: str, *, least: int | None = 0) -> i
     if least is not None and number < least:
         raise ValueError(f"{name if text is None else variable} must be {least} or more, it is {number}")
     return number
+
+
+def _workflows(given: object) -> tuple[Workflow[Any], ...]:
+    """Give the workflows that the engine knows; a name in their place would come out as an error of ours."""
+    if isinstance(given, str | Workflow) or not isinstance(given, Iterable):
+        raise TypeError(f"workflows is a list of workflows, it is {given!r}")
+    found = tuple(cast("Iterable[Workflow[Any]]", given))
+    for one in found:
+        if not isinstance(cast("object", one), Workflow):
+            raise TypeError(f"an exploration is of what @workflow gives, workflows has {one!r} in it")
+    return found
+
+
+def _look(seed: object, points_max: object, settings: object, way: object, folder: object, patience: object) -> None:
+    """Refuse what makes no sense, before anything is played: a limit that is none would be told as a failure."""
+    if seed is not None and not is_one_of(seed, int):
+        raise TypeError(f"seed is a whole number, it is {seed!r}")
+    if not is_one_of(points_max, int) or cast("int", points_max) < 1:
+        raise ValueError(f"points_max is a whole number from 1, it is {points_max!r}")
+    if not isinstance(settings, Settings):
+        raise TypeError(f"settings is a Settings of the engine, it is {settings!r}")
+    if way is not None and way not in list(WAYS):
+        raise ValueError(f"way is one of {', '.join(WAYS)}, or None for a mixture, it is {way!r}")
+    if folder is not None and not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"folder is a Path, it is {folder!r}")
+    look_at_patience(patience)
 
 
 def _disturbances(given: HowMany) -> Disturbances:

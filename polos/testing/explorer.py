@@ -26,6 +26,7 @@ from polos.reasons import why
 from polos.registry import get_all_workflows
 from polos.runtime.reads import run_state
 from polos.runtime.settings import Settings
+from polos.testing.asked import look_at_agent, payload_for
 from polos.testing.courses import Course, Disturbances
 from polos.testing.explored import Happened, Outcome, Sent
 from polos.testing.gates import Gates
@@ -155,18 +156,19 @@ class ExploredWorld:
 
         Args:
             workflow: the workflow.
-            payload: its input.
+            payload: its input; for an agent, what it is asked.
             after: a command that must have been answered before; without, it is started at any moment.
             options: `session`, `user`, `initial_state`, `seconds` until it is cancelled, `tags`.
 
         Raises:
-            TypeError: the body is a plain function.
+            TypeError: the body is a plain function, or an agent isn't given what it is asked.
         """
+        look_at_agent(workflow)
         if not workflow.is_async:
             raise TypeError(
                 f"the body of workflow {workflow.id!r} is a plain function, which needs a thread of its own"
             )
-        call = self.sim.draft_run(workflow, payload, **options)
+        call = self.sim.draft_run(workflow, payload_for(workflow, payload), **options)
         label = f"start {self._course.name(call.run, workflow.id)}"
         run = ExploredRun(call.run, self._add(label, call, after=after), self)
         self.runs.append(run)

@@ -85,7 +85,7 @@ async def crash_sweep(
 
     Args:
         workflow: the workflow.
-        input: its payload.
+        input: its payload; for an agent, what it is asked: text, or items of a conversation.
         check: called with a `CrashOutcome` after each scenario; what it raises is a failure of that scenario. Without
             one the run has to complete.
         setup: called with the scenario's directory when a life begins, in the process of that life: opens files, makes

@@ -19,6 +19,7 @@ from polos.engine.decide import created_to_json
 from polos.engine.json import Json
 from polos.errors import PolosUsageError
 from polos.runtime.starting import root_run
+from polos.testing.asked import is_one_of, look_at_agent, look_at_patience, payload_for
 from polos.testing.clock import VirtualClock
 from polos.testing.lives import Task
 from polos.testing.patience import PATIENCE_SECONDS
@@ -71,10 +72,12 @@ class Wanted:
         if not isinstance(cast("object", self.workflows), Sequence):
             raise TypeError(f"workflows is a list of workflows, it is {self.workflows!r}")
         for workflow in (self.workflow, *self.workflows):
+            look_at_agent(workflow)
             if not isinstance(cast("object", workflow), Workflow):
                 raise TypeError(f"a sweep is of what @workflow gives, this is {workflow!r}")
         if not isinstance(cast("object", self.answers), Mapping):
             raise TypeError(f"answers is a dict of what is answered, by key, it is {self.answers!r}")
+        payload_for(self.workflow, self.input)
         self._look_at_functions()
         self._look_at_values()
 
@@ -90,9 +93,9 @@ class Wanted:
                 _look_at_arguments(f"the function in answers for {key!r}", answer, ("a Waiting",))
 
     def _look_at_values(self) -> None:
-        if not _is(self.processes, int, float) or not 0 <= self.processes <= 1:
+        if not is_one_of(self.processes, int, float) or not 0 <= self.processes <= 1:
             raise ValueError(f"processes is a share from 0 to 1, it is {self.processes!r}")
-        if not _is(self.pairs, int) or self.pairs < 0:
+        if not is_one_of(self.pairs, int) or self.pairs < 0:
             raise ValueError(f"pairs is a whole number from 0, it is {self.pairs!r}")
         for name in ("every_point", "from_remains", "real"):
             value, or_none = getattr(self, name), name == "from_remains"
@@ -100,16 +103,15 @@ class Wanted:
                 raise TypeError(f"{name} is True or False{', or None' if or_none else ''}, it is {value!r}")
         if self.from_remains and (self.every_point or self.real):
             raise ValueError("from_remains lives fewer lives in this process; every_point and real ask for all of them")
-        if not _is(self.seed, int):
+        if not is_one_of(self.seed, int):
             raise TypeError(f"seed is a whole number, it is {self.seed!r}")
-        if self.points is not None and (not _is(self.points, int) or self.points < 1):
+        if self.points is not None and (not is_one_of(self.points, int) or self.points < 1):
             raise ValueError(
                 f"points is a whole number from 1, or None for all, it is {self.points!r}; a sweep without any shows "
                 "nothing"
             )
-        if not _is(self.patience_seconds, int, float) or not self.patience_seconds > 0:
-            raise ValueError(f"patience_seconds is a time over 0, it is {self.patience_seconds!r}")
-        if not _is(self.downtime_seconds, int, float) or not 0 <= self.downtime_seconds <= DOWNTIME_SECONDS_MAX:
+        look_at_patience(self.patience_seconds)
+        if not is_one_of(self.downtime_seconds, int, float) or not 0 <= self.downtime_seconds <= DOWNTIME_SECONDS_MAX:
             raise ValueError(
                 f"downtime_seconds is a time from 0 to {DOWNTIME_SECONDS_MAX:,}, it is {self.downtime_seconds!r}"
             )
@@ -136,8 +138,9 @@ class Wanted:
     def task(self) -> Task:
         """Give what all lives have in common."""
         workflow = self.workflow
+        payload = workflow.encode_payload(payload_for(workflow, self.input))
         created = root_run(
-            workflow.id, workflow.encode_payload(self.input), clock=VirtualClock(seed=self.seed), deployment="sweep",
+            workflow.id, payload, clock=VirtualClock(seed=self.seed), deployment="sweep",
             seconds=workflow.run_timeout_seconds, queue=workflow.queue_name,
             queue_limit=workflow.queue_concurrency_limit, tags=workflow.tags, initial_state=self.initial_state,
         )  # fmt: skip
@@ -168,7 +171,3 @@ def _look_at_arguments(who: str, function: Callable[..., object], given: Sequenc
         raise TypeError(
             f"{who} is called with {' and '.join(given)}; it is {function!r}{at}, which takes {signature}: {error}"
         ) from None
-
-
-def _is(value: object, *types: type) -> bool:
-    return isinstance(value, types) and not isinstance(value, bool)

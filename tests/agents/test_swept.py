@@ -8,7 +8,7 @@ import pytest
 from polos import Agent, Budget, Workflow
 from polos.errors import ModelRequestRefused
 from polos.llm import LLMRequest, Reply
-from polos.testing import CrashOutcome, CrashReport, CrashSweepFailed
+from polos.testing import CrashOutcome, CrashReport, CrashSweepFailed, ExploredWorld, explore
 from polos.testing.simulation import Simulation
 from polos.testing.sweep import sweep
 
@@ -92,6 +92,38 @@ def test_a_tool_that_is_called_twice_is_found_without_a_check(real: bool):
     """Calls are held against the effect class: nobody needs to say that once is right."""
     with pytest.raises(CrashSweepFailed, match=r"call 2 of tool swept_fling .*nobody has said that it wasn't done"):
         sweep(s.careless, {"input": "Go."}, real=real, processes=0, pairs=0)
+
+
+def test_an_agent_is_swept_by_what_it_is_asked():
+    """A text does, as for `agent.run`; so do items, and the payload that is made of either."""
+    item = {"role": "user", "content": "Go."}
+    for given in ("Go.", [item], s.sender.with_input("Go.").payload):
+        assert 1 == sweep(s.sender, given, check=sent_once, answers=SAID, processes=0, pairs=0, points=1).singles
+
+
+def test_an_agent_is_explored_by_what_it_is_asked():
+    """The same in an exploration."""
+    agent = make_agent("explored_asked", lambda request: Reply(text=str(request.items[-1]["content"])))
+
+    @explore(runs=1, workflows=[agent])
+    def explored(world: ExploredWorld) -> None:
+        world.start(agent, "Go.")
+        assert "Go." in world.finish().result["result"]
+
+    explored()
+
+
+def test_what_says_nothing_of_what_an_agent_is_asked_is_refused():
+    """`with_input` is for starting agents inside a run; what is to be given in its place is said."""
+    refused: Any
+
+    with pytest.raises(TypeError, match=r"given what it is asked: text, items .* this is {'inptu': 'Go.'}"):
+        sweep(s.sender, {"inptu": "Go."})
+    with pytest.raises(TypeError, match=r"given what it is asked: text"):
+        sweep(s.sender)
+    for refused in ((s.sender.with_input("Go."),), (s.sender, s.sender.with_input("Go."))):
+        with pytest.raises(TypeError, match=r"given apart: agent, and text, .*with_input\(\.\.\.\)\.payload is, too"):
+            sweep(*refused)
 
 
 def test_a_call_without_a_record_is_found(monkeypatch: pytest.MonkeyPatch):
