@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import Any, cast
 
 from polos.definition import Workflow
+from polos.llm.jsonish import a_list
 
 __all__ = ["is_one_of", "look_at_agent", "look_at_patience", "payload_for"]
 
 _ASKED = 'text, items of a conversation, or a payload, {"input": text}'
 
 
-def payload_for(workflow: Workflow[Any], given: Any) -> object:
+def payload_for(workflow: Workflow[Any], given: object) -> object:
     """
     Give the payload of a run.
 
@@ -31,13 +32,14 @@ def payload_for(workflow: Workflow[Any], given: Any) -> object:
     if workflow.workflow_type != "agent":
         return given
     look_at_agent(given)
-    if isinstance(given, str | list):
+    asked = given if isinstance(given, str) else a_list(given)
+    if asked is not None:
         from polos.agents.agent import payload_of
 
-        return payload_of(given, streaming=False, budget=None, kwargs={})
+        return payload_of(asked, streaming=False, budget=None, kwargs={})
     if not isinstance(given, dict) or "input" not in given:
         raise TypeError(f"agent {workflow.id!r} is given what it is asked: {_ASKED}; this is {given!r:.200}")
-    return cast("Any", given)
+    return cast("object", given)
 
 
 def look_at_agent(given: object) -> None:
