@@ -302,6 +302,11 @@ class Triggers:
 
     # ------------------------------------------------------------------------------------- events
 
+    @property
+    def are_level(self) -> bool:
+        """Whether all that was published has led to what it leads to, for the triggers that make runs."""
+        return not any(one.active and (one.busy or one.behind or one.kept) for one in self._listeners.values())
+
     def listening(self, topic: str) -> list[_Listener]:
         """Give the triggers that a topic has."""
         found = self._matches.get(topic)

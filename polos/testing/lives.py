@@ -6,9 +6,8 @@ again until it is recorded) and lets virtual time pass until every run has ended
 process dies at the point that was ordered. It remembers nothing: whatever the next life needs is in the log, or in the
 files of the world that steps act upon. So it makes no difference to it whether that life is in the same process.
 
-All that is drawn in bodies (ids of children, ``ctx.step.uuid``, ``ctx.step.random``) is drawn for the run and by count,
-from a seed: a run that is crashed and recovered gets the values that the undisturbed one got, or the two couldn't be
-compared. Retry delays have no chance in them for the same reason.
+What events of a topic start is part of a scenario like what a run starts itself, for the triggers that a sweep was
+given: a life isn't over before all that was published has been handed on.
 
 How a life is ended within one process says what can't be found out there. Coroutines of a killed process are never
 heard of again; here they are closed, because only so are the files and connections given back that the system takes
@@ -25,7 +24,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -61,6 +59,7 @@ from polos.testing.leaving import Leaving
 from polos.testing.loop import PATIENCE_SECONDS, RealWaitTooLong, SimulatedLoop
 from polos.testing.outside import Place
 from polos.testing.program_code import ProgramCode
+from polos.testing.run_chance import RunChance
 from polos.testing.sweep_calls import CallLedger, NotingBodies
 from polos.testing.sweep_effects import effect_of
 from polos.testing.sweep_points import AWAIT, Points
@@ -69,7 +68,7 @@ from polos.testing.world import Crashed, World
 from polos.types import Completed, NotDone
 from polos.values import encode
 
-__all__ = ["Answers", "Life", "RunChance", "Task", "Waiting"]
+__all__ = ["Answers", "Life", "Task", "Waiting"]
 
 MOMENTS_MAX = 20_000
 SETTINGS = Settings(
@@ -114,6 +113,7 @@ class Task:
         workflows: definitions by id; others are looked up in the registry.
         answers: what is answered, by key, or by the beginning of one with a star behind it.
         seed: from which everything is drawn.
+        listening: ids of the workflows whose triggers fire.
         asked: names, keys and topics that were asked for, answered or not, in lives in this process.
         answered: keys of `answers` that answered one.
         described: the workflows' sources, read once.
@@ -125,6 +125,7 @@ class Task:
     workflows: Mapping[str, Workflow[Any]]
     answers: Answers = field(default_factory=dict[str, Any])
     seed: int = 0
+    listening: Sequence[str] = ()
     asked: dict[str, None] = field(default_factory=dict[str, None])
     answered: set[str] = field(default_factory=set[str])
     described: dict[int, Described] = field(default_factory=dict[int, Described])
@@ -132,71 +133,15 @@ class Task:
         default_factory=dict[str, list[list[tuple[e.Event, int]]]]
     )
 
+    @property
+    def batched(self) -> list[str]:
+        """Those whose runs get batches of events."""
+        said = ((one, self.workflows[one].trigger) for one in self.listening)
+        return [one for one, trigger in said if trigger is not None and trigger.batched]
+
     def find(self, workflow: str) -> Workflow[Any] | None:
         """Give a workflow by its id."""
         return self.workflows.get(workflow) or registry.get_workflow(workflow)
-
-
-@final
-class RunChance:
-    """
-    Draws for the run whose code is on the loop, by count; a mark of the engine says which one that is.
-
-    Attributes:
-        visits: how often a run's code has been on the loop.
-    """
-
-    def __init__(self, seed: int, life: int, audit: Audit) -> None:
-        """
-        Draw from a seed.
-
-        Args:
-            seed: of the sweep.
-            life: tells what is drawn outside of runs apart.
-            audit: says how much a run had drawn before.
-        """
-        self._seed = seed
-        self._life = life
-        self._audit = audit
-        self.visits = 0
-        self._run: str | None = None
-        self._counts: dict[tuple[str, str], int] = {}
-
-    def enter(self, run: str, at: int) -> None:  # noqa: ARG002  # the signature of a mark
-        """Draw for this run from now on."""
-        self._run = run
-
-    def leave(self) -> None:
-        """Draw for no run."""
-        self._run = None
-        self.visits += 1
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
-
-    def random(self) -> float:
-        """A float in [0, 1); outside of runs, where only delays are drawn, always the same."""
-        return 0.5 if self._run is None else self._draw("random") / 2**128
-
-    def getrandbits(self, k: int, /) -> int:
-        """A number of so many bits, at most 128."""
-        return self._draw("bits") >> (128 - k)
-
-    def _draw(self, kind: str) -> int:
-        who = self._run or f"life {self._life}"
-        count = self._counts.get((who, kind))
-        if count is None:
-            history = self._audit.histories.get(who, ())
-            count = sum(_drew(event, kind) for event, _, _ in history)
-        self._counts[who, kind] = count + 1
-        digest = hashlib.blake2b(f"{self._seed}/{who}/{kind}/{count}".encode(), digest_size=16)
-        return int.from_bytes(digest.digest(), "big")
-
-
-def _drew(event: e.Event, kind: str) -> bool:
-    if isinstance(event, e.ValueRecorded):
-        return event.kind == ("random" if kind == "random" else "uuid")
-    return kind == "bits" and isinstance(event, e.ChildStarted)
 
 
 @final
@@ -385,6 +330,8 @@ class Life:
         """Live until every run has ended, nothing happens any more, or the process dies; then `close` it."""
         arm(self.points)
         try:
+            if self.task.listening:
+                self.engine.intake.triggers.declare(map(self.task.workflows.__getitem__, self.task.listening))
             started = self.loop.create_task(self.engine.start())
             self.loop.run_ready()
             if started.done():
@@ -444,7 +391,8 @@ class Life:
 
     def _over(self) -> bool:
         states = self.audit.states
-        return self.task.run in states and all(state.phase in ENDED for state in states.values())
+        ended = self.task.run in states and all(state.phase in ENDED for state in states.values())
+        return ended and self.engine.intake.triggers.are_level
 
     # -------------------------------------------------------------------------------- being a client
 

@@ -165,6 +165,8 @@ class Memory:
             raise _Found(f"{who} has attributes or retries of its own")
         self._named(who, workflow.id)  # by which the engine finds it
         self._add(who, workflow.func)
+        if workflow.trigger is not None and workflow.trigger.filter is not None:
+            self._add(f"the trigger_filter of {who}", workflow.trigger.filter)
         for hint in (workflow.payload_schema_class, workflow.state_schema, workflow.output_schema):
             self._hint(who, hint, {})
 

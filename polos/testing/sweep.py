@@ -94,7 +94,7 @@ async def crash_sweep(
             the name of the signal or step, or the topic; `"approve_pay_*"` is for all that begin so and have no answer
             of their own. A callable is called with a `Waiting`. A key that nothing has asked for when every point was
             tried is refused.
-        workflows: others that it starts, if they aren't registered.
+        workflows: others that it starts, if they aren't registered, and those whose triggers are to fire.
         real: live every scenario in child processes, on a data directory, with SIGKILL.
         processes: share of the points that are lived so otherwise, and one at least; 0 for none.
         pairs: how many pairs of crashes are tried.

@@ -20,6 +20,7 @@ from typing import Any, Final, NoReturn, final
 from polos.errors import PolosUsageError
 from polos.testing.failing import Raised, says_no
 from polos.testing.sweep_outcome import CrashOutcome, differences, handed_out, unsteady
+from polos.testing.sweep_paths import called
 from polos.testing.sweep_points import CrashPoint
 from polos.testing.sweep_report import CrashReport, CrashSweepFailed
 from polos.testing.sweep_scenario import Stage
@@ -78,6 +79,10 @@ class Judge:
             # It may be about just that; but a slip in a test would make a sweep of nothing, which survives anything.
             why = "" if first.error is None else f": {first.error[0]}: {first.error[1]}"
             self.fail(first, (), [f"the run {first.status}{why}{_SAY_SO}"], what)
+        for run in first.executions if self._wanted.check is None else ():
+            if run.triggered and run.status != "completed":  # nobody waits for it, and nobody would be told
+                why = "" if run.error is None else f": {run.error[0]}: {run.error[1]}"
+                self.fail(first, (), [f"{called(run.path)} {run.status}{why}{_SAY_SO_OF_OTHERS}"], what)
 
     def leave_out(self, second: CrashOutcome) -> None:
         """Leave out of all comparing what differs in a second undisturbed run."""
@@ -261,6 +266,7 @@ _RUN_ONCE_MORE: Final = (
     "Before the check its code was run on its history once more, as after a crash: no function of a step is called "
     "then, but what a body does besides steps is done again."
 )
+_SAY_SO_OF_OTHERS: Final = "; if it is meant to, give a `check` that looks at the outcome's `executions`"
 _SAY_SO: Final = "; if it is meant to, give a `check` that looks at the outcome's `status` and `error`"
 _ONLY_HERE: Final = (
     "The same crash does no harm in child processes, where the process is really killed. Look for what this process "

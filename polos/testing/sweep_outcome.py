@@ -17,9 +17,10 @@ from __future__ import annotations
 import datetime as dt
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -27,6 +28,7 @@ from polos.engine import events as e
 from polos.engine.json import Json
 from polos.engine.state import RunState, waiting_reason
 from polos.engine.state import status as status_of
+from polos.llm.jsonish import a_list, an_object
 from polos.replay.divergence import Divergence, caller_line
 from polos.runtime.bodies import Bodies
 from polos.runtime.loading import input_of, replay
@@ -38,6 +40,7 @@ from polos.testing.failing import Raised, RaisedElsewhere, said_by
 from polos.testing.lives import Life
 from polos.testing.recorded_driver import HeedingDriver
 from polos.testing.replays import attempts, fold
+from polos.testing.sweep_paths import called, is_triggered, paths_of, started_by_batches
 from polos.testing.sweep_points import Left
 from polos.testing.under_way import waits_at
 
@@ -55,13 +58,17 @@ class Execution:
     A run of a scenario.
 
     Attributes:
-        path: where it stands: "" for the root, else the steps that started it, joined by slashes.
+        path: where it stands: "" for the root, else the steps that started it, joined by slashes; for one that a
+            trigger started the path of the run that published the event, an arrow, and the workflow.
         id: its id.
         workflow: its workflow.
         status: "completed", "failed", "cancelled", "continued", or what it waits for.
         result: what it returned.
         error: type and message of what it failed with.
         state: its `ctx.state` at the end.
+        triggered: whether an event started it.
+        compared: whether it is held against the undisturbed one. Not so if a batch of events started it, or a run that
+            a batch started: after a crash the same events may come in other batches.
     """
 
     path: str
@@ -71,6 +78,8 @@ class Execution:
     result: Any = None
     error: tuple[str, str] | None = None
     state: dict[str, Any] | None = None
+    triggered: bool = False
+    compared: bool = True
 
 
 @final
@@ -85,7 +94,7 @@ class CrashOutcome:
         error: type and message of what it failed with, None if it didn't.
         state: its `ctx.state`.
         calls: how often the functions of steps were called, by step.
-        executions: the run and its children.
+        executions: the run and its children, and what triggers made of events.
         crashes: the points at which the process died, in order.
         directory: what `setup` was given; files that steps wrote are there.
         in_process: whether its lives were lived in this process.
@@ -176,13 +185,15 @@ def outcome_of(life: Life) -> CrashOutcome:
     problems += [f"the code diverged from its history: {event.message}" for event in audit.diverged]
     executions: list[Execution] = []
     replayed: list[str] = []
-    paths = _paths(audit.states, root)
+    paths = paths_of(audit, root)
     children: dict[tuple[type, Any], str] = {
-        (str, run): f"<id of {_called(path)}>" for run, path in paths.items() if run != root
+        (str, run): f"<id of {called(path)}>" for run, path in paths.items() if run != root
     }
+    loose = started_by_batches(audit, life.task.batched)
     for run, state in audit.states.items():
         executions.append(_execution(state, paths[run], audit.histories[run], children))
-        replayed += [f"{_called(paths[run])}: {text}" for text in _replayed(life, run)]
+        executions[-1].compared = run not in loose
+        replayed += [f"{called(paths[run])}: {text}" for text in _replayed(life, run)]
     unknown = bool(life.unsaid) or any(state.unknown for state in audit.states.values())
     if unknown:
         problems += dict.fromkeys(f"{raised}\n    so its outcome stays unknown" for raised in life.unreconciled)
@@ -214,7 +225,7 @@ def outcome_of(life: Life) -> CrashOutcome:
 
 def cut_short(audit: Audit, root: str, raised: Raised) -> CrashOutcome:
     """Say how a scenario ended that code of the program put an end to, by raising where no engine hears it."""
-    tell = partial(_told, audit, _paths(audit.states, root))
+    tell = partial(_told, audit, paths_of(audit, root))
     return CrashOutcome(status="absent", problems=[str(raised)], raised=raised.error, tell=tell)
 
 
@@ -224,44 +235,39 @@ def _last(executions: Iterable[Execution]) -> Execution | None:
     return max(found, key=lambda execution: len(execution.path), default=None)
 
 
-def _paths(states: Mapping[str, RunState], root: str) -> dict[str, str]:
-    paths: dict[str, str] = {}
-    for number, (run, state) in enumerate(states.items()):
-        if run == root:
-            paths[run] = ""
-        elif state.continues in paths:
-            paths[run] = f"{paths[state.continues]}»"
-        elif state.parent is not None and state.parent in paths:
-            paths[run] = f"{paths[state.parent]}/{state.step}".lstrip("/")
-        else:
-            paths[run] = f"({state.workflow} {number})"
-    return paths
-
-
 _TIMES = 3
 _KNOWN_MAX = 12  # of a run; more are compared for longer than a replay takes
-
-
-def _called(path: str) -> str:
-    return f"child {path!r}" if path else "the run"
 
 
 def _execution(
     state: RunState, path: str, history: list[Stored], children: Mapping[tuple[type, Any], str]
 ) -> Execution:
-    found = Execution(path=path, id=state.run, workflow=state.workflow, status=_status(state), state=state.state_value)
+    found = Execution(
+        path=path, id=state.run, workflow=state.workflow, status=_status(state), state=state.state_value,
+        triggered=is_triggered(state),
+    )  # fmt: skip
     recorded: dict[tuple[type, Any], str] = dict(children)
     recorded |= {
         (type(event.value), event.value): f"<recorded {event.name!r}>"
         for event, _, _ in history
         if isinstance(event, e.ValueRecorded) and isinstance(event.value, str | int | float)
     }
+    recorded |= {(str, one): f"<{what} of an event>" for what, one in _of_events(found, history)}
     for event, _, _ in history:
         if isinstance(event, e.RunCompleted):
             found.result = _plain(event.result, recorded)
         elif isinstance(event, e.RunFailed):
             found.error = (event.error.type, event.error.message)
     return found
+
+
+def _of_events(run: Execution, history: list[Stored]) -> Iterator[tuple[str, str]]:
+    """Give what a run that events started was told of them and that says nothing: ids have those of runs in them."""
+    created = history[0][0]
+    if run.triggered and isinstance(created, e.RunCreated):
+        given = an_object(created.input) or {}
+        for event in filter(None, map(an_object, a_list(given.get("events")) or [given])):
+            yield from ((name, str(event[name])) for name in ("id", "created_at") if name in event)
 
 
 def _status(state: RunState) -> str:
@@ -284,12 +290,12 @@ def _stuck(life: Life, paths: Mapping[str, str]) -> list[str]:
     for run in life.audit.living():
         under_way = [attempt for attempt in life.engine.performer.in_flight.values() if attempt.run == run]
         if not under_way:
-            found.append(f"{_called(paths[run])} doesn't end: it is {_status(life.audit.states[run])}")
+            found.append(f"{called(paths[run])} doesn't end: it is {_status(life.audit.states[run])}")
             continue
         names = ", ".join(repr(attempt.name) for attempt in under_way)
         lines = traceback.format_list([frame for attempt in under_way for frame in waits_at(attempt)])
         at = f"; it waits at\n{''.join(lines).rstrip()}" if lines else ""
-        found.append(f"{_called(paths[run])} doesn't end: step {names} never comes back{at}")
+        found.append(f"{called(paths[run])} doesn't end: step {names} never comes back{at}")
     return found
 
 
@@ -360,7 +366,7 @@ def _look(audit: Audit, code: HeedingDriver, found: list[str], recorded: e.Event
 
 def told_so_far(life: Life) -> list[str]:
     """Tell the histories of all runs of a life that isn't over, in words."""
-    return _told(life.audit, _paths(life.audit.states, life.task.run))
+    return _told(life.audit, paths_of(life.audit, life.task.run))
 
 
 def _told(audit: Audit, paths: Mapping[str, str]) -> list[str]:
@@ -432,7 +438,7 @@ def differences(expected: CrashOutcome, found: CrashOutcome, *, leave_out: set[P
 
 def _view(outcome: CrashOutcome) -> Json:
     runs: dict[str, Json] = {}
-    for run in outcome.executions:
+    for run in filter(attrgetter("compared"), outcome.executions):
         error: Json = None if run.error is None else list(run.error)
         runs[run.path] = {
             "workflow": run.workflow, "status": run.status, "result": run.result, "error": error, "state": run.state,
@@ -473,9 +479,9 @@ def _otherwise(place: Place, left: Any, right: Any) -> str:
     _, path, *rest = place
     if rest:
         inner = "".join(f"[{part!r}]" for part in rest[1:])
-        return f"the {rest[0]}{inner} of {_called(path)} is {right!r}, undisturbed it is {left!r}"
+        return f"the {rest[0]}{inner} of {called(path)} is {right!r}, undisturbed it is {left!r}"
     if right is _ABSENT:
-        return f"{_called(path)} isn't there; undisturbed there is one, of workflow {left['workflow']!r}"
+        return f"{called(path)} isn't there; undisturbed there is one, of workflow {left['workflow']!r}"
     if left is _ABSENT:
-        return f"{_called(path)}, of workflow {right['workflow']!r}, is there; undisturbed there is none"
-    return f"{_called(path)} is {right!r}, undisturbed it is {left!r}"
+        return f"{called(path)}, of workflow {right['workflow']!r}, is there; undisturbed there is none"
+    return f"{called(path)} is {right!r}, undisturbed it is {left!r}"

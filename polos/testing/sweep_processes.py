@@ -231,6 +231,7 @@ class Children:
             order = Order(
                 directory=directory, life=number, crash_at=crash_at, run=self._task.run, command=self._task.command,
                 workflows=self._workflows, setup=self._setup, answers=self._answers, seed=self._task.seed,
+                listening=self._task.listening,
                 patience_seconds=self._patience_seconds, downtime_us=self._downtime_us, environment=self._environment,
             )  # fmt: skip
             code = template.live(order)

@@ -22,10 +22,11 @@ from polos.points import disarm
 from polos.testing.audit import Audit
 from polos.testing.clock import START_US, VirtualClock
 from polos.testing.failing import Raised, said_by
-from polos.testing.lives import Life, RunChance
+from polos.testing.lives import Life
 from polos.testing.outside import Place
 from polos.testing.patience import Hang, Patience, Turn, is_lost
 from polos.testing.remains import Collector, Remains
+from polos.testing.run_chance import RunChance
 from polos.testing.store import MemoryStore
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_effects import Effect
@@ -229,7 +230,7 @@ class Stage:
             self._patience.begin(scene.who)
             place.dead = False
             ledger.life = number
-            chance = RunChance(self._wanted.seed, number, audit)
+            chance = RunChance(self._wanted.seed, audit)
             clock = VirtualClock(start_us=now_us, chance=chance)
             if number > 1:
                 cuts.append(audit.count())

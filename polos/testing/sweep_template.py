@@ -24,7 +24,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
@@ -39,9 +39,10 @@ from polos.store.directory import open_store
 from polos.testing.audit import Audit
 from polos.testing.clock import START_US, VirtualClock
 from polos.testing.failing import Raised, said_by
-from polos.testing.lives import Life, RunChance, Task
+from polos.testing.lives import Life, Task
 from polos.testing.outside import Place
 from polos.testing.patience import PATIENCE_SECONDS
+from polos.testing.run_chance import RunChance
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_outcome import CrashOutcome, cut_short, outcome_of
 from polos.testing.sweep_points import CrashPoint, Points
@@ -113,6 +114,7 @@ class Order:
         setup: the user's `setup`.
         answers: the user's `answers`.
         seed: of the sweep.
+        listening: ids of the workflows whose triggers fire.
         patience_seconds: after which it is taken for stuck.
         downtime_us: how much time passes until the next one, if it is killed.
         environment: its variables.
@@ -127,6 +129,7 @@ class Order:
     setup: Ref | None
     answers: Mapping[str, Answer] = field(default_factory=dict[str, Answer])
     seed: int = 0
+    listening: Sequence[str] = ()
     patience_seconds: float = PATIENCE_SECONDS
     downtime_us: int = 0
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -267,8 +270,9 @@ def _live(order: Order) -> None:
         known[workflow.id] = workflow
     answers = {key: answer.value() for key, answer in order.answers.items()}
     task = Task(
-        run=order.run, command=order.command, workflows=known, answers=answers, seed=order.seed, described=_described
-    )
+        run=order.run, command=order.command, workflows=known, answers=answers, seed=order.seed, described=_described,
+        listening=order.listening,
+    )  # fmt: skip
     store = open_store(order.directory / "data", sync="off", check=False)  # a killed process loses nothing by it
     with store.log.reader() as reader:
         start_us = max(START_US, reader.head().time_us)
@@ -278,7 +282,7 @@ def _live(order: Order) -> None:
     audit = Audit(store.log)
     ledger = CallLedger(order.directory / "calls.jsonl")
     ledger.life = order.life
-    chance = RunChance(order.seed, order.life, audit)
+    chance = RunChance(order.seed, audit)
     (order.directory / f"cut-{order.life}").write_text(str(audit.count()))
     clock = VirtualClock(start_us=start_us, chance=chance)
     points = Points(order.crash_at, die=partial(_die, clock, died, order.downtime_us))

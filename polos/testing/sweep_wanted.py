@@ -147,7 +147,10 @@ class Wanted:
         runs: list[Json] = [{"run": created.root, "created": created_to_json(created)}]
         command: dict[str, Json] = {"kind": "create", "runs": runs}
         known = {other.id: other for other in (*self.workflows, workflow)}
-        return Task(run=created.root, command=command, workflows=known, answers=self.answers, seed=self.seed)
+        return Task(
+            run=created.root, command=command, workflows=known, answers=self.answers, seed=self.seed,
+            listening=[other.id for other in known.values() if other.trigger is not None],
+        )  # fmt: skip
 
 
 _GIVEN: Final = {

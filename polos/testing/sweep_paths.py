@@ -1,0 +1,75 @@
+"""
+Where the runs of a scenario stand in their tree.
+
+Ids say nothing to whoever compares two scenarios, nor does the order in which runs were made. So a run has a path: of
+the steps that started it, or of the run that published the event that did.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+from polos.engine.projections import TRIGGER_PREFIX
+from polos.engine.state import RunState
+from polos.testing.audit import Audit
+
+__all__ = ["called", "is_triggered", "paths_of", "started_by_batches"]
+
+_BY_EVENT = "→"
+
+
+def paths_of(audit: Audit, root: str) -> dict[str, str]:
+    """Give the path of each run; "" is the root."""
+    paths: dict[str, str] = {}
+    triggered: Counter[str] = Counter()
+    for number, (run, state) in enumerate(audit.states.items()):
+        if run == root:
+            paths[run] = ""
+        elif state.continues in paths:
+            paths[run] = f"{paths[state.continues]}»"
+        elif state.parent is not None and state.parent in paths:
+            paths[run] = f"{paths[state.parent]}/{state.step}".lstrip("/")
+        elif is_triggered(state):
+            # Of one run's events the first is handed on first; those of two may come in any order.
+            path = f"{paths.get(_publisher(audit, state) or root, '')}{_BY_EVENT}{state.workflow}"
+            triggered[path] += 1
+            paths[run] = path if triggered[path] == 1 else f"{path}#{triggered[path]}"
+        else:
+            paths[run] = f"({state.workflow} {number})"
+    return paths
+
+
+def is_triggered(state: RunState) -> bool:
+    """Tell whether an event started it."""
+    return (state.origin or "").startswith(TRIGGER_PREFIX)
+
+
+def started_by_batches(audit: Audit, batched: Collection[str]) -> set[str]:
+    """
+    Give the runs that there may be more or fewer of after a crash: events come in other batches then.
+
+    Args:
+        audit: what the log says.
+        batched: workflows whose runs get a batch.
+    """
+    found: set[str] = set()
+    for run, state in audit.states.items():
+        before = {state.parent, state.continues}
+        if is_triggered(state):
+            before = {_publisher(audit, state)}
+        if (is_triggered(state) and state.workflow in batched) or not found.isdisjoint(before - {None}):
+            found.add(run)
+    return found
+
+
+def _publisher(audit: Audit, state: RunState) -> str | None:
+    """Give the run that published the event that a run is of, the first of a batch; None if a client did."""
+    return audit.publishers.get(int((state.origin or "").rpartition(":")[2]))
+
+
+def called(path: str) -> str:
+    """Say which run stands there."""
+    if not path:
+        return "the run"
+    return f"{'triggered run' if path.rfind(_BY_EVENT) > path.rfind('/') else 'child'} {path!r}"

@@ -1,0 +1,147 @@
+"""What events start in a sweep: runs of triggers are awaited, compared and swept like those that a run starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from polos import EventPayload, WorkflowContext, workflow
+from polos.testing import CrashOutcome, CrashSweepFailed, Outside
+from polos.testing.sweep import sweep
+from polos.testing.sweep_report import CrashReport
+
+pytestmark = pytest.mark.sweep
+
+post = Outside("post")
+
+
+async def send(number: int) -> int:
+    """Send a bill."""
+    post.note("sent", number=number)
+    return number
+
+
+async def send_once(number: int) -> int:
+    """Send a bill, unless it was sent."""
+    if number not in [sent["number"] for sent in post.notes("sent")]:
+        post.note("sent", number=number)
+    return number
+
+
+@workflow(id="swept-order")
+async def order(ctx: WorkflowContext, payload: dict[str, Any]) -> str:
+    """Publish some events, one after another."""
+    for number in range(payload["orders"]):
+        await ctx.step.wait_for(f"next-{number}", seconds=25)
+        await ctx.step.publish_event(f"tell-{number}", topic="swept/orders", data={"number": number})
+    return "ordered"
+
+
+@workflow(id="swept-bill", trigger_on_event="swept/orders")
+async def bill(ctx: WorkflowContext, payload: EventPayload) -> dict[str, Any]:
+    """Send what was ordered, at a price of the day."""
+    price = await ctx.step.random("price")
+    await ctx.step.wait_for("night", hours=8)
+    sent = await ctx.step.run("send", send_once, payload.data["number"])
+    return {"sent": sent, "dear": price > 0.5, "event": payload.id, "run": ctx.execution_id}
+
+
+@workflow(id="swept-hasty-bill", trigger_on_event="swept/orders")
+async def hasty(ctx: WorkflowContext, payload: EventPayload) -> int:
+    """Send what was ordered, once more after a crash."""
+    return int(await ctx.step.run("send", send, payload.data["number"]))
+
+
+@workflow(id="swept-archive", trigger_on_event="swept/*", batch_size=10, batch_timeout_seconds=60)
+async def archive(ctx: WorkflowContext, payload: dict[str, Any]) -> int:
+    """Send what came within a minute."""
+    for event in payload["events"]:
+        await ctx.step.run(f"send-{event['data']['number']}", send_once, event["data"]["number"])
+    return len(payload["events"])
+
+
+@workflow(
+    id="swept-broken-bill", trigger_on_event="swept/orders", trigger_filter=lambda event: event.data["number"] > 0
+)
+async def broken(ctx: WorkflowContext, payload: EventPayload) -> None:
+    """Fail."""
+    raise LookupError("no address")
+
+
+def swept(*workflows: Any, orders: int = 2, **options: Any) -> CrashReport:
+    """Sweep what publishes, with those that listen."""
+    return sweep(order, {"orders": orders}, workflows=workflows, **{"processes": 0, "pairs": 0, **options})
+
+
+def each_once(outcome: CrashOutcome) -> None:
+    """Check that each was sent, and once."""
+    assert [0, 1] == sorted(sent["number"] for sent in post.notes("sent"))
+    assert ["", "→swept-bill", "→swept-bill#2"] == [run.path for run in outcome.executions]
+    assert [False, True, True] == [run.triggered for run in outcome.executions]
+    assert {"completed"} == {run.status for run in outcome.executions}
+
+
+@pytest.mark.parametrize("options", [{"pairs": 20}, {"downtime_seconds": 7200}, {"from_remains": False}])
+def test_what_an_event_starts_is_awaited_and_compared(options: dict[str, Any]):
+    """Killed anywhere, each event makes one run, with the same values; ids of events and runs aren't compared."""
+    report = swept(bill, check=each_once, **options)
+
+    assert len(report.points) == report.singles > 30
+    assert () == report.left_out
+
+
+def test_it_is_so_in_child_processes():
+    """They know by name which triggers fire."""
+    report = swept(bill, check=each_once, real=True, points=6, pairs=1)
+
+    assert (6, 1) == (report.singles, report.pairs)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_what_goes_wrong_in_it_is_found(real: bool):
+    """A second bill after a crash, which nobody could see who sweeps the publisher alone."""
+
+    def once(_outcome: CrashOutcome) -> None:
+        assert 1 == post.count("sent")
+
+    with pytest.raises(CrashSweepFailed) as failed:
+        swept(hasty, orders=1, check=once, real=real)
+
+    assert "after_effect_before_outcome:1" == str(failed.value.points[0])
+    assert any("[→swept-hasty-bill]" in line for line in failed.value.before)
+
+
+def test_only_those_that_are_given_fire():
+    """One that is registered has nothing to do with a sweep that doesn't name it."""
+
+    def alone(outcome: CrashOutcome) -> None:
+        assert [""] == [run.path for run in outcome.executions]
+
+    assert swept(check=alone).singles
+
+
+def test_a_batch_may_be_another_after_a_crash():
+    """So its runs aren't compared, but lived to their end, with the wait for a batch that isn't full, and checked."""
+    sizes: set[tuple[int, ...]] = set()
+
+    def all_sent(outcome: CrashOutcome) -> None:
+        batches = [run for run in outcome.executions if run.triggered]
+        sizes.add(tuple(run.result for run in batches))
+        assert [0, 1, 2] == sorted(sent["number"] for sent in post.notes("sent"))
+        assert {("completed", False)} == {(run.status, run.compared) for run in batches}
+        assert [""] == [run.path for run in outcome.executions if run.compared]
+
+    swept(archive, orders=3, check=all_sent, downtime_seconds=100)
+
+    assert {(3,)} < sizes, "downtime has parted some"
+
+
+def test_one_that_fails_by_itself_has_to_be_meant():
+    """Nobody waits for it, so nobody else would be told; what the filter leaves out starts nothing."""
+    with pytest.raises(
+        CrashSweepFailed, match=r"triggered run '→swept-broken-bill' failed: LookupError: no address; if"
+    ):
+        swept(broken)
+
+    assert swept(broken, orders=1).singles
+    assert swept(broken, check=lambda _: None).singles
