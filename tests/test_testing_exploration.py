@@ -162,6 +162,28 @@ def test_the_natural_course_needs_no_schedule(tmp_path: Path) -> None:
     assert "it fails in the natural course of things" in story(error)
 
 
+@workflow(id="explored-parent")
+async def parent(ctx, payload: dict) -> str:
+    """Have an order filled."""
+    return str(await ctx.step.invoke_and_wait("order", order, {"id": 7}))
+
+
+def test_a_child_that_was_left_out_is_told(tmp_path: Path) -> None:
+    """It is registered, and not among the workflows that were named; the sentence is one."""
+
+    @explore(runs=1, workflows=[parent], folder=tmp_path)
+    def explored(world: ExploredWorld) -> None:
+        world.start(parent, {})
+
+    told = str(failing(explored)).partition("\n")[0]
+
+    assert told.endswith(
+        "explored-order#1 doesn't go on: workflow 'explored-order' isn't among the `workflows` of this exploration, so "
+        "its engine doesn't know it"
+    )
+    assert "explored-parent#1 waits for its child " in told
+
+
 def test_a_run_may_be_left_waiting_if_the_test_says_so(tmp_path: Path) -> None:
     """A run that waits is no failure where it is expected, and its outcome says what for."""
     waits: set[str | None] = set()

@@ -130,7 +130,8 @@ def explore(
             says otherwise.
         seed: from which they are drawn; `POLOS_EXPLORE_SEED` if it isn't said, else 0.
         points_max: a schedule in which more happens is an error.
-        workflows: what the engine knows; all that are registered if it isn't said.
+        workflows: what the engine knows, and nothing else: with a workflow those that it starts have to be named, too.
+            All that are registered if it isn't said.
         settings: of the engine.
         way: one of `schedules.WAYS`, to draw all schedules in one way; None for a mixture.
         folder: where schedules that failed are kept; `explored`, beside the test's file, if it isn't said.

@@ -22,8 +22,8 @@ from polos.definition import Workflow
 from polos.engine import events as e
 from polos.engine.json import Json
 from polos.engine.state import ENDED
-from polos.reasons import why
-from polos.registry import get_all_workflows
+from polos.reasons import Reason, why
+from polos.registry import get_all_workflows, get_workflow
 from polos.runtime.reads import run_state
 from polos.runtime.settings import Settings
 from polos.testing.asked import look_at_agent, payload_for
@@ -38,6 +38,9 @@ from polos.testing.simulation import QUIET, Call, Simulation
 __all__ = ["ExploredRun", "ExploredWorld"]
 
 __tracebackhide__ = True  # pytest shows the test's own lines
+
+# Of these kinds of reasons the text is what is waited for; of others it is a sentence.
+_WAITED_FOR: Final = ("timer", "suspend", "signal", "topic", "child")
 
 STATUSES: Final[dict[type[e.Event], str]] = {
     e.RunCompleted: "completed",
@@ -109,7 +112,7 @@ class ExploredWorld:
 
         Args:
             chooser: says what comes next.
-            workflows: what the engine knows; None for all that are registered.
+            workflows: what the engine knows, and nothing else; None for all that are registered.
             disturbances: how many there may be.
             points_max: after so many things it is an error that it isn't over.
             settings: of the engine.
@@ -296,13 +299,34 @@ class ExploredWorld:
             audit.check_folding(run, looks=0)
             check_replay(self.sim, run)
         if not may_wait:
-            waiting = [f"{self._course.name(run)} waits for {self._reason(run)}" for run in audit.living()]
+            waiting = [self._sentence(run) for run in audit.living()]
             assert not waiting, "nothing can happen any more, and " + "; ".join(waiting)
 
+    def _sentence(self, run: str) -> str:
+        """Say of a run that lives on what it waits for, or else how it is about it."""
+        reasons = self._reasons(run)
+        if isinstance(reasons, str):
+            return f"{self._course.name(run)} is {reasons}"
+        waits = [reason.text for reason in reasons if reason.kind in _WAITED_FOR]
+        others = [self._text(run, reason) for reason in reasons if reason.kind not in _WAITED_FOR]
+        said = f"waits for {'; '.join(waits)}" if waits else "doesn't go on"
+        return f"{self._course.name(run)} {': '.join([said, *others])}"
+
     def _reason(self, run: str) -> str:
+        reasons = self._reasons(run)
+        return reasons if isinstance(reasons, str) else "; ".join(self._text(run, reason) for reason in reasons)
+
+    def _reasons(self, run: str) -> list[Reason] | str:
+        """Give why a run isn't over, or its status if nothing says so."""
         with self.sim.store.log.reader() as reader:
             found = why(reader, run, owner=None, now_us=self.sim.clock.now_us())
-        return "; ".join(reason.text for reason in found.reasons if reason.kind != "no_engine") or found.status
+        return [reason for reason in found.reasons if reason.kind != "no_engine"] or found.status
+
+    def _text(self, run: str, reason: Reason) -> str:
+        workflow = self.sim.audit.states[run].workflow
+        if reason.kind != "no_code" or get_workflow(workflow) is None:
+            return reason.text
+        return f"workflow {workflow!r} isn't among the `workflows` of this exploration, so its engine doesn't know it"
 
     def outcome_of(self, run: str) -> Outcome:
         """Tell what has become of a run so far, or of the one that goes on for it."""

@@ -295,7 +295,7 @@ class Tool(Workflow[Any]):
         Find out what became of a call that may have happened before a crash.
 
         Raises:
-            StepExecutionError: a person says that it failed.
+            StepExecutionError: a person says that it failed, or gives what is no answer.
         """
         if self.reconcile is not None:
             answer = await context.step.run("_reconcile", _with_instances(self.reconcile), *arguments[1:])
@@ -321,7 +321,13 @@ class Tool(Workflow[Any]):
             return NotDone()
         if outcome == "completed":
             return Completed(told.get("value"))
-        raise StepExecutionError(f"tool {self.id!r} was called before a crash, and is said to have failed")
+        if outcome == "failed":
+            raise StepExecutionError(f"tool {self.id!r} was called before a crash, and is said to have failed")
+        raise StepExecutionError(
+            f"tool {self.id!r} was called before a crash, and what became of it isn't known: it was answered "
+            f'{decision!r:.200}, and an answer is {{"outcome": "completed", "value": ...}}, {{"outcome": "not_done"}} '
+            f'or {{"outcome": "failed"}}'
+        )
 
 
 def _with_instances(reconcile: Callable[..., Any]) -> Callable[..., Any]:

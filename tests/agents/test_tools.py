@@ -292,6 +292,29 @@ def test_a_person_says_what_became_of_a_call(reconcile: Any, decision: Any, call
     assert calls == len({one["life"] for one in scheduled}), "each call has its record"
 
 
+@pytest.mark.parametrize("decision", [{"outcme": "completed"}, {"value": "locked"}, "completed", {"outcome": "faild"}])
+def test_an_answer_of_a_wrong_shape_is_told_as_that(decision: Any):
+    """Nobody has said that the call failed: what was said stands there, and what may be."""
+    with killed_in_the_middle(once()) as (_, questions, sim, root):
+        ((_, key, _),) = questions
+        answer(sim, root, key, decision)
+        (made,) = sim.result(root)["tool_results"]
+
+    assert ("failed", 1) == (made["status"], len(ordered))
+    assert f"what became of it isn't known: it was answered {decision!r}, and an answer is {{" in made["error"]
+    assert "said to have failed" not in made["error"]
+
+
+def test_a_call_that_is_said_to_have_failed_has_failed():
+    """That is told as before."""
+    with killed_in_the_middle(once()) as (_, questions, sim, root):
+        ((_, key, _),) = questions
+        answer(sim, root, key, {"outcome": "failed"})
+        (made,) = sim.result(root)["tool_results"]
+
+    assert "is said to have failed" in made["error"]
+
+
 def test_a_second_kill_is_asked_about_as_well() -> None:
     """A call that somebody said wasn't made is made, and if the program dies again, somebody is asked again."""
     with killed_in_the_middle(once()) as (_, questions, sim, root):
