@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 from polos import Agent, WorkflowContext, WorkflowState, workflow
 from polos.llm.providers.recorded import Recording
+from polos.points import POINTS
 from polos.testing import CrashOutcome, CrashPoint, CrashSweepFailed, ExploredWorld, explore, loop, stuck
 from polos.testing.remains import Collector
 from polos.testing.sweep import sweep
 from polos.testing.sweep_outcome import Execution, differences
+from polos.testing.sweep_points import AWAIT
 from polos.testing.sweep_report import POINT_VARIABLE
 from polos.testing.sweep_scenario import Stage
 
@@ -297,3 +299,15 @@ def test_a_recording_is_no_model():
     """What plays recorded replies is a setting, and the error shows how it is given."""
     with pytest.raises(TypeError, match=r'provider_settings=\{"recording": model_of\(recording\)\}'):
         Agent(id="words-replayed", provider="recorded", model=Recording(()))  # type: ignore[arg-type]  # the mistake
+
+
+def test_what_points_mean_is_said():
+    """Whoever reads a page finds each name that can stand there in a table: those of a life in a sweep."""
+    elsewhere = ("inbox_", "drained_")  # commands are handed over in a sweep, and nobody stops an engine
+    names = {AWAIT, *(name for name in POINTS if not name.startswith(elsewhere))}
+    page = (Path(__file__).parent.parent / "docs" / "testing.md").read_text("utf-8")
+    table = page.partition("| the process dies | at |\n")[2].partition("\n\n")[0]
+    report = sweep(w.small, {}, processes=0, pairs=0, points=1)
+
+    assert names == set(re.findall(r"`([a-z_/]+)`", table))
+    assert {point.name for point in report.points} <= names

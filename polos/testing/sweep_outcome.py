@@ -93,7 +93,7 @@ class CrashOutcome:
         result: what it returned.
         error: type and message of what it failed with, None if it didn't.
         state: its `ctx.state`.
-        calls: how often the functions of steps were called, by step.
+        calls: how often the functions of steps were called, by step; functions of tools aren't among them.
         executions: the run and its children, and what triggers made of events.
         crashes: the points at which the process died, in order.
         directory: what `setup` was given; files that steps wrote are there.
