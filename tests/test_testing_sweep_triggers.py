@@ -68,6 +68,12 @@ async def broken(ctx: WorkflowContext, payload: EventPayload) -> None:
     raise LookupError("no address")
 
 
+@workflow(id="swept-shop")
+async def shop(ctx: WorkflowContext, payload: dict[str, Any]) -> str:
+    """Have a child publish them."""
+    return str(await ctx.step.invoke_and_wait("order", order, payload))
+
+
 def swept(*workflows: Any, orders: int = 2, **options: Any) -> CrashReport:
     """Sweep what publishes, with those that listen."""
     return sweep(order, {"orders": orders}, workflows=workflows, **{"processes": 0, "pairs": 0, **options})
@@ -88,6 +94,17 @@ def test_what_an_event_starts_is_awaited_and_compared(options: dict[str, Any]):
 
     assert len(report.points) == report.singles > 30
     assert () == report.left_out
+
+
+def test_ids_of_events_have_those_of_runs_in_them():
+    """A child that is started later has another id, and so has what it publishes: nothing that a crash does wrong."""
+
+    def billed(outcome: CrashOutcome) -> None:
+        assert ["", "order", "order→swept-bill"] == sorted(run.path for run in outcome.executions)
+
+    report = sweep(shop, {"orders": 1}, workflows=[bill], check=billed, processes=0, pairs=0, downtime_seconds=7200)
+
+    assert len(report.points) == report.singles
 
 
 def test_it_is_so_in_child_processes():
