@@ -189,13 +189,10 @@ class Audit:
             tool: its id.
             number: which call of the function in this run it is, from 1.
         """
-        not_done = 0
-        recorded: set[str] = set()
+        not_done, recorded = 0, self.tool_calls(run)
         asked: set[str] = set()
         for event, _, _ in self.histories.get(run, ()):
             match event:
-                case e.ValueRecorded(kind="tool_call"):
-                    recorded.add(event.name)  # an attempt that looks it up records it again
                 case e.StepCompleted() if event.name.partition("#")[0] == "_reconcile":
                     not_done += event.type == _NOT_DONE
                 case e.WaitStarted(data={"_source": "tool_outcome_unknown"}):
@@ -207,8 +204,17 @@ class Audit:
         what = f"call {number} of tool {tool} in run {run}"
         if number > 1 + not_done:
             self.violations.append(f"{what}: it may be called once, and nobody has said that it wasn't done")
-        elif number > len(recorded):
+        elif number > recorded:
             self.violations.append(f"{what} comes before its record is durable")
+
+    def tool_calls(self, run: str) -> int:
+        """Count the records of a run that the function of a tool is called next."""
+        names = {
+            event.name
+            for event, _, _ in self.histories.get(run, ())
+            if isinstance(event, e.ValueRecorded) and event.kind == "tool_call"
+        }
+        return len(names)  # an attempt that looks one up records it again
 
     def heard(self, message: str) -> bool:
         """Tell whether a signal, a resume or an update is recorded, by its id."""

@@ -3,8 +3,8 @@ Telling the points of a life apart by what a crash there would leave behind.
 
 What the next life can see are the store, the time, and whatever code of the program did outside. Where the first life
 of a scenario is lived, that code is taken to have done something whenever it was run, for it may have done it in this
-process's memory. Where scenarios begin with remains, it has done what these hold: files. They hold the calls of steps'
-functions as well, but nobody recovers by these; they are for judging.
+process's memory. Where scenarios begin with remains, it has done what these hold: files. They hold the calls of
+functions as well, and what came back, but nobody recovers by these; they are for judging.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Leaving:
         Args:
             durable: counts what has become durable, and tells the time.
             turns: counts the turns of the program's code; something that equals nothing else while one is under way.
-            calls: counts the calls of steps' functions.
+            calls: counts the notes of calls, see `Left`.
             outside: where the program may write to; None if nothing begins with what is there.
         """
         self._durable = durable

@@ -148,10 +148,10 @@ class Task:
 class _Suspends:
     """Awaits what a function of the program gave; that of a step comes past a point each time that it waits."""
 
-    def __init__(self, code: Any, life: Life, *, of_step: bool) -> None:
+    def __init__(self, code: Any, life: Life, come_back: Callable[[], None] | None) -> None:
         self._code = code
         self._life = life
-        self._of_step = of_step
+        self._come_back = come_back  # of a step
 
     def __await__(self) -> Generator[Any, Any, Any]:
         code: Any = self._code if inspect.iscoroutine(self._code) else self._code.__await__()
@@ -162,8 +162,10 @@ class _Suspends:
                 with life.code:
                     awaited = code.send(None) if error is None else code.throw(error)
             except StopIteration as stop:
+                if self._come_back is not None:
+                    self._come_back()
                 return stop.value
-            if self._of_step:
+            if self._come_back is not None:
                 self._come_past(code)
             try:
                 yield awaited
@@ -182,22 +184,26 @@ class _Suspends:
             points.cleans_up(AWAIT, cleans_up(code))
 
 
-def _seen(life: Life, func: Callable[..., Any], *, note: Callable[[], None] | None = None) -> Callable[..., Any]:
-    """Give what is to be called instead of a function of the program: its turns count; `note` if it is a step's."""
-    of_step = note is not None
+def _seen(life: Life, func: Callable[..., Any], step: tuple[str, str, int, str] | None = None) -> Callable[..., Any]:
+    """Give what is to be called instead of a function of the program: its turns count, and a step's calls are noted."""
+    come_back = None if step is None else partial(life.ledger.come_back, *step[:3])
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if note is not None:
-            note()
+        if step is not None:
+            life.ledger.call(life.audit, *step)
         with life.code:
             return func(*args, **kwargs)
 
     async def seen(*args: Any, **kwargs: Any) -> Any:
-        return await _Suspends(call(*args, **kwargs), life, of_step=of_step)
+        return await _Suspends(call(*args, **kwargs), life, come_back)
 
     def seen_in_thread(*args: Any, **kwargs: Any) -> Any:
         outcome = call(*args, **kwargs)
-        return _Suspends(outcome, life, of_step=of_step) if inspect.isawaitable(outcome) else outcome
+        if inspect.isawaitable(outcome):
+            return _Suspends(outcome, life, come_back)
+        if come_back is not None:
+            come_back()
+        return outcome
 
     return seen if is_async(func) else seen_in_thread
 
@@ -216,9 +222,8 @@ class _Performer(Performer):
     def start(self, run: str, name: str, number: int, call: StepCall) -> None:
         """Call a step's function, seen."""
         life = self._life
-        note = partial(life.ledger.call, life.audit, run, name, number, call.effect)
         self._functions[run, name] = call.func
-        super().start(run, name, number, replace(call, func=_seen(life, call.func, note=note)))
+        super().start(run, name, number, replace(call, func=_seen(life, call.func, (run, name, number, call.effect))))
 
     def _outcome(self, attempt: Attempt, value: Any, error: BaseException | None) -> None:
         points = self._life.points
@@ -294,7 +299,7 @@ class Life:
         self.task = task
         self.audit = audit
         self.ledger = ledger
-        self.points = points
+        self.points = ledger.points = points
         self.waits: list[str] = []
         self.unsaid: list[str] = []
         self.problems: list[str] = []
@@ -320,7 +325,7 @@ class Life:
         self.engine.marks.append(chance)
         if changes is not None:
             points.leaves = Leaving(
-                lambda: (changes(), clock.now_us()), self._turns, calls=lambda: len(ledger.steps), outside=outside
+                lambda: (changes(), clock.now_us()), self._turns, calls=lambda: len(ledger.notes), outside=outside
             )
             self.loop.on_call = self.code.seen
         self.loop.on_task = self._task_made

@@ -39,6 +39,7 @@ from polos.testing.loop import ended_processes
 from polos.testing.patience import Patience
 from polos.testing.program_memory import Memory
 from polos.testing.sweep_answers import Unused
+from polos.testing.sweep_calls import Note
 from polos.testing.sweep_effects import Effect, first_of
 from polos.testing.sweep_judging import Doubtful, Judge
 from polos.testing.sweep_outcome import CrashOutcome
@@ -108,7 +109,7 @@ class _Sweep:
         self._recoveries: dict[CrashPoint, dict[CrashPoint, Alike]] = {}  # points of the recovery from it, likewise
         self._cleaning: dict[CrashPoint, object] = {}  # what would be cleaned up there
         self._effects: dict[CrashPoint, Effect] = {}  # what has happened there and isn't recorded
-        self._called: Sequence[str] = ()  # steps of the undisturbed run, as often as it calls them
+        self._noted: Sequence[Note] = ()  # calls of the undisturbed run, and what came back
         self._first: list[CrashPoint] = []  # one of each place where something would be
         self._memory: Memory | None = None  # if it is for the sweep to find out whether the program keeps any
 
@@ -171,7 +172,7 @@ class _Sweep:
         """Look whether there are some that nothing has asked for."""
         report = self._report
         everywhere = report.singles == len(report.points) and not (self._wanted.real or report.missed)
-        said = Unused(self._stage.task, self._called).look(every_point=everywhere)
+        said = Unused(self._stage.task, [note.name for note in self._noted]).look(every_point=everywhere)
         report.notes += [said] if said else []
 
     def _doubtful(self) -> tuple[CrashPoint, ...]:
@@ -217,7 +218,7 @@ class _Sweep:
         """Choose which points are tried, and for which others each of them."""
         wanted = self._wanted
         self._chance = Random(wanted.seed)
-        self._alike = self._spoken_for(self._report.points, left, self._called)
+        self._alike = self._spoken_for(self._report.points, left, self._noted)
         places: dict[object, list[CrashPoint]] = {}
         for tried, alike in self._alike.items():
             for what in dict.fromkeys(self._cleaning[point] for point in alike.points if point in self._cleaning):
@@ -234,7 +235,7 @@ class _Sweep:
         sample = self._chance.sample(list(self._alike), count)
         drawn = set(list(dict.fromkeys([*first, *effects, *sample]))[:count])
         sampled = [(effects.get(one, one), self._alike[one].points) for one in self._alike if one in drawn]
-        return {point: Alike((point,), with_fewer(point, group, calls, self._called)) for point, group in sampled}
+        return {point: Alike((point,), with_fewer(point, group, calls, self._noted)) for point, group in sampled}
 
     def _two_crashes(self, first: CrashPoint, seconds: Sequence[CrashPoint]) -> None:
         """Try a crash and, in the recovery from it, another one at each of some points."""
@@ -265,10 +266,10 @@ class _Sweep:
         return [*first, *(singles[index] for index in (*drawn, last) if singles[index] not in first)]
 
     def _spoken_for(
-        self, points: Sequence[CrashPoint], left: Sequence[Left], called: Sequence[str]
+        self, points: Sequence[CrashPoint], left: Sequence[Left], noted: Sequence[Note]
     ) -> dict[CrashPoint, Alike]:
-        """Give the points that are tried for others; `called` are all calls of the life that comes past them."""
-        return spoken_for(self._different(points, left), _calls(points, left), called, seed=self._wanted.seed)
+        """Give the points that are tried for others; `noted` is all that is of the life that comes past them."""
+        return spoken_for(self._different(points, left), _calls(points, left), noted, seed=self._wanted.seed)
 
     def _different(self, points: Sequence[CrashPoint], left: Sequence[Left]) -> list[tuple[CrashPoint, ...]]:
         """Give points in groups of which one is tried."""
@@ -293,15 +294,15 @@ class _Sweep:
         with unawaited(partial(_note_unawaited, forgotten)):
             first = self._stage.play(())
         first.problems += sorted(forgotten)
-        self._called = self._stage.called
+        self._noted = self._stage.noted
         if self._stage.waits:
-            first.problems += filter(None, [Unused(self._stage.task, self._called).said()])
+            first.problems += filter(None, [Unused(self._stage.task, self._stage.called).said()])
         self._judge.expect(first)
         self._report.points = tuple(numbered(first.recovery))
         self._cleaning, self._effects = self._stage.cleaning, self._stage.effects
         self._choose(first.left)
         second = self._stage.play((), keep=self._alike if keeps else ())
-        if _steady(first, second) and self._called == self._stage.called:
+        if _steady(first, second) and self._noted == self._stage.noted:
             self._left = first.left
         else:
             self._stage.live_alone()  # each scenario may come to its points by another way
@@ -316,7 +317,7 @@ class _Sweep:
         outcome = self._stage.play(points, real=real)
         if self._stage.may_have_pairs(points) and points[0] not in self._recoveries:
             reached = numbered(outcome.recovery)
-            self._recoveries[points[0]] = self._spoken_for(reached, outcome.left, self._stage.called)
+            self._recoveries[points[0]] = self._spoken_for(reached, outcome.left, self._stage.noted)
         self._report.unknown += outcome.unknown
         self._report.missed += len(outcome.cuts) < len(points)
         where = " and then at ".join(map(str, points))
@@ -333,20 +334,20 @@ class _Sweep:
         alike = self._alike.get(tried) or next((one for one in self._alike.values() if tried in one.points), None)
         return () if alike is None else tuple(point for point in alike.points if point != tried)
 
-    def _with_fewer_calls(self, points: tuple[CrashPoint, ...]) -> dict[tuple[CrashPoint, ...], Counter[str]]:
+    def _with_fewer_calls(self, points: tuple[CrashPoint, ...]) -> dict[tuple[CrashPoint, ...], Counter[Note]]:
         """Give the crashes that these are tried for and had fewer calls behind them, with what these were."""
         first, *second = points
         known = [self._alike.get(first), *(self._recoveries.get(first, {}).get(point) for point in second)]
-        found: dict[tuple[CrashPoint, ...], Counter[str]] = {(): Counter()}
+        found: dict[tuple[CrashPoint, ...], Counter[Note]] = {(): Counter()}
         for point, alike in zip(points, known, strict=True):
-            fewer = {point: Counter[str](), **({} if alike is None else alike.fewer)}
+            fewer = {point: Counter[Note](), **({} if alike is None else alike.fewer)}
             found = {(*others, one): had + calls for others, had in found.items() for one, calls in fewer.items()}
         del found[points]
         return found
 
 
 def _calls(points: Sequence[CrashPoint], left: Sequence[Left]) -> dict[CrashPoint, int]:
-    """Give how many calls of steps' functions there were at each point, where that is known."""
+    """Give how many notes of calls there were at each point, where that is known."""
     return {point: one.calls for point, one in zip(points, left, strict=False)}
 
 

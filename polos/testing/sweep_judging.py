@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn, final
 
 from polos.errors import PolosUsageError
 from polos.testing.failing import Raised, says_no
+from polos.testing.sweep_calls import Note, calls_of
 from polos.testing.sweep_outcome import CrashOutcome, differences, handed_out, unsteady
 from polos.testing.sweep_paths import called
 from polos.testing.sweep_points import CrashPoint
@@ -151,20 +152,25 @@ class Judge:
         if told:
             self.fail(outcome, points, told, what, error, alike=alike)
 
-    def judge_others(self, outcome: CrashOutcome, others: Mapping[tuple[CrashPoint, ...], Counter[str]]) -> None:
+    def judge_others(self, outcome: CrashOutcome, others: Mapping[tuple[CrashPoint, ...], Counter[Note]]) -> None:
         """
-        Let the program's `check` look at a scenario once more, for crashes at which less had been called before.
+        Look at a scenario once more, for crashes at which less had been called before, or had come back.
+
+        What a `reconcile` said of calls may be untrue then, and the program's `check` may object.
 
         Args:
             outcome: how the scenario ended that was tried for them, and is right.
-            others: these crashes, each with the calls that hadn't been made there.
+            others: these crashes, each with the notes of calls that there weren't yet.
 
         Raises:
             Doubtful: it isn't right for one of them.
         """
-        if self._wanted.check is None or outcome.unknown:
-            return
-        for points, calls in others.items():
+        for points, notes in others.items():
+            if outcome.claims is not None and outcome.claims.untrue(notes):
+                raise Doubtful(points)
+            calls = calls_of(notes.elements())
+            if not calls or self._wanted.check is None or outcome.unknown:
+                continue
             other = replace(outcome, crashes=tuple(map(str, points)), calls=outcome.calls - calls)
             self._stage.check_begins()
             if self._checked(other)[0]:

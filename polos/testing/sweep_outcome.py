@@ -40,6 +40,7 @@ from polos.testing.failing import Raised, RaisedElsewhere, said_by
 from polos.testing.lives import Life
 from polos.testing.recorded_driver import HeedingDriver
 from polos.testing.replays import attempts, fold
+from polos.testing.sweep_claims import Claims
 from polos.testing.sweep_paths import called, is_triggered, paths_of, started_by_batches
 from polos.testing.sweep_points import Left
 from polos.testing.under_way import waits_at
@@ -104,6 +105,7 @@ class CrashOutcome:
         recovery: the points that its last life reached.
         left: what a crash at each of these would leave behind, for comparing; empty if it wasn't in this process.
         cuts: how many events there were at each crash.
+        claims: what functions given as `reconcile` said of calls; None if it wasn't in this process.
         raised: what `setup`, or a function in `answers`, raised, which was the end of it.
         tell: makes `events`, when somebody asks.
     """
@@ -123,6 +125,7 @@ class CrashOutcome:
     recovery: list[str] = field(default_factory=list[str])
     left: list[Left] = field(default_factory=list[Left])
     cuts: list[int] = field(default_factory=list[int])
+    claims: Claims | None = None
     raised: BaseException | None = None
     tell: Callable[[], list[str]] | list[str] = field(default_factory=list[str])
 
@@ -194,6 +197,8 @@ def outcome_of(life: Life) -> CrashOutcome:
         executions.append(_execution(state, paths[run], audit.histories[run], children))
         executions[-1].compared = run not in loose
         replayed += [f"{called(paths[run])}: {text}" for text in _replayed(life, run)]
+    claims = Claims(audit, life.ledger.notes, {run: called(path) for run, path in paths.items()})
+    problems += claims.untrue()
     unknown = bool(life.unsaid) or any(state.unknown for state in audit.states.values())
     if unknown:
         problems += dict.fromkeys(f"{raised}\n    so its outcome stays unknown" for raised in life.unreconciled)
@@ -220,6 +225,7 @@ def outcome_of(life: Life) -> CrashOutcome:
         unknown=unknown,
         recovery=list(life.points.reached),
         left=list(life.points.left),
+        claims=claims,
     )
 
 

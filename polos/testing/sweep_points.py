@@ -80,7 +80,8 @@ class Left:
         lived: for a scenario whose first life is lived; code of the program is taken to have done something whenever it
             was run.
         kept: for one that begins with remains, where it has done what these have; None if nothing begins so.
-        calls: how often functions of steps had been called; known with `kept`, and no part of it.
+        calls: how many notes there were of calls of functions, and of what came back; known with `kept`, and no part of
+            it.
     """
 
     lived: object
@@ -96,12 +97,12 @@ class Alike:
 
     Attributes:
         points: all of them, in the order in which they are reached.
-        fewer: of those at which less had been called than at the one that is tried, one for each number of calls, with
-            the steps whose functions hadn't been called there yet.
+        fewer: of those at which less had been called, or had come back, than at the one that is tried, one for each
+            number of notes of that, with those that there weren't yet.
     """
 
     points: tuple[CrashPoint, ...]
-    fewer: Mapping[CrashPoint, Counter[str]]
+    fewer: Mapping[CrashPoint, Counter[Any]]
 
 
 @final
@@ -205,32 +206,33 @@ def grouped(points: Sequence[CrashPoint], left: Sequence[object]) -> list[tuple[
 
 
 def spoken_for(
-    groups: Iterable[tuple[CrashPoint, ...]], calls: Mapping[CrashPoint, int], called: Sequence[str], *, seed: int
+    groups: Iterable[tuple[CrashPoint, ...]], calls: Mapping[CrashPoint, int], noted: Sequence[Any], *, seed: int
 ) -> dict[CrashPoint, Alike]:
     """
     Give to each group the point that is tried for it; another one with another seed.
 
-    It is one at which the most calls had been made: what calls an effect too often does so there, if anywhere.
+    It is one at which the most calls had been made, and had come back: what calls an effect too often does so there, if
+    anywhere.
 
     Args:
         groups: of `grouped`.
-        calls: how many calls of steps' functions there were at each point.
-        called: the steps of these calls, in order.
+        calls: how many notes of calls there were at each point, see `Left`.
+        noted: these notes, in order.
         seed: chooses.
     """
     found: dict[CrashPoint, Alike] = {}
     for group in groups:
         most = [point for point in group if calls.get(point) == calls.get(group[-1])]
         tried = most[seed % len(most)]
-        found[tried] = Alike(group, with_fewer(tried, group, calls, called))
+        found[tried] = Alike(group, with_fewer(tried, group, calls, noted))
     return found
 
 
 def with_fewer(
-    tried: CrashPoint, group: Sequence[CrashPoint], calls: Mapping[CrashPoint, int], called: Sequence[str]
-) -> dict[CrashPoint, Counter[str]]:
+    tried: CrashPoint, group: Sequence[CrashPoint], calls: Mapping[CrashPoint, int], noted: Sequence[Any]
+) -> dict[CrashPoint, Counter[Any]]:
     """Give what `Alike.fewer` is; arguments as above."""
     most, others = calls.get(tried, 0), dict[int, CrashPoint]()
     for point in group:
         others.setdefault(calls.get(point, 0), point)
-    return {point: Counter(called[number:most]) for number, point in others.items() if number < most}
+    return {point: Counter(noted[number:most]) for number, point in others.items() if number < most}

@@ -28,7 +28,7 @@ from polos.testing.patience import Hang, Patience, Turn, is_lost
 from polos.testing.remains import Collector, Remains
 from polos.testing.run_chance import RunChance
 from polos.testing.store import MemoryStore
-from polos.testing.sweep_calls import CallLedger
+from polos.testing.sweep_calls import CallLedger, Note
 from polos.testing.sweep_effects import Effect
 from polos.testing.sweep_hanging import Scene, also_hangs, hangs
 from polos.testing.sweep_outcome import CrashOutcome, cut_short, outcome_of
@@ -112,6 +112,11 @@ class Stage:
     def called(self) -> list[str]:
         """The steps whose functions were called until the end of the last life, in order."""
         return [] if self.scene.life is None else self.scene.life.ledger.steps
+
+    @property
+    def noted(self) -> list[Note]:
+        """The calls until the end of the last life, and what came back, in order."""
+        return [] if self.scene.life is None else self.scene.life.ledger.notes
 
     @property
     def effects(self) -> dict[CrashPoint, Effect]:
