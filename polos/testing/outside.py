@@ -18,6 +18,7 @@ from typing import Any, Final, final
 
 from polos.errors import PolosUsageError
 from polos.testing.patience import Interrupted, is_lost
+from polos.testing.program_threads import is_refused
 
 __all__ = ["Outside", "Place", "take_away", "whole_lines"]
 
@@ -151,6 +152,8 @@ class Outside:
         """
         if is_lost():
             raise Interrupted  # the scenario that it was about is over, and this one is another
+        if is_refused(kind):
+            return
         line = json.dumps({"kind": kind, **data})
         place = Place.current
         if place is None:

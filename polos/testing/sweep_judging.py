@@ -221,11 +221,12 @@ class Judge:
         real, name = not outcome.in_process, self._wanted.workflow.id
         by_check = error is not None and outcome.raised is None
         events, cut = outcome.events, outcome.cuts[-1] if outcome.cuts else len(outcome.events)
+        refused = () if real else self._stage.refused
         if not points:
             raise CrashSweepFailed(
                 f"{name}: {what} is wrong by itself, no crash is needed",
                 points=(), differences=told, before=events, after=[], target="", real=real,
-                notes=(_RUN_ONCE_MORE,) if by_check else (),
+                notes=(*((_RUN_ONCE_MORE,) if by_check else ()), *refused),
             ) from error  # fmt: skip
         place = "child processes" if real else "this process"
         down = f", down for {self._wanted.downtime_seconds:g} s" if self._wanted.downtime_seconds else ""
@@ -234,7 +235,7 @@ class Judge:
         failed = self._stage.failed = CrashSweepFailed(
             f"{headline} (seed {self._wanted.seed}, in {place}{down})",
             points=died, differences=told, before=events[:cut], after=events[cut:], real=real,
-            target=self._stage.targets.of(points, real=real), notes=_others(alike),
+            target=self._stage.targets.of(points, real=real), notes=(*_others(alike), *refused),
         )  # fmt: skip
         failed.__cause__ = error
         failed.add(*self._elsewhere(points, real=real, by_check=by_check))

@@ -25,6 +25,7 @@ from polos.testing.failing import Raised, said_by
 from polos.testing.lives import Life
 from polos.testing.outside import Place
 from polos.testing.patience import Hang, Patience, Turn, is_lost
+from polos.testing.program_threads import ProgramThreads
 from polos.testing.remains import Collector, Remains
 from polos.testing.run_chance import RunChance
 from polos.testing.store import MemoryStore
@@ -78,6 +79,7 @@ class Stage:
         self._children: Children | None = None
         self._room = Room(stop)
         self._home = Home()
+        self._threads = ProgramThreads()
         self._remains: dict[tuple[CrashPoint, ...], Remains] = {}
         self.shares = wanted.from_remains is True
         self.shared = False
@@ -122,6 +124,11 @@ class Stage:
     def effects(self) -> dict[CrashPoint, Effect]:
         """What has happened, and isn't recorded, at points of the last life."""
         return {} if self.scene.life is None else self.scene.life.points.effects
+
+    @property
+    def refused(self) -> list[str]:
+        """What threads of earlier lives would have noted in the last scenario, in words."""
+        return self._threads.said
 
     def use_children(self, workflows: Iterable[str]) -> None:
         """Let child processes begin to import what they will need: these workflows, by id."""
@@ -228,12 +235,14 @@ class Stage:
             remains.put_back()
         place = Place.current = Place(directory, made=begun > 0)
         audit = Audit(store.log)
+        self._threads.hush()
         outcome: CrashOutcome | None = None
         compares = not points or self.may_have_pairs(points)
         for number, crash_at in enumerate((*points, None)[begun:], begun + 1):
             scene.number, scene.life = number, None
             self._patience.begin(scene.who)
             place.dead = False
+            self._threads.forsake()
             ledger.life = number
             chance = RunChance(self._wanted.seed, audit)
             clock = VirtualClock(start_us=now_us, chance=chance)
@@ -284,6 +293,9 @@ class Stage:
             life.live()
             scene.doing = "replay"
             outcome = None if life.points.dead else outcome_of(life)
+            if outcome is not None:
+                self._patience.pause()
+                self._threads.wait()
         finally:
             place.dead = True
             self._patience.spare()

@@ -42,6 +42,7 @@ from polos.testing.failing import Raised, said_by
 from polos.testing.lives import Life, Task
 from polos.testing.outside import Place
 from polos.testing.patience import PATIENCE_SECONDS
+from polos.testing.program_threads import ProgramThreads
 from polos.testing.run_chance import RunChance
 from polos.testing.sweep_calls import CallLedger
 from polos.testing.sweep_outcome import CrashOutcome, cut_short, outcome_of
@@ -279,7 +280,7 @@ def _live(order: Order) -> None:
     died = order.directory / _DIED
     if died.exists():
         start_us = max(start_us, int(died.read_text()))
-    audit = Audit(store.log)
+    audit, threads = Audit(store.log), ProgramThreads()
     ledger = CallLedger(order.directory / "calls.jsonl")
     ledger.life = order.life
     chance = RunChance(order.seed, audit)
@@ -294,6 +295,7 @@ def _live(order: Order) -> None:
         life = Life(task, store=store, clock=clock, audit=audit, ledger=ledger, points=points, chance=chance)
         life.live()
         outcome = outcome_of(life)
+        threads.wait()
     except Raised as raised:
         outcome = cut_short(audit, order.run, raised)
     (order.directory / ENDING).write_text(json.dumps(outcome.to_json()), "utf-8")
