@@ -350,6 +350,23 @@ async def swapped(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
     return {"paid": receipt.cents, "price": price}
 
 
+async def other_places(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
+    await ctx.step.wait_for("pause", hours=1)
+    receipt = await ctx.step.run("charge", charge, payload["cents"])
+    ctx.state.paid = receipt.cents
+    price = await ctx.step.invoke_and_wait("ship", parcel, {"weight": 3})
+    await ctx.step.run("thank", note, "thanks")
+    return {"paid": receipt.cents, "price": price}
+
+
+async def without_ship(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
+    receipt = await ctx.step.run("charge", charge, payload["cents"])
+    await ctx.step.wait_for("pause", hours=1)
+    ctx.state.paid = receipt.cents
+    await ctx.step.run("thank", note, "thanks")
+    return {"paid": receipt.cents, "price": 15}
+
+
 CASES: list[tuple[Any, list[tuple[str, str]]]] = [
     (other_amount, [
         ("ArgumentsChanged", "charge"), ("RequestChanged", "pause"), ("ArgumentsChanged", "ship"), ("StateChanged", ""),
@@ -361,6 +378,8 @@ CASES: list[tuple[Any, list[tuple[str, str]]]] = [
     (renamed, [("ExtraStep", "charge_card"), ("NotReached", "")]),
     (at_once, [("OrderChanged", "thank"), ("OrderChanged", "pause")]),
     (schema_of_today, [("FunctionChanged", "charge"), ("SchemaChanged", "charge")]),
+    (other_places, [("OrderChanged", "pause"), ("OrderChanged", "charge")]),
+    (without_ship, [("MissingStep", "ship"), ("ResultChanged", "")]),
     (other_input, [("SchemaChanged", "")]),
     (fails, [("EndChanged", "")]),
     (sends, [("ExtraStep", "tell")]),
@@ -393,6 +412,12 @@ def test_a_wrong_order_is_shown_with_the_line(recording: RecordedRun):
     assert "arguments now: 120000" in text
     assert '-  "weight": 3\n    +  "weight": 4' in text
     assert "pytest --polos-accept" in text
+
+
+def test_a_child_that_is_missing_says_of_which_workflow(recording: RecordedRun):
+    """Its name is that of a step, which several children may have."""
+    with pytest.raises(d.RunDiffers, match=r"child run 'ship': is recorded.*\n +started workflow 'parcel'\n"):
+        assert_replays(recording, defined(without_ship, state_schema=Order))
 
 
 def test_a_line_that_nobody_knows_is_none(recording: RecordedRun):

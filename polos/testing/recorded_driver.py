@@ -34,6 +34,7 @@ class Match:
         asked: the request itself.
         cause: version of the fact on which the code asked.
         fact_us: the time by the code's clock then.
+        seen: how many facts the code had been given by `play` then.
         line: file and line.
         call: a step's function and arguments.
         spec: what a child would be created with.
@@ -43,6 +44,7 @@ class Match:
     asked: e.Event
     cause: int
     fact_us: int
+    seen: int
     line: str | None
     call: StepCall | None = None
     spec: e.RunCreated | None = None
@@ -96,6 +98,7 @@ class NotingDriver(HeedingDriver):
         """Take what every driver takes; nothing is noted yet."""
         super().__init__(**settings)
         self.matches: list[Match] = []
+        self.given: list[int] = []  # versions of the facts that `play` has given to the code
         self.on_match = self._matched
 
     async def tell(self, event: e.Event, *, spec: e.RunCreated | None = None) -> e.Event:
@@ -147,6 +150,7 @@ class NotingDriver(HeedingDriver):
     def _give(self, fact: Fact, requests: Iterable[e.Event]) -> list[e.Event]:
         # Requests without a name match in order, so those that belong here come first.
         here = sorted(requests, key=lambda event: getattr(event, "cause", 0) != fact.version)
+        self.given.append(fact.version)
         self.activate(fact, recorded=here)
         return [event for events in self._expected.values() for event in events]
 
@@ -161,8 +165,15 @@ class NotingDriver(HeedingDriver):
         call, spec = self.made_with(asked)
         self.matches.append(
             Match(
-                recorded=recorded, asked=asked, cause=self.cause, fact_us=self.fact_us, line=line, call=call, spec=spec
-            )
+                recorded=recorded,
+                asked=asked,
+                cause=self.cause,
+                fact_us=self.fact_us,
+                seen=len(self.given),
+                line=line,
+                call=call,
+                spec=spec,
+            )  # fmt: skip
         )
 
     def _settle(self) -> list[object]:  # type: ignore[override]  # an activation of a replay gives nothing back

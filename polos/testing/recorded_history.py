@@ -184,7 +184,7 @@ class History:
             held = code.outcome is None and any(code.waits_for(name_of(match.asked)) for match in extra)
             found += [_extra(run, match, left if held else []) for match in extra]
             found += _left(run, attempt, left, held=held)
-            found += _moved(run, attempt, code.matches, among_others=bool(extra or left))
+            found += _moved(run, attempt, code, among_others=bool(extra or left))
             found += _ended(run, attempt, code, held=held)
         except PolosUsageError as error:
             return [d.Diverged(run=run, note=str(error))]
@@ -266,8 +266,11 @@ def _input(run: str, given: Json, workflow: Workflow[Any]) -> Iterable[d.Differe
 
 def _extra(run: str, match: Match, left: Iterable[e.Event]) -> d.Difference:
     """Tell of a new request, and of what the recording has at that point, which may be the same by another name."""
-    function = match.asked.function if isinstance(match.asked, e.StepScheduled) else ""
-    note = [f"calls {function}"] if function else []
+    note: list[str] = []
+    if isinstance(match.asked, e.StepScheduled):
+        note.append(f"calls {match.asked.function}")
+    elif isinstance(match.asked, e.ChildStarted):
+        note.append(f"starts workflow {match.asked.workflow!r}")
     here = [
         d.named(type(event).__name__, name_of(event))
         for event in left
@@ -291,7 +294,11 @@ def _left(run: str, attempt: _Attempt, left: list[e.Event], *, held: bool) -> li
         if held:
             unreached.append(name_of(event) or type(event).__name__)
             continue
-        note = f"called {event.function}" if isinstance(event, e.StepScheduled) else ""
+        note = ""
+        if isinstance(event, e.StepScheduled):
+            note = f"called {event.function}"
+        elif isinstance(event, e.ChildStarted):
+            note = f"started workflow {event.workflow!r}"
         found.append(
             d.MissingStep(
                 run=run, step=name_of(event), kind=type(event).__name__, version=versions[id(event)], note=note
@@ -302,9 +309,9 @@ def _left(run: str, attempt: _Attempt, left: list[e.Event], *, held: bool) -> li
     return found
 
 
-def _moved(run: str, attempt: _Attempt, matches: Iterable[Match], *, among_others: bool) -> list[d.Difference]:
-    """Tell of requests that are made on another fact than in the recording."""
-    pairs = [(match, match.recorded) for match in matches if match.recorded is not None]
+def _moved(run: str, attempt: _Attempt, code: NotingDriver, *, among_others: bool) -> list[d.Difference]:
+    """Tell of requests that are made on another fact than in the recording, before or behind others than there."""
+    pairs = [(match, match.recorded) for match in code.matches if match.recorded is not None]
     if among_others:
         # Where something is new or gone, what follows it shifts; only what changed places is worth a word then.
         order = [key_of(recorded) for _, recorded in pairs]
@@ -316,7 +323,9 @@ def _moved(run: str, attempt: _Attempt, matches: Iterable[Match], *, among_other
     found: list[d.Difference] = []
     for match, recorded in pairs:
         cause = int(getattr(recorded, "cause", 0))
-        if cause != match.cause:
+        # What stands behind two that changed places is made on another fact, and still behind both.
+        before_it = {version for version in code.given if version <= cause}
+        if cause != match.cause and before_it != set(code.given[: match.seen]):
             before, now = (_fact(attempt, version) for version in (cause, match.cause))
             found.append(
                 d.OrderChanged(
