@@ -221,6 +221,28 @@ async def recovery(ctx: WorkflowContext, payload: dict[str, str]) -> Any:
         NOW["it"].loop()
 
 
+def test_a_body_that_never_gives_way_has_nothing_recorded_yet(hangs: Hangs):
+    """Its beginning is recorded with what it asks for first; the page says that there is nothing."""
+
+    @workflow(id="hanging-at-once")
+    async def at_once(ctx: WorkflowContext, payload: dict[str, str]) -> None:
+        hangs.loop()
+
+    assert "what is recorded:\n  nothing yet\n" in str(failure(at_once, "loop"))
+
+
+def test_the_stacks_of_what_hangs_stand_apart(hangs: Hangs, tmp_path: Path):
+    """That of the test, with what was left out between it and the step's thread, and that of the step's coroutine."""
+    lines = str(explored(step, "loop_beside", tmp_path)).splitlines()
+    found = [
+        line.rpartition(" in ")[2] if line.startswith("  File") else line.strip()
+        for line in lines
+        if line.startswith(("  File", "  …", "and"))
+    ]
+
+    assert ["it", "…", "loop", "and, by a stack of its own, at", "loop_beside", "to_thread"] == found[-6:]
+
+
 def test_a_recovery_that_hangs_is_told_with_its_point(hangs: Hangs, monkeypatch: pytest.MonkeyPatch):
     """What hangs after a crash alone is told with the crash, what is recorded, and a command that repeats it."""
     failed = failure(recovery, "")
@@ -575,5 +597,6 @@ def test_a_method_that_a_data_class_of_ours_was_given_is_no_code_of_the_program(
     )
 
     assert (program,) == own_frames((program, engine, made), inner=False)
+    assert (program,) == own_frames((program, engine, frame("<string>", "<lambda>")), inner=False)  # a named tuple's
     assert (program, made) == own_frames((program, made), inner=False)
     assert (given,) == own_frames((engine, given), inner=False)

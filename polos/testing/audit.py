@@ -69,6 +69,11 @@ class Audit:
         self.catch_up(self._head)
         self._unsubscribe = log.subscribe(self.catch_up)
 
+    @property
+    def head(self) -> int:
+        """How far the log has been read; may be asked on another thread."""
+        return self._head
+
     def count(self) -> int:
         """Tell how many events of runs there are."""
         return sum(map(len, self.histories.values()))

@@ -31,7 +31,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,7 @@ __tracebackhide__ = True  # pytest shows the test's own lines, and the page
 
 _T = TypeVar("_T")
 _DEBUGGERS: Final = frozenset({"bdb", "pdb", "pydevd", "_pydevd_bundle", "debugpy", "pudb"})
-_GENERATED: Final = frozenset({"__eq__", "__hash__", "__init__", "__repr__"})
+_GENERATED: Final = frozenset({"__eq__", "__hash__", "__init__", "__repr__", "<lambda>"})  # the last: named tuples
 _POLOS: Final = f"{Path(__file__).parent.parent}{os.sep}"
 _WEAK: Final = (weakref.__file__, _weakrefset.__file__)
 _over: set[int] = set()  # threads with which patience is over, by identity
@@ -106,18 +106,27 @@ class Hang:
     Attributes:
         seconds: how long it was waited for.
         who: whose code it is, in words.
-        stack: where it is, in the program's own code if it is in that, the outermost call first.
+        parts: where its thread is, in the program's own code if it is in that, the outermost call first; what was left
+            out stands between two parts.
+        waiting: where a coroutine, or another thread, is that has to do with it.
     """
 
     seconds: float
     who: str
-    stack: Frames
+    parts: tuple[Frames, ...]
+    waiting: Frames = ()
 
     def __str__(self) -> str:
         """Say all of it, in lines."""
         found = f"{self.who} hasn't come back within {self.seconds:g} s of real time"
-        lines = "".join(traceback.format_list(list(self.stack))).rstrip("\n")
-        return f"{found}; it is at\n{lines}" if lines else found
+        stack, waiting = "  …\n".join(map(_lines, self.parts)), _lines(self.waiting)
+        if stack and waiting:
+            waiting = f"and, by a stack of its own, at\n{waiting}"
+        return f"{found}; it is at\n{stack}{waiting}".rstrip("\n") if stack or waiting else found
+
+
+def _lines(frames: Sequence[traceback.FrameSummary]) -> str:
+    return "".join(traceback.format_list(list(frames)))
 
 
 Frames = tuple[traceback.FrameSummary, ...]
@@ -153,6 +162,7 @@ class Patience:
         self._gives_up = gives_up
         self._lock = threading.Lock()  # nobody is interrupted any more when `end` has it
         self._who: Who | None = None
+        self._half: Callable[[], object] | None = None
         self._since: float | None = None
         self._thread = 0
         self._ended = False
@@ -160,19 +170,20 @@ class Patience:
 
     # ------------------------------------------------------------------------------ on its own thread
 
-    def begin(self, who: Who) -> None:
+    def begin(self, who: Who, *, half: Callable[[], object] | None = None) -> None:
         """
         Let the time of one thing begin; that of the one before is over.
 
         Args:
             who: says whose code it is; called on another thread, and only if it takes too long.
+            half: called there as well, when half of the time is over, to see later whether it has got on since.
 
         Raises:
             Interrupted: the one before took too long, and caught what it was interrupted by.
         """
         if self.hang is not None:
             raise Interrupted
-        self._who = who
+        self._who, self._half = who, half
         self._thread = threading.get_ident()
         self._since = time.monotonic()
 
@@ -244,12 +255,20 @@ class Patience:
 
     def _left(self) -> float:
         since = self._since
-        return self.seconds if since is None else max(0.0, since + self.seconds - time.monotonic())
+        if since is None:
+            return self.seconds / 2
+        return max(0.0, since + self.seconds * (1 if self._half is None else 0.5) - time.monotonic())
 
     def _look(self) -> bool:
         """Look whether patience is over, and where the code is then."""
-        since, who = self._since, self._who
-        if since is None or who is None or time.monotonic() - since < self.seconds:
+        since, who, half = self._since, self._who, self._half
+        if since is None or who is None:
+            return False
+        passed = time.monotonic() - since
+        if passed < self.seconds:
+            if half is not None and passed >= self.seconds / 2 and self._since == since:
+                self._half = None
+                half()
             return False
         if _is_debugged(self._thread):
             self._since = time.monotonic()
@@ -264,7 +283,8 @@ class Patience:
         if self._since != since:
             return False  # it went on while we looked, so this may be anybody's stack
         _over.add(self._thread)
-        self.hang = Hang(seconds=self.seconds, who=whose, stack=(*own, *waiting) or stack)
+        parts = _parts(stack, own) if own or waiting else (stack,)
+        self.hang = Hang(seconds=self.seconds, who=whose, parts=parts, waiting=waiting)
         return True
 
     def _interrupt(self) -> bool:
@@ -344,10 +364,21 @@ def own_frames(stack: Frames, *, inner: bool = True) -> Frames:
     found: Frames = ()
     own = True
     for frame in stack:
-        # A method that a data class of polos's was given comes from no file, and is called by polos's code.
+        # A method that a data class or named tuple of ours was given comes from no file, and is called by ours.
         own = is_programs(frame.filename) and (own or frame.name not in _GENERATED or frame.filename != "<string>")
         found += (frame,) if own else ()
     return (*found, stack[-1]) if found and inner and found[-1] is not stack[-1] else found
+
+
+def _parts(stack: Frames, own: Frames) -> tuple[Frames, ...]:
+    """Give the program's own frames, those together that call each other without anybody between them."""
+    found: list[Frames] = []
+    last = -2
+    for at, frame in enumerate(stack):
+        if any(frame is one for one in own):
+            found[-1:] = [(*found[-1], frame)] if at == last + 1 else [*found[-1:], (frame,)]
+            last = at
+    return tuple(found)
 
 
 def is_programs(file: str) -> bool:

@@ -173,7 +173,7 @@ class NotingDriver(HeedingDriver):
                 line=line,
                 call=call,
                 spec=spec,
-            )  # fmt: skip
+            )
         )
 
     def _settle(self) -> list[object]:  # type: ignore[override]  # an activation of a replay gives nothing back

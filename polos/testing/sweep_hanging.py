@@ -15,7 +15,7 @@ from polos.testing.patience import TO_DO, Frames, Hang
 from polos.testing.sweep_outcome import told_so_far
 from polos.testing.sweep_points import CrashPoint
 from polos.testing.sweep_report import CrashSweepFailed
-from polos.testing.under_way import under_way
+from polos.testing.under_way import bodies_wait_at, under_way
 
 __all__ = ["Scene", "also_hangs", "hangs"]
 
@@ -33,6 +33,8 @@ class Scene:
         real: whether its lives are in child processes.
         life: the life.
         events: what was recorded when somebody asked.
+        seen: which life it was when half of the patience was over, and how far the log had come.
+        gets_on: whether the life had got on since, when somebody asked.
     """
 
     points: tuple[CrashPoint, ...]
@@ -41,12 +43,23 @@ class Scene:
     real: bool = False
     life: Life | None = None
     events: list[str] = field(default_factory=list[str])
+    seen: tuple[int, int] = (0, 0)
+    gets_on: bool = False
+
+    def half(self) -> None:
+        """Note how far a life has come; on another thread."""
+        if self.doing == "life" and self.life is not None:
+            self.seen = self.number, self.life.audit.head
 
     def who(self) -> tuple[str, Frames]:
         """Say whose code is on the sweep's thread; asked on another one."""
         life = self.life
         self.events = [] if life is None else told_so_far(life)  # before anything is interrupted
         if self.doing == "life" and life is not None:
+            self.gets_on = self.seen[0] == self.number and self.seen[1] != life.audit.head
+            if self.gets_on:
+                what = f"the life as a whole, which gets on all the time (there are {len(self.events):,} events),"
+                return what, bodies_wait_at(life.engine)
             return under_way(life.engine, life.loop)
         return _WHO.get(self.doing, "the sweep"), ()
 
@@ -60,6 +73,7 @@ class Scene:
         return f"the recovery from a crash at {crashes}"
 
 
+SHOWN: Final = 12  # events of a life that gets on all the time, on each side of a crash
 _WHO: Final = {
     "setup": "setup",
     "replay": "a body, when its history was replayed,",
@@ -80,9 +94,14 @@ def hangs(workflow: str, scene: Scene, hang: Hang, *, lost: bool, target: str) -
     """
     events = scene.events
     cut = len(events) if scene.life is None or scene.number == 1 else scene.life.cut
+    before, after = events[:cut], events[cut:]
+    if scene.gets_on:  # the same over and over
+        before, after = before[-SHOWN:], after[:SHOWN]
+        left_out = [f"… {len(events) - len(before) - len(after):,} more …"]
+        before, after = (before, after + left_out) if after else (left_out + before, after)
     return CrashSweepFailed(
         f"{workflow} hangs in {scene.where()}, in this process",
-        points=scene.points[: scene.number - 1], differences=[str(hang)], before=events[:cut], after=events[cut:],
+        points=scene.points[: scene.number - 1], differences=[str(hang)], before=before, after=after,
         target=target if scene.points else "", real=False, notes=(TO_DO, _LOST) if lost else (TO_DO,),
     )  # fmt: skip
 

@@ -43,7 +43,7 @@ from polos.testing.replays import attempts, fold
 from polos.testing.sweep_claims import Claims
 from polos.testing.sweep_paths import called, is_triggered, paths_of, started_by_batches
 from polos.testing.sweep_points import Left
-from polos.testing.under_way import waits_at
+from polos.testing.under_way import body_waits_at, waits_at
 
 __all__ = [
     "CrashOutcome", "Execution", "cut_short", "differences", "handed_out", "outcome_of", "told_so_far", "unsteady",
@@ -296,7 +296,10 @@ def _stuck(life: Life, paths: Mapping[str, str]) -> list[str]:
     for run in life.audit.living():
         under_way = [attempt for attempt in life.engine.performer.in_flight.values() if attempt.run == run]
         if not under_way:
-            found.append(f"{called(paths[run])} doesn't end: it is {_status(life.audit.states[run])}")
+            state = life.audit.states[run]
+            lines = [] if waiting_reason(state) else traceback.format_list(list(body_waits_at(life.engine, run)))
+            at = f"; its body waits at\n{''.join(lines).rstrip()}" if lines else ""
+            found.append(f"{called(paths[run])} doesn't end: it is {_status(state)}{at}")
             continue
         names = ", ".join(repr(attempt.name) for attempt in under_way)
         lines = traceback.format_list([frame for attempt in under_way for frame in waits_at(attempt)])

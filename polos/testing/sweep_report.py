@@ -159,6 +159,8 @@ class CrashSweepFailed(AssertionError):
 
 
 def _cut(history: list[str], *, keep_end: bool) -> list[str]:
+    if not history:
+        return ["  nothing yet"]
     if len(history) <= LINES_MAX:
         return [f"  {line}" for line in history]
     left = f"  … {len(history) - LINES_MAX} more …"

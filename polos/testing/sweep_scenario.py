@@ -240,7 +240,7 @@ class Stage:
         compares = not points or self.may_have_pairs(points)
         for number, crash_at in enumerate((*points, None)[begun:], begun + 1):
             scene.number, scene.life = number, None
-            self._patience.begin(scene.who)
+            self._patience.begin(scene.who, half=scene.half)
             place.dead = False
             self._threads.forsake()
             ledger.life = number

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from polos.runtime.performer import Attempt, Performer
     from polos.runtime.threads import Job
 
-__all__ = ["under_way", "waits_at"]
+__all__ = ["bodies_wait_at", "body_waits_at", "under_way", "waits_at"]
 
 
 def under_way(engine: Engine, loop: asyncio.AbstractEventLoop) -> tuple[str, Frames]:
@@ -68,9 +68,24 @@ def _workflow(engine: Engine, run: str) -> str:
 
 
 def waits_at(attempt: Attempt) -> Frames:
-    """Give the program's frames of a coroutine; none while it runs, for then they are on the stack of its thread."""
+    """Give the program's frames of a step; none while it runs, for then they are on the stack of its thread."""
+    return _waits_at(attempt.task)
+
+
+def body_waits_at(engine: Engine, run: str) -> Frames:
+    """Give the program's frames of a body, likewise."""
+    code: Any = getattr(engine.residents.get(run), "code", None)
+    return _waits_at(getattr(code, "_main", None) or getattr(code, "_task", None))
+
+
+def bodies_wait_at(engine: Engine) -> Frames:
+    """Give those of all bodies that are in memory."""
+    return tuple(frame for run in list(engine.residents) for frame in body_waits_at(engine, run))
+
+
+def _waits_at(task: asyncio.Task[Any] | None) -> Frames:
     found: list[traceback.FrameSummary] = []
-    code: Any = None if attempt.task is None else attempt.task.get_coro()
+    code: Any = None if task is None else task.get_coro()
     while True:
         if inspect.iscoroutine(code):
             frame, runs, inner = code.cr_frame, code.cr_running, code.cr_await
