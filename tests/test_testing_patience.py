@@ -234,11 +234,8 @@ def test_a_body_that_never_gives_way_has_nothing_recorded_yet(hangs: Hangs):
 def test_the_stacks_of_what_hangs_stand_apart(hangs: Hangs, tmp_path: Path):
     """That of the test, with what was left out between it and the step's thread, and that of the step's coroutine."""
     lines = str(explored(step, "loop_beside", tmp_path)).splitlines()
-    found = [
-        line.rpartition(" in ")[2] if line.startswith("  File") else line.strip()
-        for line in lines
-        if line.startswith(("  File", "  …", "and"))
-    ]
+    shown = [line for line in lines if line.startswith(("  File", "  …", "and"))]
+    found = [line.rpartition(" in ")[2] if "File" in line else line.strip() for line in shown]
 
     assert ["it", "…", "loop", "and, by a stack of its own, at", "loop_beside", "to_thread"] == found[-6:]
 
@@ -583,6 +580,9 @@ def test_nothing_is_raised_where_it_would_get_lost():
     assert not patience._is_unheard(sys._getframe())
 
 
+_FRAMES = (("/shop/orders.py", "charge"), ("<string>", "charge"), ("<string>", "__init__"))
+
+
 def test_a_method_that_a_data_class_of_ours_was_given_is_no_code_of_the_program():
     """It comes from no file; code that was given to Python as a text does so, too, and is told."""
 
@@ -590,11 +590,7 @@ def test_a_method_that_a_data_class_of_ours_was_given_is_no_code_of_the_program(
         return traceback.FrameSummary(file, 1, name, lookup_line=False)
 
     engine = frame(patience.__file__, "decide")
-    program, given, made = (
-        frame("/shop/orders.py", "charge"),
-        frame("<string>", "charge"),
-        frame("<string>", "__init__"),
-    )
+    program, given, made = (frame(*of) for of in _FRAMES)
 
     assert (program,) == own_frames((program, engine, made), inner=False)
     assert (program,) == own_frames((program, engine, frame("<string>", "<lambda>")), inner=False)  # a named tuple's
