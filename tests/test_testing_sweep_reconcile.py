@@ -107,7 +107,7 @@ STEP, TOOL = "step 'charge' of the run: ", "tool {!r}, the run: "
 LOST = "its reconcile says Completed (event {}), but its function hasn't been called in any life: its effect is lost"
 AGAIN = (
     "its reconcile says NotDone (event {}), but {} 1 of its function has come back with a result: "
-    "it is called once more, and its effect is had twice"
+    "it is called once more, and its effect may be had twice"
 )
 TOLD = {
     lost: STEP + LOST.format(6),

@@ -97,7 +97,7 @@ _LOST: Final = (
 )
 _TWICE: Final = (
     ": its reconcile says NotDone (event {version}), but {which} of its function has come back with a result: "
-    "it is called once more, and its effect is had twice"
+    "it is called once more, and its effect may be had twice"
 )
 _IN_VAIN: Final = (
     ": its reconcile says NotDone (event {version}), but {which} of its function has come back with a result: "
