@@ -62,6 +62,7 @@ FEATURES: dict[str, str] = {
     "triggers: Patterns": "triggers",
     "triggers: Filters": "triggers",
     "triggers: Where a trigger begins, and where it stands": "triggers definitions",
+    "triggers: In tests": NOTHING,
     "triggers: What it costs": NOTHING,
     "retry: What is done again": "retries",
     "retry: Who is told": "retries",
