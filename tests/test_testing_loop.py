@@ -8,11 +8,13 @@ import os
 import selectors
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from polos.testing import patience
 from polos.testing.clock import VirtualClock
 from polos.testing.loop import SimulatedLoop
 
@@ -41,6 +43,23 @@ def test_programs_that_meet_no_system_open_nothing(monkeypatch: pytest.MonkeyPat
     loop.close()
 
     assert [60] == came
+
+
+def test_nobody_is_interrupted_while_a_loop_opens_its_pipe(
+    loop: SimulatedLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whom patience is over with would leave two sockets open of which nobody knows."""
+    found: list[bool] = []
+    make = socket.socketpair
+
+    def seen(*args: Any, **options: Any) -> Any:
+        found.append(patience._is_unheard(sys._getframe()))
+        return make(*args, **options)
+
+    monkeypatch.setattr(socket, "socketpair", seen)
+    loop._real.open()
+
+    assert [True] == found
 
 
 @pytest.mark.parametrize("days", [100, 200, 4_000, 40_000])

@@ -402,12 +402,19 @@ def _frame_of(thread: int) -> FrameType | None:
 
 
 def _is_unheard(innermost: FrameType) -> bool:
-    """Tell whether an exception would get lost here: in what is called when an object is gone, or garbage collected."""
+    """
+    Tell whether an exception would do harm here.
+
+    In what is called when an object is gone, or garbage collected, it would get lost; and of what a loop opens for
+    itself nobody would know.
+    """
     called = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     frame: FrameType | None = innermost
     while frame is not None:
         code = frame.f_code
         if code in called or code.co_name == "__del__" or code.co_filename in _WEAK:
+            return True
+        if code.co_name == "_open_pipe" and code.co_filename.startswith(_POLOS):
             return True
         frame = frame.f_back
     return False
