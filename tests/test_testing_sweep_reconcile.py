@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from polos import Completed, NotDone, StillUnknown, WorkflowContext, tool, workflow
 from polos.errors import StepExecutionError
-from polos.testing import CrashSweepFailed, Outside
+from polos.testing import CrashOutcome, CrashSweepFailed, Outside
 from polos.testing.sweep import sweep
 from pydantic import BaseModel
 
@@ -208,8 +208,23 @@ async def asks(ctx: WorkflowContext, payload: dict[str, Any]) -> str:
     return await ctx.step.run("charge", charge, effect="at_most_once")
 
 
-def anything(_outcome: object) -> None:
+def anything(outcome: CrashOutcome) -> None:
     """Accept a run that fails, too."""
+    assert [] == outcome.untrue
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("mode", MODES)
+def test_a_check_knows_better(mode: str):
+    """It sees what was found, and may see as well that all is right: somebody else had the effect, say."""
+    found: list[str] = []
+
+    def check(outcome: CrashOutcome) -> None:
+        found.extend(outcome.untrue)
+
+    sweep(lost, {}, check=check, pairs=0, **MODES[mode])
+
+    assert any("its function hasn't been called in any life" in one for one in found)
 
 
 @pytest.mark.sweep

@@ -162,3 +162,21 @@ def test_one_that_fails_by_itself_has_to_be_meant():
 
     assert swept(broken, orders=1).singles
     assert swept(broken, check=lambda _: None).singles
+
+
+@workflow(id="swept-echo", trigger_on_event="swept/echoes")
+async def echo(ctx: WorkflowContext, payload: EventPayload) -> None:
+    """Say it once more, for ever."""
+    await ctx.step.publish_event("again", topic="swept/echoes", data={})
+
+
+@workflow(id="swept-calls")
+async def calls(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
+    """Say it once."""
+    await ctx.step.publish_event("once", topic="swept/echoes", data={})
+
+
+def test_runs_that_begin_without_end_are_told_as_a_whole():
+    """The histories are told on another thread while the life begins more of them."""
+    with pytest.raises(CrashSweepFailed, match="the life as a whole, which gets on all the time"):
+        sweep(calls, {}, workflows=[echo], processes=0, pairs=0, patience_seconds=0.3)

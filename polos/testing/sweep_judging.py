@@ -166,12 +166,14 @@ class Judge:
             Doubtful: it isn't right for one of them.
         """
         for points, notes in others.items():
-            if outcome.claims is not None and outcome.claims.untrue(notes):
+            untrue = [] if outcome.claims is None else outcome.claims.untrue(notes)
+            if untrue and self._wanted.check is None:
                 raise Doubtful(points)
             calls = calls_of(notes.elements())
-            if not calls or self._wanted.check is None or outcome.unknown:
+            if self._wanted.check is None or outcome.unknown or (not calls and untrue == outcome.untrue):
                 continue
-            other = replace(outcome, crashes=tuple(map(str, points)), calls=outcome.calls - calls)
+            crashes = tuple(map(str, points))
+            other = replace(outcome, crashes=crashes, calls=outcome.calls - calls, untrue=untrue)
             self._stage.check_begins()
             if self._checked(other)[0]:
                 raise Doubtful(points)
@@ -186,6 +188,8 @@ class Judge:
             told = differences(expected, outcome, leave_out=leave_out, same=self._wanted.same)
         except Raised as raised:
             return [str(raised)], raised.error
+        if self._wanted.check is None:  # a check knows better what an effect is
+            told = told or outcome.untrue
         if told or self._wanted.check is None or outcome.unknown:
             return told, outcome.raised
         return self._checked(outcome)

@@ -100,6 +100,7 @@ class CrashOutcome:
         directory: what `setup` was given; files that steps wrote are there.
         in_process: whether its lives were lived in this process.
         problems: what is wrong with it by itself, whatever the undisturbed run did.
+        untrue: what functions given as `reconcile` said, and calls of functions speak against; wrong if nobody checks.
         replayed: what its history, run once more in the process that ended it, asks for otherwise.
         unknown: whether it ended with a step, or a call of a tool, of unknown outcome that nobody resolved.
         recovery: the points that its last life reached.
@@ -120,6 +121,7 @@ class CrashOutcome:
     directory: Path = field(default_factory=Path)
     in_process: bool = True
     problems: list[str] = field(default_factory=list[str])
+    untrue: list[str] = field(default_factory=list[str])
     replayed: list[str] = field(default_factory=list[str])
     unknown: bool = False
     recovery: list[str] = field(default_factory=list[str])
@@ -158,8 +160,9 @@ def handed_out(outcome: CrashOutcome) -> CrashOutcome:
     executions = [replace(run, result=_copied(run.result), state=_copied(run.state)) for run in outcome.executions]
     return replace(
         outcome, result=_copied(outcome.result), state=_copied(outcome.state), calls=outcome.calls.copy(),
-        executions=executions, problems=[*outcome.problems], replayed=[*outcome.replayed], cuts=[*outcome.cuts],
-        recovery=[*outcome.recovery], left=[*outcome.left], tell=lambda: [*outcome.events],
+        executions=executions, problems=[*outcome.problems], untrue=[*outcome.untrue],
+        replayed=[*outcome.replayed], cuts=[*outcome.cuts], recovery=[*outcome.recovery],
+        left=[*outcome.left], tell=lambda: [*outcome.events],
     )  # fmt: skip
 
 
@@ -174,7 +177,18 @@ def _error(told: Sequence[str] | None) -> tuple[str, str] | None:
     return None if told is None else (told[0], told[1])
 
 
-_TOLD_ELSEWHERE = ("status", "result", "error", "state", "calls", "problems", "replayed", "unknown", "recovery")
+_TOLD_ELSEWHERE = (
+    "status",
+    "result",
+    "error",
+    "state",
+    "calls",
+    "problems",
+    "untrue",
+    "replayed",
+    "unknown",
+    "recovery",
+)
 
 
 # ---------------------------------------------------------------------------------------- from a life
@@ -198,7 +212,6 @@ def outcome_of(life: Life) -> CrashOutcome:
         executions[-1].compared = run not in loose
         replayed += [f"{called(paths[run])}: {text}" for text in _replayed(life, run)]
     claims = Claims(audit, life.ledger.notes, {run: called(path) for run, path in paths.items()})
-    problems += claims.untrue()
     unknown = bool(life.unsaid) or any(state.unknown for state in audit.states.values())
     if unknown:
         problems += dict.fromkeys(f"{raised}\n    so its outcome stays unknown" for raised in life.unreconciled)
@@ -221,6 +234,7 @@ def outcome_of(life: Life) -> CrashOutcome:
         executions=executions if shown else [],
         tell=partial(_told, audit, paths),
         problems=problems,
+        untrue=claims.untrue(),
         replayed=replayed,
         unknown=unknown,
         recovery=list(life.points.reached),
@@ -381,8 +395,8 @@ def told_so_far(life: Life) -> list[str]:
 def _told(audit: Audit, paths: Mapping[str, str]) -> list[str]:
     """Tell the histories of all runs in the order of the log."""
     found: list[tuple[int, str]] = []
-    for run, history in audit.histories.items():
-        for version, (event, time_us, position) in enumerate(history, 1):
+    for run, history in audit.histories.copy().items():  # others may begin meanwhile, if the life isn't over
+        for version, (event, time_us, position) in enumerate(history if run in paths else (), 1):
             found.append((position, _line(paths[run], version, event, time_us)))
     return [line for _, line in sorted(found)]
 

@@ -20,10 +20,10 @@ _BY_EVENT = "→"
 
 
 def paths_of(audit: Audit, root: str) -> dict[str, str]:
-    """Give the path of each run; "" is the root."""
+    """Give the path of each run; "" is the root. May be asked on another thread than that on which runs begin."""
     paths: dict[str, str] = {}
     triggered: Counter[str] = Counter()
-    for number, (run, state) in enumerate(audit.states.items()):
+    for number, (run, state) in enumerate(audit.states.copy().items()):
         if run == root:
             paths[run] = ""
         elif state.continues in paths:
