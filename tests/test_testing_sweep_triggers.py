@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -28,6 +29,11 @@ async def send_once(number: int) -> int:
     return number
 
 
+async def slow() -> None:
+    """Take its time."""
+    await asyncio.sleep(5)
+
+
 @workflow(id="swept-order")
 async def order(ctx: WorkflowContext, payload: dict[str, Any]) -> str:
     """Publish some events, one after another."""
@@ -43,7 +49,18 @@ async def bill(ctx: WorkflowContext, payload: EventPayload) -> dict[str, Any]:
     price = await ctx.step.random("price")
     await ctx.step.wait_for("night", hours=8)
     sent = await ctx.step.run("send", send_once, payload.data["number"])
-    return {"sent": sent, "dear": price > 0.5, "event": payload.id, "run": ctx.execution_id}
+    return {"sent": sent, "cents": int(1000 * price), "event": payload.id, "run": ctx.execution_id}
+
+
+@workflow(id="swept-two-orders")
+async def two_orders(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
+    """Publish two events side by side, one after a step that is slow, and slower still after a crash."""
+
+    async def after(waiting: Any, number: int) -> None:
+        await waiting
+        await ctx.step.publish_event(f"tell-{number}", topic="swept/orders", data={"number": number})
+
+    await asyncio.gather(after(ctx.step.run("slow", slow), 0), after(ctx.step.wait_for("soon", seconds=6), 1))
 
 
 @workflow(id="swept-hasty-bill", trigger_on_event="swept/orders")
@@ -82,7 +99,7 @@ def swept(*workflows: Any, orders: int = 2, **options: Any) -> CrashReport:
 def each_once(outcome: CrashOutcome) -> None:
     """Check that each was sent, and once."""
     assert [0, 1] == sorted(sent["number"] for sent in post.notes("sent"))
-    assert ["", "→swept-bill", "→swept-bill#2"] == [run.path for run in outcome.executions]
+    assert ["", "tell-0→swept-bill", "tell-1→swept-bill"] == sorted(run.path for run in outcome.executions)
     assert [False, True, True] == [run.triggered for run in outcome.executions]
     assert {"completed"} == {run.status for run in outcome.executions}
 
@@ -96,11 +113,25 @@ def test_what_an_event_starts_is_awaited_and_compared(options: dict[str, Any]):
     assert () == report.left_out
 
 
+def test_events_that_are_published_side_by_side_may_come_in_any_order():
+    """After a crash it is another one: what an event starts is told apart by the step that published the event."""
+    orders: set[tuple[int, ...]] = set()
+
+    def each(outcome: CrashOutcome) -> None:
+        each_once(outcome)
+        orders.add(tuple(sent["number"] for sent in post.notes("sent")))
+
+    report = sweep(two_orders, {}, workflows=[bill], check=each, processes=0, pairs=20)
+
+    assert len(report.points) == report.singles
+    assert {(0, 1), (1, 0)} == orders
+
+
 def test_ids_of_events_have_those_of_runs_in_them():
     """A child that is started later has another id, and so has what it publishes: nothing that a crash does wrong."""
 
     def billed(outcome: CrashOutcome) -> None:
-        assert ["", "order", "order→swept-bill"] == sorted(run.path for run in outcome.executions)
+        assert ["", "order", "order/tell-0→swept-bill"] == sorted(run.path for run in outcome.executions)
 
     report = sweep(shop, {"orders": 1}, workflows=[bill], check=billed, processes=0, pairs=0, downtime_seconds=7200)
 
@@ -125,7 +156,7 @@ def test_what_goes_wrong_in_it_is_found(real: bool):
         swept(hasty, orders=1, check=once, real=real)
 
     assert "after_effect_before_outcome:1" == str(failed.value.points[0])
-    assert any("[→swept-hasty-bill]" in line for line in failed.value.before)
+    assert any("[tell-0→swept-hasty-bill]" in line for line in failed.value.before)
 
 
 def test_only_those_that_are_given_fire():
@@ -156,7 +187,7 @@ def test_a_batch_may_be_another_after_a_crash():
 def test_one_that_fails_by_itself_has_to_be_meant():
     """Nobody waits for it, so nobody else would be told; what the filter leaves out starts nothing."""
     with pytest.raises(
-        CrashSweepFailed, match=r"triggered run '→swept-broken-bill' failed: LookupError: no address; if"
+        CrashSweepFailed, match=r"triggered run 'tell-1→swept-broken-bill' failed: LookupError: no address; if"
     ):
         swept(broken)
 

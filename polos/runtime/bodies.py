@@ -66,7 +66,7 @@ class Bodies:
         find: Callable[[str], Workflow[Any] | None],
         *,
         described: dict[int, Described] | None = None,
-        driver: type[Driver] = Driver,
+        driver: Callable[..., Driver] = Driver,
         find_version: Callable[[str, str], Workflow[Any] | None] | None = None,
         known: Callable[[], Iterable[Workflow[Any]]] = tuple,
     ) -> None:
@@ -77,7 +77,7 @@ class Bodies:
             find: gives a workflow by id, None if there is none.
             described: what is known of the code of workflows, by their `id()`, for who starts many engines: sources
                 are read once. The workflows must outlive it.
-            driver: runs bodies that can be replayed; the test kit has one that looks closer.
+            driver: makes what runs a body that can be replayed; the test kit has some that look closer.
             find_version: gives a workflow by id and version; None if there is no version but the one that `find` gives.
             known: gives all workflows there are by now.
         """

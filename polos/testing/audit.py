@@ -43,7 +43,7 @@ class Audit:
         states: each run, folded.
         cuts: each run's versions at which a commit ended: where a crash may have cut it off.
         rows: the rows that the log must have.
-        publishers: run that published the event at a position, None for a client.
+        published: the event of a topic that was published at a position.
         diverged: reports of runs whose code didn't fit.
         violations: what was seen that must not be.
     """
@@ -58,7 +58,7 @@ class Audit:
         self.cuts: dict[str, list[int]] = {}
         self.rows: Rows = {}
         self.schedules: dict[str, ScheduleState] = {}
-        self.publishers: dict[int, str | None] = {}
+        self.published: dict[int, e.EventPublished] = {}
         self.diverged: list[e.RunDiverged] = []
         self.violations: list[str] = []
         self._requests: dict[tuple[str, str], e.StepScheduled] = {}
@@ -117,7 +117,7 @@ class Audit:
             self.schedules[stream] = advance_schedule(self.schedules.get(stream), event, rows=changes)
         else:
             if isinstance(event, e.EventPublished):
-                self.publishers[position] = event.run
+                self.published[position] = event
             changes.update(system_rows(event))
         for key, value in changes.items():
             if value is None:

@@ -59,7 +59,7 @@ from polos.testing.leaving import Leaving
 from polos.testing.loop import PATIENCE_SECONDS, RealWaitTooLong, SimulatedLoop
 from polos.testing.outside import Place
 from polos.testing.program_code import ProgramCode
-from polos.testing.run_chance import RunChance
+from polos.testing.run_chance import NamingDriver, RunChance
 from polos.testing.sweep_calls import CallLedger, NotingBodies
 from polos.testing.sweep_effects import effect_of
 from polos.testing.sweep_points import AWAIT, Points
@@ -318,10 +318,12 @@ class Life:
         self.engine = Engine(
             store, clock=clock, settings=SETTINGS,
             bodies=NotingBodies(
-                task.find, partial(ledger.call_tool, audit), described=task.described, known=task.workflows.values
+                task.find, partial(ledger.call_tool, audit), described=task.described, known=task.workflows.values,
+                driver=partial(NamingDriver, chance=chance),
             ),
             appender=partial(SimulatedAppender, world=world), performer=partial(_Performer, life=self),
         )  # fmt: skip
+        chance.find = self._state_of
         self.engine.marks.append(chance)
         if changes is not None:
             points.leaves = Leaving(
@@ -352,6 +354,10 @@ class Life:
             ) from error
         finally:
             disarm(self.points)
+
+    def _state_of(self, run: str) -> RunState | None:
+        resident = self.engine.residents.get(run)
+        return None if resident is None else resident.state
 
     def _turns(self) -> object:
         """Count those of the program's code; while it runs, or others than the loop may call it, each moment is one."""

@@ -239,6 +239,10 @@ class Patience:
 
     def _stop(self, done: threading.Event) -> None:
         """Interrupt until it ends."""
+        with _lost_ones_dropped():
+            self._go_on_interrupting(done)
+
+    def _go_on_interrupting(self, done: threading.Event) -> None:
         until, pause_seconds, told = time.monotonic() + MOMENT_SECONDS, AGAIN_SECONDS, False
         while self._interrupt():
             if done.wait(pause_seconds):
@@ -310,6 +314,28 @@ class Patience:
             if self.lost:
                 _lost.add(self._thread)
             return self.lost
+
+
+@contextmanager
+def _lost_ones_dropped() -> Generator[None]:
+    """
+    Say nothing of an `Interrupted` that got lost: the next one comes soon.
+
+    A thread that blocks outside of Python hears of it in the first Python code that it comes to, and that may be what
+    is called because an object is gone, whatever it did when it was told.
+    """
+    before = sys.unraisablehook
+
+    def told(lost: sys.UnraisableHookArgs, /) -> None:
+        if lost.exc_type is not Interrupted:
+            before(lost)
+
+    sys.unraisablehook = told
+    try:
+        yield
+    finally:
+        if sys.unraisablehook is told:  # who has come since calls this one
+            sys.unraisablehook = before
 
 
 def raise_in(thread: int) -> None:

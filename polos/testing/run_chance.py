@@ -1,22 +1,26 @@
 """
 Chance in the lives of a sweep.
 
-All that is drawn in bodies (ids of children, ``ctx.step.uuid``, ``ctx.step.random``) is drawn for the run and by count,
-from a seed: a run that is crashed and recovered gets the values that the undisturbed one got, or the two couldn't be
-compared. Ids of runs that nobody's body starts, but an event, are drawn by the count of such runs. Retry
-delays have no chance in them for the same reason.
+All that is drawn in bodies (ids of children, ``ctx.step.uuid``, ``ctx.step.random``) is drawn from a seed, for the
+value by its name and for the run by where it stands: a run that is crashed and recovered gets the values that the
+undisturbed one got, or the two couldn't be compared, and of two branches that go on side by side either may be first. A
+direct body draws by count, and ids of runs that an event starts are drawn so. Retry delays have no chance in them for
+the same reason.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Final, final
+from collections.abc import Callable
+from typing import Any, Final, final
 
 from polos.engine import events as e
-from polos.engine.projections import TRIGGER_PREFIX
+from polos.engine.state import RunState
+from polos.replay.driver import Driver
 from polos.testing.audit import Audit
+from polos.testing.sweep_paths import is_triggered, published_by
 
-__all__ = ["RunChance"]
+__all__ = ["NamingDriver", "RunChance"]
 
 _TIME_LENGTH: Final = len("019b76da-a800-7000-")  # of an id: when it was made; what follows was drawn
 
@@ -24,10 +28,12 @@ _TIME_LENGTH: Final = len("019b76da-a800-7000-")  # of an id: when it was made; 
 @final
 class RunChance:
     """
-    Draws for the run whose code is on the loop, by count; a mark of the engine says which one that is.
+    Draws for the run whose code is on the loop; a mark of the engine says which one that is.
 
     Attributes:
         visits: how often a run's code has been on the loop.
+        value: name of the value that is drawn next; "" if nobody knows.
+        find: gives the state of a run in memory, which may not be durable yet.
     """
 
     def __init__(self, seed: int, audit: Audit) -> None:
@@ -41,8 +47,11 @@ class RunChance:
         self._seed = seed
         self._audit = audit
         self.visits = 0
+        self.value = ""
+        self.find: Callable[[str], RunState | None] = audit.states.get
         self._run: str | None = None
         self._counts: dict[tuple[str, str], int] = {}
+        self._names: dict[str, str] = {}
 
     def enter(self, run: str, at: int) -> None:  # noqa: ARG002  # the signature of a mark
         """Draw for this run from now on."""
@@ -50,7 +59,7 @@ class RunChance:
 
     def leave(self) -> None:
         """Draw for no run."""
-        self._run = None
+        self._run, self.value = None, ""
         self.visits += 1
 
     def close(self) -> None:
@@ -65,16 +74,63 @@ class RunChance:
         return self._draw("bits") >> (128 - k)
 
     def _draw(self, kind: str) -> int:
-        who = self._run or "triggers"
-        count = self._counts.get((who, kind))
-        if count is None and self._run is None:
-            count = sum((state.origin or "").startswith(TRIGGER_PREFIX) for state in self._audit.states.values())
-        elif count is None:
-            count = sum(_drew(event, kind) for event, _, _ in self._audit.histories.get(who, ()))
-        self._counts[who, kind] = count + 1
-        drawn = who if self._run is None else who[_TIME_LENGTH:]  # what is started later is the same run
-        digest = hashlib.blake2b(f"{self._seed}/{drawn}/{kind}/{count}".encode(), digest_size=16)
+        value, self.value = self.value, ""
+        if self._run is None:
+            drawn = f"triggers/{kind}/{self._count('', kind)}"
+        elif value:
+            drawn = f"{self._name(self._run)}/{kind}/{value}"
+        else:
+            drawn = f"{self._name(self._run)}/{kind}/{self._count(self._run, kind)}"
+        digest = hashlib.blake2b(f"{self._seed}/{drawn}".encode(), digest_size=16)
         return int.from_bytes(digest.digest(), "big")
+
+    def _count(self, run: str, kind: str) -> int:
+        """Count what was drawn for a run, "" for triggers, and let it be one more."""
+        count = self._counts.get((run, kind))
+        if count is None and run:
+            count = sum(_drew(event, kind) for event, _, _ in self._audit.histories.get(run, ()))
+        elif count is None:
+            count = sum(is_triggered(state) for state in self._audit.states.values())
+        self._counts[run, kind] = count + 1
+        return count
+
+    def _name(self, run: str) -> str:
+        """Give what a run is called in each scenario: one that is started later has another id, and is the same."""
+        name = self._names.get(run)
+        if name is None:
+            name = run[_TIME_LENGTH:]
+            state = self._audit.states.get(run) or self.find(run)
+            if state is not None and state.continues is not None:
+                name = f"{self._name(state.continues)}»"
+            elif state is not None and state.parent is not None:
+                name = f"{self._name(state.parent)}/{state.step}"
+            elif state is not None and is_triggered(state):
+                before, step = published_by(self._audit, state) or ("", name)
+                name = f"{self._name(before)}/{step}→{state.workflow}"
+            self._names[run] = name
+        return name
+
+
+class NamingDriver(Driver):
+    """The engine's driver, which says what a value is called that is about to be drawn."""
+
+    __slots__ = ("_chance",)
+
+    def __init__(self, *, chance: RunChance, **options: Any) -> None:
+        """
+        Begin an attempt.
+
+        Args:
+            chance: what is drawn from.
+            **options: as for `Driver`.
+        """
+        super().__init__(**options)
+        self._chance = chance
+
+    def name(self, key: str | None, fallback: str) -> str:
+        """Give a request its name, and say it."""
+        self._chance.value = name = super().name(key, fallback)
+        return name
 
 
 def _drew(event: e.Event, kind: str) -> bool:

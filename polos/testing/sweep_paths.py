@@ -2,7 +2,7 @@
 Where the runs of a scenario stand in their tree.
 
 Ids say nothing to whoever compares two scenarios, nor does the order in which runs were made. So a run has a path: of
-the steps that started it, or of the run that published the event that did.
+the steps that started it, or published the event that did.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
+from polos.engine.events import MessageSent
 from polos.engine.projections import TRIGGER_PREFIX
 from polos.engine.state import RunState
 from polos.testing.audit import Audit
 
-__all__ = ["called", "is_triggered", "paths_of", "started_by_batches"]
+__all__ = ["called", "is_triggered", "paths_of", "published_by", "started_by_batches"]
 
 _BY_EVENT = "→"
 
@@ -31,9 +32,9 @@ def paths_of(audit: Audit, root: str) -> dict[str, str]:
         elif state.parent is not None and state.parent in paths:
             paths[run] = f"{paths[state.parent]}/{state.step}".lstrip("/")
         elif is_triggered(state):
-            # Of one run's events the first is handed on first; those of two may come in any order.
-            path = f"{paths.get(_publisher(audit, state) or root, '')}{_BY_EVENT}{state.workflow}"
-            triggered[path] += 1
+            run_before, step = published_by(audit, state) or (root, "")
+            path = f"{paths.get(run_before, '')}/{step}".strip("/") + _BY_EVENT + state.workflow
+            triggered[path] += 1  # of events that no step of a run published, and those come in the order of its calls
             paths[run] = path if triggered[path] == 1 else f"{path}#{triggered[path]}"
         else:
             paths[run] = f"({state.workflow} {number})"
@@ -57,15 +58,21 @@ def started_by_batches(audit: Audit, batched: Collection[str]) -> set[str]:
     for run, state in audit.states.items():
         before = {state.parent, state.continues}
         if is_triggered(state):
-            before = {_publisher(audit, state)}
+            before = {(published_by(audit, state) or (None,))[0]}
         if (is_triggered(state) and state.workflow in batched) or not found.isdisjoint(before - {None}):
             found.add(run)
     return found
 
 
-def _publisher(audit: Audit, state: RunState) -> str | None:
-    """Give the run that published the event that a run is of, the first of a batch; None if a client did."""
-    return audit.publishers.get(int((state.origin or "").rpartition(":")[2]))
+def published_by(audit: Audit, state: RunState) -> tuple[str, str] | None:
+    """Give the run and its step that published the event that a run is of, the first of a batch; None for a client."""
+    published = audit.published.get(int((state.origin or "").rpartition(":")[2]))
+    if published is None or published.run is None:
+        return None
+    version = int(published.event_id.removeprefix(f"{published.run}:").partition(":")[0])  # see `Ending.message`
+    sent = audit.histories[published.run][version - 1][0]
+    assert isinstance(sent, MessageSent), f"{published.event_id} names the message that published it"
+    return published.run, sent.name
 
 
 def called(path: str) -> str:
