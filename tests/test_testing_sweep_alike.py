@@ -15,6 +15,7 @@ from polos.runtime.unit import Resident
 from polos.testing import CrashOutcome, CrashReport, CrashSweepFailed, Outside, sweep_course, sweep_outcome
 from polos.testing.leaving import Leaving
 from polos.testing.program_code import ProgramCode
+from polos.testing.remains import Remains
 from polos.testing.sweep import sweep
 from polos.testing.sweep_judging import Judge
 from polos.testing.sweep_points import Alike, Left
@@ -23,6 +24,7 @@ from tests import sweep_workflows as w
 
 world = Outside("alike")
 UNDISTURBED = 2  # runs of a sweep
+NOWHERE = ""  # is where they die
 
 
 @pytest.fixture(autouse=True)
@@ -113,8 +115,8 @@ def scenarios(which: Any, answers: dict[str, Any], **options: Any) -> tuple[Cras
 
     def check(outcome: CrashOutcome) -> None:
         assert outcome.status == "completed", outcome.error
-        if outcome.crashes:
-            found[outcome.crashes[0]] = (outcome.events, outcome.calls, outcome.result, outcome.state, world.notes())
+        point = outcome.crashes[0] if outcome.crashes else NOWHERE
+        found[point] = (outcome.events, outcome.calls, outcome.result, outcome.state, world.notes())
 
     report = sweep(which, {"number": 1}, answers=answers, check=check, processes=0, pairs=0, **options)
     return report, found
@@ -125,10 +127,10 @@ def differing(which: Any, answers: dict[str, Any], **options: Any) -> tuple[list
     few, tried = scenarios(which, answers, **options)
     every, found = scenarios(which, answers, every_point=True)
     assert few.points == every.points
-    assert len(found) == len(every.points) == every.singles == few.singles
+    assert len(found) - 1 == len(every.points) == every.singles == few.singles
     assert (0, few.alike) == (every.alike, len(few.points) - (few.scenarios - UNDISTURBED))
     wrong: list[str] = []
-    speaks = ""
+    speaks = NOWHERE  # if there is nothing to begin with
     for point in map(str, every.points):
         speaks = point if point in tried else speaks  # seed 0 tries the first of those alike with as many calls
         if found[point] != found[speaks]:
@@ -308,6 +310,40 @@ def test_whoever_overlooks_a_part_of_what_is_kept_is_caught(monkeypatch: pytest.
     assert wrong
 
 
+@pytest.mark.parametrize(
+    ("options", "lived"),
+    [({}, False), ({"downtime_seconds": 1}, True), ({"points": 5}, True), ({"points": 6}, False)],
+)
+def test_what_begins_with_nothing_is_an_undisturbed_run(options: dict[str, Any], lived: bool):
+    """A second one is lived anyway. Where time has passed it is another, and of a sample each one is lived."""
+    crashes: set[tuple[str, ...]] = set()
+
+    @workflow(id="alike_three")
+    async def three(ctx: WorkflowContext, payload: dict[str, int]) -> None:
+        for number in range(3):
+            await ctx.step.run(f"step-{number}", _plain_body, number)
+
+    for seed in range(10):
+        sweep(
+            three, {}, check=lambda outcome: crashes.add(outcome.crashes), from_remains=True, processes=0, pairs=0,
+            seed=seed, **options,
+        )  # fmt: skip
+
+    assert lived == (("owned_before_recovery:1",) in crashes)
+    assert ("recovered:1",) in crashes
+    assert () in crashes
+
+
+@pytest.mark.sweep
+def test_whoever_takes_what_is_left_for_nothing_is_caught(monkeypatch: pytest.MonkeyPatch):
+    """All scenarios that no time passes in would be undisturbed runs."""
+    monkeypatch.setattr(Remains, "are_nothing", True)
+
+    wrong, _ = differing(*OUTGOING, from_remains=True)
+
+    assert wrong
+
+
 def _without(at: tuple[int, int]) -> Callable[[Leaving], Left]:
     """Tell what a crash leaves, but for one part of it: what is durable, or the time; visits of bodies, or calls."""
     whole = Leaving.__call__
@@ -366,7 +402,7 @@ def test_nothing_is_alike_in_what_takes_another_course_each_time():
     report, tried = scenarios(wandering, {})
 
     assert 0 == report.alike
-    assert len(tried) == len(report.points) > 10
+    assert len(tried.keys() - {NOWHERE}) == len(report.points) > 10
 
 
 def test_a_failure_names_the_points_that_it_stands_for():
@@ -385,7 +421,7 @@ def test_another_seed_tries_another_of_those_alike():
     every: set[str] = set()
     for seed in range(4):
         report, tried = scenarios(w.small, {}, seed=seed, from_remains=False)
-        seen |= set(tried)
+        seen |= set(tried) - {NOWHERE}
         every |= set(map(str, report.points))
 
     assert every == seen

@@ -49,6 +49,9 @@ def take_away(directory: Path) -> None:
     Steps may have left directories that their owner may not change, or not even look into. Of those he is the owner
     still, so they are opened first; without that a user who isn't root would be left with them for ever.
     """
+    with suppress(OSError):
+        os.rmdir(directory)  # noqa: PTH106  # as a rule there is nothing in it, and all that follows takes its time
+        return
     _open(directory)
     for folder, folders, _ in os.walk(directory):  # looks into a directory only after it was named here
         for name in folders:

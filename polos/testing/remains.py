@@ -75,6 +75,11 @@ class Remains:
     place: Path
     files: dict[str, File]
 
+    @property
+    def are_nothing(self) -> bool:
+        """Whether an undisturbed run begins with the same, but for the time."""
+        return self.store.is_new and not (self.ledger.notes or self.cuts or self.files)
+
     def put_back(self) -> None:
         """Have the outside be as it was."""
         there = self.place.is_dir()

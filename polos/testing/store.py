@@ -51,6 +51,11 @@ class MemoryStore:
         assert isinstance(log, MemoryLog), "another log can't be copied"
         return log.entries
 
+    @property
+    def is_new(self) -> bool:
+        """Whether whoever owns it next finds nothing in it."""
+        return self.entries <= 1 and not (self.inbox.changes or self.blobs.changes)  # the one is of who owned it
+
     def copy(self) -> MemoryStore:
         """Give another one with the same content, as a process finds it that begins after a crash."""
         log = self.log

@@ -106,6 +106,7 @@ class _Sweep:
         self._chance = Random(wanted.seed)
         self._left: list[Left] = []
         self._alike: dict[CrashPoint, Alike] = {}  # by the point that is tried for all
+        self._sampled = False  # whether not all of those are
         self._recoveries: dict[CrashPoint, dict[CrashPoint, Alike]] = {}  # points of the recovery from it, likewise
         self._cleaning: dict[CrashPoint, object] = {}  # what would be cleaned up there
         self._effects: dict[CrashPoint, Effect] = {}  # what has happened there and isn't recorded
@@ -204,9 +205,13 @@ class _Sweep:
         self._recoveries.clear()
         self._choose(self._left)
         for point, alike in self._alike.items():
-            self._try((point,), real=wanted.real)
             report.singles += len(alike.points)
-            report.alike += len(alike.points) - 1
+            report.alike += len(alike.points)
+            if not self._sampled and self._stage.is_undisturbed(point):  # as the second undisturbed run was
+                self._recoveries[point] = self._spoken_for(report.points, self._left, self._noted)
+            else:
+                self._try((point,), real=wanted.real)
+                report.alike -= 1
         if not wanted.real:
             for point in self._drawn([point for alike in self._alike.values() for point in alike.points]):
                 self._try((point,), real=True)
@@ -224,7 +229,8 @@ class _Sweep:
             for what in dict.fromkeys(self._cleaning[point] for point in alike.points if point in self._cleaning):
                 places.setdefault(what, []).append(tried)
         self._first = [found[wanted.seed % len(found)] for found in places.values()]
-        if wanted.points is not None and wanted.points < len(self._alike):
+        self._sampled = wanted.points is not None and wanted.points < len(self._alike)
+        if wanted.points is not None and self._sampled:
             self._alike = self._sample(wanted.points, _calls(self._report.points, left))
 
     def _sample(self, count: int, calls: Mapping[CrashPoint, int]) -> dict[CrashPoint, Alike]:

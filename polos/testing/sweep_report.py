@@ -62,7 +62,8 @@ class CrashReport:
         singles: how many points were tried.
         alike: how many of these weren't lived by themselves, because a crash there leaves behind what it leaves at
             another that was: nothing became durable between the two, no code of the program ran, no time passed. If
-            scenarios begin with remains, code may have run that has changed no file.
+            scenarios begin with remains, code may have run that has changed no file, and a crash that leaves nothing
+            is alike to an undisturbed run.
         pairs: how many pairs of crashes were tried.
         processes: how many scenarios were lived in child processes.
         unknown: how many ended with a step, or a call of a tool, of unknown outcome that `answers` don't resolve.

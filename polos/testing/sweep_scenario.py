@@ -168,6 +168,13 @@ class Stage:
         """Whether scenarios may begin with what others leave."""
         return bool(self._remains)
 
+    def is_undisturbed(self, point: CrashPoint) -> bool:
+        """Tell whether the recovery from a crash there would begin with nothing, as undisturbed runs do."""
+        remains = self._remains.get((point,))
+        if remains is None or self._wanted.downtime_us:
+            return False
+        return remains.are_nothing and remains.now_us == START_US
+
     def forget(self, points: tuple[CrashPoint, ...]) -> None:
         """Keep no longer what crashes in the recovery from these leave."""
         for kept in [kept for kept in self._remains if kept[:-1] == points]:
