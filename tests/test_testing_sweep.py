@@ -374,7 +374,7 @@ def test_waits_that_nobody_answers_are_named():
     failed = failure(w.mixed, {"number": 1})
 
     assert () == failed.points
-    assert re.search("waits for suspend 'approve' of run .*swept-mixed", failed.differences[0])
+    assert re.search(r"waits for suspend 'approve' of the run \(swept-mixed\)", failed.differences[0])
 
 
 def test_an_unknown_outcome_is_no_failure():

@@ -189,6 +189,19 @@ def test_a_step_that_never_comes_back_is_told_with_its_line(hangs: Hangs, monkey
     assert "await asyncio.Event().wait()" in told
 
 
+def test_a_step_of_which_nobody_knows_what_became_is_told_so():
+    """Its run doesn't end, and the page says who could help."""
+
+    @workflow(id="words-unknown")
+    async def unknown(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
+        await ctx.step.run("wait", waits_for_nobody, effect="at_most_once", timeout_seconds=5)
+
+    failed = failure(unknown, "")
+
+    assert "the undisturbed run is wrong by itself, no crash is needed" in str(failed)
+    assert re.search(r"the run doesn't end: it is step_outcome_unknown; .*`reconcile`.*`answers`", str(failed))
+
+
 def test_a_thread_that_was_given_up_keeps_nobody_waiting(hangs: Hangs, monkeypatch: pytest.MonkeyPatch):
     """What it does counts for nothing, so a test that awaits what never comes is told as if it weren't there."""
     failure(kit.step, "block")

@@ -382,7 +382,7 @@ def own_frames(stack: Frames, *, inner: bool = True) -> Frames:
 
     Args:
         stack: the outermost call first.
-        inner: leave the innermost call, too, if it is one of a library.
+        inner: leave the innermost call, too, if it is one of a library and not of polos.
 
     Returns:
         Nothing, if no code of the program is in it.
@@ -393,7 +393,8 @@ def own_frames(stack: Frames, *, inner: bool = True) -> Frames:
         # A method that a data class or named tuple of ours was given comes from no file, and is called by ours.
         own = is_programs(frame.filename) and (own or frame.name not in _GENERATED or frame.filename != "<string>")
         found += (frame,) if own else ()
-    return (*found, stack[-1]) if found and inner and found[-1] is not stack[-1] else found
+    shown = found and inner and found[-1] is not stack[-1] and not is_polos(stack[-1].filename)
+    return (*found, stack[-1]) if shown else found
 
 
 def _parts(stack: Frames, own: Frames) -> tuple[Frames, ...]:

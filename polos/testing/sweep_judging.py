@@ -75,7 +75,7 @@ class Judge:
         what = "the undisturbed run"
         self.judge(first, (), what)
         if first.status not in ("completed", "failed", "cancelled"):
-            self.fail(first, (), [f"{what} ends as {first.status}"], f"{what} doesn't end")
+            self.fail(first, (), [f"the run doesn't end: it is {first.status}{_SAY_WHAT_BECAME}"], what)
         if first.status != "completed" and self._wanted.check is None:
             # It may be about just that; but a slip in a test would make a sweep of nothing, which survives anything.
             why = "" if first.error is None else f": {first.error[0]}: {first.error[1]}"
@@ -278,6 +278,9 @@ _RUN_ONCE_MORE: Final = (
     "then, but what a body does besides steps is done again."
 )
 _SAY_SO_OF_OTHERS: Final = "; if it is meant to, give a `check` that looks at the outcome's `executions`"
+_SAY_WHAT_BECAME: Final = (
+    "; what became of a call that nobody knows the outcome of is said by its `reconcile`, or in `answers`"
+)
 _SAY_SO: Final = "; if it is meant to, give a `check` that looks at the outcome's `status` and `error`"
 _ONLY_HERE: Final = (
     "The same crash does no harm in child processes, where the process is really killed. Look for what this process "

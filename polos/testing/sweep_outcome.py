@@ -305,7 +305,10 @@ def _plain(value: Json, recorded: Mapping[tuple[type, Any], str]) -> Json:
 def _stuck(life: Life, paths: Mapping[str, str]) -> list[str]:
     """Say of each run that lives on what it is about, if it waits for nobody's answer."""
     if life.waits:
-        return [f"it doesn't end: it waits for {what}, and answers has nothing for it" for what in life.waits]
+        said = "\n".join(life.waits)
+        for run, path in paths.items():
+            said = said.replace(f"run {run}", called(path))
+        return [f"it doesn't end: it waits for {what}, and answers has nothing for it" for what in said.split("\n")]
     found: list[str] = []
     for run in life.audit.living():
         under_way = [attempt for attempt in life.engine.performer.in_flight.values() if attempt.run == run]
