@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from polos.checking import count, name, not_negative, optional_text, positive
 from polos.checking import tags_of as read_tags
 from polos.context import WorkflowContext, current_context, enter_body, is_async
-from polos.definition_checks import Hook, check_state_schema, has_events, read_hooks
+from polos.definition_checks import Hook, check_events, check_state_schema, read_hooks
 from polos.engine.json import Json
 from polos.engine.retry import RetryPolicy
 from polos.errors import (
@@ -247,8 +247,8 @@ class Workflow(Generic[ResultT_co]):
             if self.signature.admits_none:
                 return None
             raise ValueError(f"workflow {self.id!r} takes a payload, and none was given")
-        if self.trigger_on_event and not has_events(payload):
-            raise ValueError(f"workflow {self.id!r} is triggered by events: its payload must have 'events'")
+        if self.trigger is not None:
+            check_events(self.id, payload, batched=self.trigger.batched)
         try:
             # A dict is recorded as it is: made a model first, its validators would see it twice.
             hint = self.signature.hint if isinstance(payload, BaseModel) else None

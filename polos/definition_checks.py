@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from pydantic import BaseModel
 
-__all__ = ["Hook", "check_state_schema", "has_events", "read_hooks"]
+__all__ = ["Hook", "check_events", "check_state_schema", "read_hooks"]
 
 Hook = Callable[..., Any]
 
@@ -38,8 +38,22 @@ def check_state_schema(schema: object) -> None:
         raise TypeError(f"state_schema must be a Pydantic model, it is {schema!r}")
 
 
-def has_events(payload: object) -> bool:
-    """Tell whether a payload holds events, as that of a run that a topic triggers does."""
-    if isinstance(payload, dict):
-        return "events" in payload
-    return isinstance(payload, BaseModel) and "events" in type(payload).model_fields
+def check_events(workflow: str, payload: object, *, batched: bool) -> None:
+    """
+    Refuse a payload that no topic would start a run with.
+
+    Args:
+        workflow: id of a workflow that a topic triggers.
+        payload: what somebody gives it by hand: events in a list, or the event itself where there are no batches.
+        batched: whether there are.
+    """
+    fields: Iterable[object] = payload if isinstance(payload, dict) else ()
+    if isinstance(payload, BaseModel):
+        fields = type(payload).model_fields
+    if "events" in fields or (not batched and set(fields) >= _EVENT):
+        return
+    one = "" if batched else ", or be an event with its id, sequence_id, topic, event_type, data and created_at"
+    raise ValueError(f"workflow {workflow!r} is triggered by events: its payload must have 'events'{one}")
+
+
+_EVENT = {"id", "sequence_id", "topic", "event_type", "data", "created_at"}

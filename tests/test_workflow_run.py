@@ -22,7 +22,7 @@ from polos.errors import (
     WorkflowTimeoutError,
 )
 from polos.runtime.watch import End
-from polos.types.events import BatchEventPayload
+from polos.types.events import BatchEventPayload, EventPayload
 from pydantic import BaseModel
 
 from tests.fakeport import context
@@ -200,18 +200,27 @@ def test_invoke_hands_everything_over():
     ]  # fmt: skip
 
 
+EVENT: dict[str, Any] = {
+    "id": "e", "sequence_id": 1, "topic": "orders", "event_type": None, "data": {},
+    "created_at": "2026-01-01T00:00:00Z",
+}  # fmt: skip
+
+
 def test_payloads_that_are_refused():
     """No payload where one is taken, and one that isn't JSON, are refused before anything is asked for."""
     client = FakeClient()
     take = take_order()
     triggered: Workflow = workflow(id="t", trigger_on_event="orders")(plain)
+    batched: Workflow = workflow(id="b", trigger_on_event="orders", batch_size=2)(plain)
 
     with pytest.raises(ValueError, match="'take' takes a payload, and none was given"):
         asyncio.run(take.invoke(client))
     with pytest.raises(TypeError, match=r"payload of workflow 'take' isn't JSON.*object"):
         asyncio.run(take.invoke(client, {"number": object()}))
-    with pytest.raises(ValueError, match=r"'t' is triggered by events: its payload must have 'events'"):
+    with pytest.raises(ValueError, match=r"'t' is triggered by events: its payload must have 'events', or be an event"):
         asyncio.run(triggered.invoke(client, {"n": 1}))
+    with pytest.raises(ValueError, match=r"'b' is triggered by events: its payload must have 'events'$"):
+        asyncio.run(batched.invoke(client, EVENT))
     with pytest.raises(ValueError, match="run_timeout_seconds must be positive"):
         asyncio.run(take.invoke(client, {"number": 1}, run_timeout_seconds=0))
     assert client.asked == []
@@ -230,11 +239,12 @@ def test_payloads_that_are_accepted():
 
     for made, payload in (
         (workflow(plain), {}), (nothing, object()), (maybe, None), (triggered, {"events": []}), (triggered, batch),
-        (take_order(), [1, "two"]),
+        (triggered, EVENT), (triggered, EventPayload(**EVENT)), (take_order(), [1, "two"]),
     ):  # fmt: skip
         asyncio.run(made.invoke(client, payload))
 
-    assert [args[1] for args, _ in client.asked] == [{}, None, None, {"events": []}, {"events": []}, [1, "two"]]
+    given = [args[1] for args, _ in client.asked]
+    assert given == [{}, None, None, {"events": []}, {"events": []}, EVENT, EVENT, [1, "two"]]
 
 
 def test_a_local_model_can_be_a_payload():
