@@ -208,6 +208,39 @@ async def calls(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
 
 
 def test_runs_that_begin_without_end_are_told_as_a_whole():
-    """The histories are told on another thread while the life begins more of them."""
-    with pytest.raises(CrashSweepFailed, match="the life as a whole, which gets on all the time"):
+    """The histories are told on another thread while the life begins more of them; what is shown stays short."""
+    with pytest.raises(CrashSweepFailed, match="the life as a whole, which gets on all the time") as failed:
         sweep(calls, {}, workflows=[echo], processes=0, pairs=0, patience_seconds=0.3)
+
+    assert "_bootstrap" not in str(failed.value), "the program is nowhere on the stack"
+    assert max(map(len, str(failed.value).splitlines())) < 400
+
+
+@workflow(id="swept-countdown", trigger_on_event="swept/countdowns")
+async def countdown(ctx: WorkflowContext, payload: EventPayload) -> float:
+    """Start the next one, some times."""
+    left = payload.data["left"]
+    if left:
+        await ctx.step.publish_event("next", topic="swept/countdowns", data={"left": left - 1})
+    return left + round(await ctx.step.random("price"), 3)
+
+
+@workflow(id="swept-start")
+async def start(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
+    """Start the first one."""
+    await ctx.step.publish_event("first", topic="swept/countdowns", data=payload)
+
+
+def test_a_long_chain_of_runs_has_short_paths_of_its_own():
+    """Each is compared with its like, whose path is the same in each scenario, and draws what it drew."""
+    paths: set[tuple[str, ...]] = set()
+
+    def each(outcome: CrashOutcome) -> None:
+        paths.add(tuple(sorted(run.path for run in outcome.executions)))
+
+    sweep(start, {"left": 30}, workflows=[countdown], check=each, processes=0, pairs=3, points=12)
+
+    ((first, *others),) = paths
+    assert first == ""
+    assert len(set(others)) == 31
+    assert len(max(others, key=len)) < 300

@@ -144,6 +144,8 @@ class Patience:
         lost: whether the thread was given up.
         interrupt: interrupts once.
         failure: makes what whoever waits gets, when the thread has come to its end or is lost.
+        on_hang: called before anything is interrupted; tells whether a stack says something in which there is no code
+            of the program.
     """
 
     def __init__(self, seconds: float, *, gives_up: bool = True) -> None:
@@ -159,6 +161,7 @@ class Patience:
         self.lost = False
         self.interrupt: Callable[[], object] = self._raise
         self.failure: Callable[[Hang], BaseException] = lambda hang: TookTooLong(f"{hang}\n{TO_DO}")
+        self.on_hang: Callable[[], bool] = lambda: True
         self._gives_up = gives_up
         self._lock = threading.Lock()  # nobody is interrupted any more when `end` has it
         self._who: Who | None = None
@@ -287,7 +290,8 @@ class Patience:
         if self._since != since:
             return False  # it went on while we looked, so this may be anybody's stack
         _over.add(self._thread)
-        parts = _parts(stack, own) if own or waiting else (stack,)
+        shows = self.on_hang()
+        parts = _parts(stack, own) if own or waiting else (stack,) if shows else ()
         self.hang = Hang(seconds=self.seconds, who=whose, parts=parts, waiting=waiting)
         return True
 

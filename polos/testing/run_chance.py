@@ -96,19 +96,30 @@ class RunChance:
 
     def _name(self, run: str) -> str:
         """Give what a run is called in each scenario: one that is started later has another id, and is the same."""
-        name = self._names.get(run)
-        if name is None:
-            name = run[_TIME_LENGTH:]
-            state = self._audit.states.get(run) or self.find(run)
-            if state is not None and state.continues is not None:
-                name = f"{self._name(state.continues)}»"
-            elif state is not None and state.parent is not None:
-                name = f"{self._name(state.parent)}/{state.step}"
-            elif state is not None and is_triggered(state):
-                before, step = published_by(self._audit, state) or ("", name)
-                name = f"{self._name(before)}/{step}→{state.workflow}"
-            self._names[run] = name
+        chain: list[tuple[str, str]] = []  # of runs that start each other, which may be long
+        while run not in self._names:
+            before, how = self._start(run)
+            chain.append((run, how))
+            if before is None:
+                break
+            run = before
+        name = self._names.get(run, "")
+        for one, how in reversed(chain):
+            name = self._names[one] = hashlib.blake2b(f"{name}{how}".encode(), digest_size=16).hexdigest()
         return name
+
+    def _start(self, run: str) -> tuple[str | None, str]:
+        """Give the run that started one, and how; of one that nobody's body started what was drawn for its id."""
+        state = self._audit.states.get(run) or self.find(run)
+        if state is not None and state.continues is not None:
+            return state.continues, "»"
+        if state is not None and state.parent is not None:
+            return state.parent, f"/{state.step}"
+        if state is not None and is_triggered(state):
+            found = published_by(self._audit, state)
+            if found is not None:
+                return found[0], f"/{found[1]}→{state.workflow}"
+        return None, run[_TIME_LENGTH:]
 
 
 class NamingDriver(Driver):

@@ -54,14 +54,18 @@ class Scene:
     def who(self) -> tuple[str, Frames]:
         """Say whose code is on the sweep's thread; asked on another one."""
         life = self.life
-        self.events = [] if life is None else told_so_far(life)  # before anything is interrupted
         if self.doing == "life" and life is not None:
             self.gets_on = self.seen[0] == self.number and self.seen[1] != life.audit.head
             if self.gets_on:
-                what = f"the life as a whole, which gets on all the time (there are {len(self.events):,} events),"
+                what = f"the life as a whole, which gets on all the time (there are {life.audit.count():,} events),"
                 return what, bodies_wait_at(life.engine)
             return under_way(life.engine, life.loop)
         return _WHO.get(self.doing, "the sweep"), ()
+
+    def note(self) -> bool:
+        """Note what is recorded; tells whether it matters where the sweep's thread is, if not in the program's code."""
+        self.events = [] if self.life is None else told_so_far(self.life)
+        return not self.gets_on
 
     def where(self) -> str:
         """Say in which scenario, and how far it has come."""

@@ -7,8 +7,10 @@ the steps that started it, or published the event that did.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection
+from typing import Final
 
 from polos.engine.events import MessageSent
 from polos.engine.projections import TRIGGER_PREFIX
@@ -17,7 +19,8 @@ from polos.testing.audit import Audit
 
 __all__ = ["called", "is_triggered", "paths_of", "published_by", "started_by_batches"]
 
-_BY_EVENT = "→"
+PATH_MAX: Final = 200  # characters
+_BY_EVENT: Final = "→"
 
 
 def paths_of(audit: Audit, root: str) -> dict[str, str]:
@@ -28,17 +31,25 @@ def paths_of(audit: Audit, root: str) -> dict[str, str]:
         if run == root:
             paths[run] = ""
         elif state.continues in paths:
-            paths[run] = f"{paths[state.continues]}»"
+            paths[run] = _short(f"{paths[state.continues]}»")
         elif state.parent is not None and state.parent in paths:
-            paths[run] = f"{paths[state.parent]}/{state.step}".lstrip("/")
+            paths[run] = _short(f"{paths[state.parent]}/{state.step}".lstrip("/"))
         elif is_triggered(state):
             run_before, step = published_by(audit, state) or (root, "")
-            path = f"{paths.get(run_before, '')}/{step}".strip("/") + _BY_EVENT + state.workflow
+            path = _short(f"{paths.get(run_before, '')}/{step}".strip("/") + _BY_EVENT + state.workflow)
             triggered[path] += 1  # of events that no step of a run published, and those come in the order of its calls
             paths[run] = path if triggered[path] == 1 else f"{path}#{triggered[path]}"
         else:
             paths[run] = f"({state.workflow} {number})"
     return paths
+
+
+def _short(path: str) -> str:
+    """Cut off the beginning of a path that gets too long, as of runs that start each other for ever."""
+    if len(path) <= PATH_MAX:
+        return path
+    digest = hashlib.blake2b(path.encode(), digest_size=4).hexdigest()  # so that it is nobody else's
+    return f"…{digest}…{path[-PATH_MAX // 2 :]}"
 
 
 def is_triggered(state: RunState) -> bool:

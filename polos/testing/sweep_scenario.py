@@ -86,8 +86,12 @@ class Stage:
         self.failed: CrashSweepFailed | None = None
         self.scene = Scene(())
         patience.failure = self._hangs
+        patience.on_hang = self._note
         self.task = wanted.task()
         self.targets = Targets(wanted.workflow.id, self.task, wanted.downtime_us)
+
+    def _note(self) -> bool:
+        return self.scene.note()
 
     def __enter__(self) -> None:
         """Make room for what scenarios leave outside."""
