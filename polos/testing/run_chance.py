@@ -1,11 +1,10 @@
 """
 Chance in the lives of a sweep.
 
-All that is drawn in bodies (ids of children, ``ctx.step.uuid``, ``ctx.step.random``) is drawn from a seed, for the
-value by its name and for the run by where it stands: a run that is crashed and recovered gets the values that the
-undisturbed one got, or the two couldn't be compared, and of two branches that go on side by side either may be first. A
-direct body draws by count, and ids of runs that an event starts are drawn so. Retry delays have no chance in them for
-the same reason.
+What is drawn in bodies (``ctx.step.uuid``, ``ctx.step.random``) is drawn from a seed, for the value by its name and for
+the run by where it stands: a run that is crashed and recovered gets the values that the undisturbed one got, or the two
+couldn't be compared, and of two branches that go on side by side either may be first. Direct bodies draw by count, and
+so do ids of runs, which are no part of what is compared. Retry delays have no chance in them for the same reason.
 """
 
 from __future__ import annotations
@@ -142,6 +141,11 @@ class NamingDriver(Driver):
         """Give a request its name, and say it."""
         self._chance.value = name = super().name(key, fallback)
         return name
+
+    def new_run_id(self) -> str:
+        """Make the id of a child, by count: drawn once more it could be what the child of another run was given."""
+        self._chance.value = ""
+        return super().new_run_id()
 
 
 def _drew(event: e.Event, kind: str) -> bool:
