@@ -279,6 +279,18 @@ def test_source_that_is_gone(project):
     assert ["app", "far"] == list(describe_code(work, name="work").modules)
 
 
+@pytest.mark.parametrize("name", ["app.py", "near.py"])
+def test_source_in_whose_place_is_a_fifo(project, name):
+    """A fifo by the name of a source isn't waited for, and is none."""
+    project.write(app="import near\ndef work(): pass\n", near="")
+    work = project.load()
+    (project.folder / name).unlink()
+    os.mkfifo(project.folder / name)
+    linecache.clearcache()
+
+    assert name.removesuffix(".py") not in describe_code(work, name="work").modules
+
+
 def test_own_source_that_is_gone(project):
     """Without the function's own source its bytecode is digested, and the names it uses lead to modules."""
     text = "import far\nfrom near import helper\ndef work(): return far, helper, no_such\ndef other(): return far\n"

@@ -92,3 +92,36 @@ def test_commit_as_git_gives_it(tmp_path):
 
     assert [said for _, said in found] == [read for read, _ in found]
     assert 3 == len({said for _, said in found})
+
+
+# ------------------------------------------------------------------------------------- what git didn't write
+
+HELD = {
+    ".git": {},
+    "HEAD": {},
+    "refs/heads/main": {"HEAD": "ref: refs/heads/main\n"},
+    "packed-refs": {"HEAD": "ref: refs/heads/main\n"},
+    "commondir": {"HEAD": "ref: refs/heads/main\n"},
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("what", ["fifo", "link to a device", "directory", "huge", "no text"])
+def test_what_git_did_not_write_holds_nobody(tmp_path, name, what):
+    """Where a file of git is expected, nothing else is waited for, and none is read that is longer than git's are."""
+    path = tmp_path / ".git" if name == ".git" else tmp_path / ".git" / name
+    repository(tmp_path, **HELD[name])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "directory":
+        path.mkdir()
+    elif what == "huge":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)  # a hole, which takes no space
+    elif what == "no text":
+        path.write_bytes(b"ref: \xff\xfe")
+    else:
+        path.symlink_to("/dev/zero")
+
+    assert None is git_commit(tmp_path / "app.py")

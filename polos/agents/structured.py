@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from polos.engine.json import Json
-from polos.llm.jsonish import a_list, an_object
+from polos.llm.jsonish import a_list, an_object, parse_json
 from polos.types.agents import AgentResult
 from polos.value_types import resolve_path, type_path
 from polos.values import encode
@@ -83,7 +83,7 @@ def read_answer(model: type[BaseModel], text: str | None) -> BaseModel:
     if told.startswith("```"):
         told = told.split("\n", 1)[-1].rsplit("```", 1)[0]
     try:
-        return model.model_validate(json.loads(told))
+        return model.model_validate(parse_json(told))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise ValueError(f"it doesn't fit {model.__name__}: {wrong}") from error

@@ -16,7 +16,7 @@ from polos.agents.asking import Asking
 from polos.agents.budget import Amount
 from polos.engine.json import Json
 from polos.errors import StepExecutionError
-from polos.llm.jsonish import an_object
+from polos.llm.jsonish import an_object, parse_json
 from polos.llm.messages import output_item
 from polos.middleware.hook import HookContext, call_hooks
 from polos.registry import get_workflow
@@ -104,7 +104,7 @@ class _Calls:
     async def _payload(self, number: int, tool: Tool, call: ToolCall) -> Json:
         """Read the arguments and let hooks look at them."""
         try:
-            arguments = an_object(json.loads(call.function.arguments or "{}"))
+            arguments = an_object(parse_json(call.function.arguments or "{}"))
         except ValueError as error:
             raise _NotCalled(f"the arguments are no JSON: {error}") from error
         if arguments is None:

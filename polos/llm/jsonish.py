@@ -8,9 +8,41 @@ is.)
 
 from __future__ import annotations
 
-from typing import Any, cast
+import json
+from pathlib import Path
+from typing import Any, Final, cast
 
-__all__ = ["TextMender", "a_list", "a_number", "a_text", "an_object", "texts_mended"]
+from polos.regular import read_regular
+
+__all__ = [
+    "TextMender", "a_list", "a_number", "a_text", "an_object", "json_file", "parse_json", "texts_mended",
+]  # fmt: skip
+
+FILE_BYTES_MAX: Final = 64 << 20
+
+
+def parse_json(text: str | bytes) -> Any:
+    """
+    Parse JSON that somebody else wrote.
+
+    Raises:
+        ValueError: it is none, or brackets stand in brackets in brackets without end.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def json_file(path: Path) -> Any:
+    """
+    Read a file of JSON, in UTF-8.
+
+    Raises:
+        OSError: it can't be read, is no regular file, or is longer than `FILE_BYTES_MAX`.
+        ValueError: it is no JSON.
+    """
+    return parse_json(read_regular(path, bytes_max=FILE_BYTES_MAX).decode())
 
 
 def an_object(value: object) -> dict[str, Any] | None:

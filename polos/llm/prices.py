@@ -22,19 +22,21 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
 from polos.errors import PolosUsageError
-from polos.llm.jsonish import an_object
+from polos.llm.jsonish import a_number, a_text, an_object, json_file
 from polos.types.llm import Usage
 
 __all__ = ["ModelPrice", "PriceTable", "default_prices", "set_prices"]
 
 _MILLION: Final = 1_000_000
 _FOUND_MAX: Final = 1_000
+_FIGURE_MAX: Final = 10**15
+_SHOWN_CHARACTERS: Final = 200
 _FIELDS: Final = ("input", "output", "cache_read", "cache_write")
 _VERSION: Final = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|latest)")
 
@@ -156,10 +158,14 @@ class PriceTable:
         """
         if isinstance(prices, str | Path):
             try:
-                told: Any = json.loads(Path(prices).read_text(encoding="utf-8"))
-            except (OSError, ValueError) as problem:
-                raise PolosUsageError(f"{prices} is no table of prices: {problem}") from problem
-            return PriceTable({**self._prices, **_read(told)})
+                read = _read(json_file(Path(prices)))
+            except (OSError, ValueError, RecursionError, PolosUsageError) as problem:
+                # The last but one where an entry that is to be shown has brackets in brackets in brackets.
+                raise PolosUsageError(
+                    f"{prices} is no table of prices: {problem}; write it as polos/llm/prices.json is written, "
+                    "or unset POLOS_PRICES_FILE if that names it"
+                ) from problem
+            return PriceTable({**self._prices, **read})
         return PriceTable({**self._prices, **_read({"models": dict(prices)})})
 
 
@@ -226,15 +232,15 @@ def _read(told: Any) -> dict[str, ModelPrice]:
 def _price(name: str, told: Any, sources: dict[str, Any]) -> ModelPrice:
     entry = an_object(told)
     if entry is None:
-        raise PolosUsageError(f"the price of {name!r} must be an object, it is {told!r}")
+        raise PolosUsageError(f"the price of {name!r} must be an object, it is {_shown(told)}")
     unknown = sorted(set(entry) - {*_FIELDS, "above", "source"})
     if unknown:
         raise PolosUsageError(f"the price of {name!r} has no {', '.join(unknown)}")
-    price = _figures(name, entry, _source(entry.get("source"), sources))
+    price = _figures(name, entry, _source(name, entry.get("source"), sources))
     if entry.get("above") is None:
         return price
     above = an_object(entry["above"]) or {}
-    if not isinstance(above.get("input_tokens"), int):
+    if a_number(above.get("input_tokens")) is None:
         raise PolosUsageError(f'the price of {name!r} for "above" must be an object with "input_tokens"')
     dearer = None if set(above) == {"input_tokens"} else _figures(f"{name} above", above, price.source)
     return replace(price, above_tokens=above["input_tokens"], above=dearer)
@@ -262,14 +268,31 @@ def _figures(name: str, entry: Mapping[str, Any], source: str | None) -> ModelPr
 def _figure(name: str, field: str, told: object) -> int:
     try:
         millionths = Decimal(str(told)) * _MILLION
-    except InvalidOperation:
-        raise PolosUsageError(f"the price of {name!r} for {field!r} must be a number, it is {told!r}") from None
-    if not millionths.is_finite() or millionths < 0 or millionths % 1:
-        what = "dollars with at most six decimals"
-        raise PolosUsageError(f"the price of {name!r} for {field!r} must be {what}, it is {told!r}")
+        is_price = millionths.is_finite() and 0 <= millionths <= _FIGURE_MAX and not millionths % 1
+    except ArithmeticError:
+        raise PolosUsageError(f"the price of {name!r} for {field!r} must be a number, it is {_shown(told)}") from None
+    if not is_price:
+        what = "dollars with at most six decimals, and less than a billion"
+        raise PolosUsageError(f"the price of {name!r} for {field!r} must be {what}, it is {_shown(told)}")
     return int(millionths)
 
 
-def _source(name: Any, sources: dict[str, Any]) -> str | None:
-    found = sources.get(name) if name is not None else None
-    return None if found is None else f"{found['where']}, read {found['read_on']}"
+def _source(name: str, told: object, sources: dict[str, Any]) -> str | None:
+    if told is None:
+        return None
+    source = a_text(told)
+    if source is None:
+        raise PolosUsageError(f"the price of {name!r} for 'source' must be the name of a source, it is {_shown(told)}")
+    if source not in sources:
+        return None
+    found = an_object(sources[source]) or {}
+    where, read_on = a_text(found.get("where")), a_text(found.get("read_on"))
+    if where is None or read_on is None:
+        raise PolosUsageError(f'the source {source!r} must be an object with the texts "where" and "read_on"')
+    return f"{where}, read {read_on}"
+
+
+def _shown(told: object) -> str:
+    """Give what stands there, so that it can be found; not all of it if that is much."""
+    text = repr(told)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

@@ -15,7 +15,6 @@ A script is a definition, like a workflow: `script(name, …)` keeps it under a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any, Final, TypeAlias
 
 import polos.errors
 from polos.errors import ModelError, PolosUsageError
-from polos.llm.jsonish import an_object
+from polos.llm.jsonish import an_object, json_file
 from polos.llm.messages import Item, LLMRequest, is_model_made
 
 __all__ = ["Attempts", "Reply", "Script", "ScriptEnded", "find_script", "read_reply", "script", "turns_of"]
@@ -196,11 +195,11 @@ def turns_of(items: Sequence[Item]) -> int:
 
 def _read_file(path: Path) -> Script:
     try:
-        told: Any = json.loads(path.read_text(encoding="utf-8"))
+        told: Any = json_file(path)
         inner = an_object(told)
         replies: list[Any] = told if inner is None else inner["replies"]
         return Script(str(path), tuple(_read_turn(one) for one in replies))
-    except (OSError, ValueError, TypeError, KeyError) as problem:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as problem:
         raise PolosUsageError(f"{path} is no script: {type(problem).__name__}: {problem}") from problem
 
 

@@ -174,7 +174,9 @@ class _Survey:
         is_elsewhere = filename.startswith("<")  # made by `exec` or the like, in the name of the module
         if source is None and filename:
             # In a notebook, and in newer REPLs, what was typed is kept as the lines of a file that isn't there.
-            text = "".join(linecache.getlines(filename))
+            # But a fifo by that name would be waited for.
+            is_other = Path(filename).exists() and not Path(filename).is_file()
+            text = "" if is_other else "".join(linecache.getlines(filename))
             source = parse(text.encode(errors="backslashreplace")) if text else None
             is_elsewhere = False
         self.visit([self._own.rpartition(".")[0]])

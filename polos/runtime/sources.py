@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import stat
 import types
 import warnings
 from collections.abc import Iterator
@@ -20,10 +21,12 @@ from typing import Final, cast
 from zipimport import zipimporter
 
 from polos.data_class import dataclass
+from polos.regular import read_regular
 
 __all__ = ["Import", "Source", "code_digest", "parse", "read", "used_names"]
 
 PARSED_BYTES_MAX: Final = 2 << 20  # nobody wrote a longer file by hand
+READ_BYTES_MAX: Final = 64 << 20  # nor did a program
 _KEPT_MAX: Final = 1_024
 _UNREADABLE: Final = (*BYTECODE_SUFFIXES, *EXTENSION_SUFFIXES)
 _BLOCKS: Final = ("body", "orelse", "finalbody", "handlers", "cases")
@@ -60,6 +63,8 @@ def read(file: str, loader: object) -> Source | None:
     archive = loader if isinstance(loader, zipimporter) else None
     try:
         found = Path(file if archive is None else archive.archive).stat()
+        if not stat.S_ISREG(found.st_mode):
+            return None  # a fifo, which would be waited for
         return _read(file, archive, (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino))
     except (OSError, ValueError):
         return None  # gone, forbidden, a name no file can have
@@ -69,7 +74,7 @@ def read(file: str, loader: object) -> Source | None:
 def _read(file: str, archive: zipimporter | None, state: tuple[int, ...]) -> Source:  # noqa: ARG001 - the key
     if archive is not None:
         return parse(archive.get_data(file))
-    return parse(Path(file).read_bytes())
+    return parse(read_regular(file, bytes_max=READ_BYTES_MAX))
 
 
 def parse(data: bytes) -> Source:

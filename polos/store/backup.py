@@ -17,7 +17,7 @@ from polos.data_class import dataclass
 from polos.errors import PolosUsageError
 from polos.store.blobs import FileBlobs
 from polos.store.directory import open_store
-from polos.store.files import make_durably, place_file, sync_directory, sync_file, translated
+from polos.store.files import make_durably, place_file, read_regular, sync_directory, sync_file, translated
 from polos.store.format import (
     BLOBS_DIRECTORY,
     FORMAT_FILE,
@@ -86,7 +86,7 @@ def _copy_inbox(source: Path, goal: Path) -> int:
         if path.name.startswith(".") or not path.is_file():
             continue
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except FileNotFoundError:
             continue  # decided meanwhile, so its outcome is in the log that is copied next
         place_file(goal / path.name, data)

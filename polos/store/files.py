@@ -13,11 +13,11 @@ import itertools
 import json
 import mmap
 import os
-import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
+from polos import regular
 from polos.errors import PolosError, StoreDamaged, StoreFailed, StoreFull, StoreReadOnly
 
 __all__ = [
@@ -136,7 +136,8 @@ def is_full(file: Path, *, more_bytes: int) -> bool:
     zeros = bytes(1 << 20)
     at = file.stat().st_size
     end = at + more_bytes
-    descriptor = os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    probe.unlink(missing_ok=True)  # who died in the middle of this left one; nor is a fifo waited for
+    descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
         while at < end:
             at += os.pwrite(descriptor, zeros, at)
@@ -151,9 +152,7 @@ def is_full(file: Path, *, more_bytes: int) -> bool:
 
 def read_regular(path: Path, *, bytes_max: int | None = None, follow: bool = True) -> bytes:
     """
-    Give the content of a file, provided that it is one.
-
-    A fifo that somebody left must not hold whoever reads: without a writer it would be waited for.
+    Give the content of a file of the store, provided that it is one; a fifo that somebody left isn't waited for.
 
     Args:
         path: the file.
@@ -164,18 +163,10 @@ def read_regular(path: Path, *, bytes_max: int | None = None, follow: bool = Tru
         StoreDamaged: it is neither a file nor a directory, or too long.
         OSError: it can't be read.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    descriptor = os.open(path, flags)
     try:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-        if not stat.S_ISREG(status.st_mode) or (bytes_max is not None and status.st_size > bytes_max):
-            raise StoreDamaged(f"{path} is no file that polos has written")
-        with open(descriptor, "rb", closefd=False) as file:  # it wouldn't take a directory
-            return file.read()
-    finally:
-        os.close(descriptor)
+        return regular.read_regular(path, bytes_max=bytes_max, follow=follow)
+    except regular.NoRegularFile as error:
+        raise StoreDamaged(f"{path} is no file that polos has written: {error.strerror}") from error
 
 
 def json_fields(raw: bytes) -> dict[str, object]:

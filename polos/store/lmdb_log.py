@@ -83,6 +83,7 @@ class _Raw:
     def __init__(self, path: str, settings: Settings) -> None:
         if not settings.read_only:
             _prepare_log(Path(path, DATA_FILE), settings)
+        _refuse_fifos(Path(path))
         self.env = _open_env(path, settings)
         try:
             self.dbs = self._open_databases(path, settings)
@@ -104,6 +105,13 @@ class _Raw:
 
     def close(self) -> None:
         self.env.close()
+
+
+def _refuse_fifos(directory: Path) -> None:
+    """Refuse what LMDB would wait for, and what it would take for its file."""
+    for path in (directory / DATA_FILE, directory / "lock.mdb"):
+        if path.exists() and not path.is_file():
+            raise StoreDamaged(f"{path} is no file that polos has written")
 
 
 def _prepare_log(path: Path, settings: Settings) -> None:

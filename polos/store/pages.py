@@ -32,6 +32,8 @@ _PAGE_BYTES: Final = frozenset(1 << power for power in range(9, 17))
 def missing_pages(path: Path) -> int:
     """Tell how many pages at the end of a log's file aren't there; 0 if it has all of them, or is no such file."""
     try:
+        if not path.is_file():
+            return 0  # a fifo would be waited for
         with path.open("rb") as file:
             found = [_meta(file.read(_META.size))]
             if found[0] is None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from polos.errors import PolosUsageError
+from polos.regular import read_regular
 from polos.testing.patience import Interrupted, is_lost
 from polos.testing.program_threads import is_refused
 
@@ -176,7 +177,7 @@ class Outside:
         lines = self._memory
         if where is not None:
             file = self._file(where)
-            lines = whole_lines(file.read_bytes()) if file.exists() else []
+            lines = whole_lines(read_regular(file)) if file.exists() else []
         found: list[dict[str, Any]] = [json.loads(line) for line in lines]
         return [note for note in found if kind is None or note["kind"] == kind]
 

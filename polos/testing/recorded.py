@@ -27,12 +27,14 @@ from polos.engine.codec import decode, encode
 from polos.engine.json import Json
 from polos.engine.projections import run_stream
 from polos.errors import PolosError, PolosUsageError, UnknownRun
+from polos.regular import read_regular
 from polos.store.log import Reader
 from polos.testing.recorded_shapes import misfit
 
 __all__ = ["FORMAT", "BadRecording", "RecordedEvent", "RecordedRun", "record_run"]
 
 FORMAT: Final = 1
+_BYTES_MAX: Final = 1 << 30
 KIND: Final = "polos recorded run"
 
 
@@ -220,8 +222,9 @@ class RecordedRun:
         if shared is None and target.exists():
             mode = target.stat().st_mode & 0o777
         beside = target.with_name(f".{target.name}.{os.getpid()}")
+        beside.unlink(missing_ok=True)  # who died in the middle of this left one
         try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(self.to_bytes())
             beside.chmod(mode)  # past the umask
@@ -238,7 +241,7 @@ class RecordedRun:
             BadRecording: there is no such file, or as for `from_bytes`.
         """
         try:
-            data = Path(path).read_bytes()
+            data = read_regular(path, bytes_max=_BYTES_MAX)
         except FileNotFoundError:
             raise BadRecording(
                 f"there is no file {os.fspath(path)}: `polos test record RUN --out {os.fspath(path)}` writes one"

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from polos.errors import PolosUsageError
+from polos.regular import read_regular
 from polos.testing.schedules import Taken
 
 __all__ = ["FOLDER", "SavedSchedule", "load_all", "save"]
 
 FOLDER: Final = "explored"
 FORMAT: Final = 1
+_BYTES_MAX: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ def save(folder: Path, schedule: SavedSchedule) -> Path:
         "departures": {str(at): label for at, label in schedule.departures.items()},
         "decisions": schedule.decisions,
     }
+    path.unlink(missing_ok=True)  # whatever it is: a fifo would be waited for
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
@@ -105,7 +108,7 @@ def load_all(folder: Path, test: str) -> list[tuple[Path, SavedSchedule]]:
 
 def _load(path: Path) -> SavedSchedule:
     try:
-        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+        raw: Any = json.loads(read_regular(path, bytes_max=_BYTES_MAX).decode())
         if raw["format"] != FORMAT:
             raise PolosUsageError(
                 f"{path} was written by another polos (format {raw['format']}, this one knows {FORMAT})"

@@ -289,7 +289,7 @@ class _Tavily:
             raise _refusal(answer, key)
         try:
             return _read(query, answer.json())
-        except ValueError as wrong:  # a ValidationError is one, too
+        except (ValueError, RecursionError) as wrong:  # a ValidationError is one, too
             raise SearchUnavailable(
                 f"the search answered with what is no result: {_without(key, str(wrong))}"
             ) from None

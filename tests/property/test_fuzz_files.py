@@ -8,14 +8,17 @@ kept as an example. Damage in the file of LMDB itself may end a process, so that
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipimport import zipimporter
 
 import orjson
 import pytest
@@ -24,7 +27,10 @@ from hypothesis import strategies as st
 from polos.engine import events as e
 from polos.engine.codec import decode, encode
 from polos.errors import PolosError, PolosUsageError, StoreDamaged, StoreInUse
-from polos.runtime import reads
+from polos.llm.jsonish import parse_json
+from polos.llm.prices import PriceTable, default_prices
+from polos.llm.scripts import Script, find_script
+from polos.runtime import reads, sources
 from polos.runtime.app import settings_from
 from polos.runtime.marker import Marker
 from polos.store.blobs import FileBlobs
@@ -37,6 +43,9 @@ from polos.store.layout import decode_row, decode_run, encode_row, read_position
 from polos.store.log import Epoch, Position, Version
 from polos.store.memory import MemoryLog
 from polos.store.ownership import LOCK_FILE, owner_info, was_closed_cleanly
+from polos.testing.recorded import RecordedRun
+from polos.testing.saved import SavedSchedule, load_all, save
+from polos.types.llm import Usage
 
 from tests.campaign import scaled
 from tests.golden.form import cases
@@ -256,12 +265,24 @@ def test_what_is_no_file_holds_nobody(tmp_path: Path, what: str) -> None:
     blobs = FileBlobs(tmp_path / "blobs")
     digest = blobs.put(b"x")
     inbox = DirectoryInbox(tmp_path / "inbox", on_unreadable=lambda _target, _reason: None)
+    explored = save(
+        tmp_path / "explored", SavedSchedule(test="test", decisions=[], departures={}, failure="wrong", seed="0")
+    )
+    with zipfile.ZipFile(tmp_path / "zipped.zip", "w") as zipped:
+        zipped.writestr("a.py", "import os")
+    archive = zipimporter(str(tmp_path / "zipped.zip"))
     places: tuple[tuple[Path, Callable[[], Any]], ...] = (
         (tmp_path / "format", lambda: check_format(tmp_path)),
         (tmp_path / LOCK_FILE, lambda: (owner_info(tmp_path), was_closed_cleanly(tmp_path))),
         (blobs.file(digest), lambda: blobs.get(digest)),
         (tmp_path / "inbox" / "a", inbox.pending),
         (tmp_path / "on_loop", lambda: Marker(tmp_path / "on_loop").close()),
+        (tmp_path / "prices.json", lambda: default_prices().with_prices(tmp_path / "prices.json")),
+        (tmp_path / "replies.json", lambda: find_script(str(tmp_path / "replies.json"))),
+        (tmp_path / "recorded.json", lambda: RecordedRun.load(tmp_path / "recorded.json")),
+        (explored, lambda: load_all(tmp_path / "explored", "test")),
+        (tmp_path / "source.py", lambda: sources.read(str(tmp_path / "source.py"), None)),
+        (tmp_path / "zipped.zip", lambda: sources.read("zipped.zip/a.py", archive)),
     )
     for path, read in places:
         path.unlink(missing_ok=True)
@@ -272,6 +293,93 @@ def test_what_is_no_file_holds_nobody(tmp_path: Path, what: str) -> None:
         else:
             path.symlink_to(path if what == "link" else "nowhere")
         tried(read)
+
+
+@pytest.mark.parametrize("name", ["data.mdb", "lock.mdb"])
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_log_that_is_no_file_holds_nobody(tmp_path: Path, name: str, read_only: bool) -> None:
+    """Whether somebody looks or writes, where LMDB's files belong a fifo isn't waited for, and the error names it."""
+    with open_store(tmp_path) as store:
+        store.acquire_ownership()
+    (tmp_path / "log" / name).unlink()
+    os.mkfifo(tmp_path / "log" / name)
+
+    with pytest.raises(StoreDamaged, match=name):
+        open_store(tmp_path, read_only=read_only)
+
+
+PRICES = json.dumps(
+    {
+        "sources": {"s": {"where": "a page", "read_on": "2026-01-01"}},
+        "models": {
+            "m": {"input": "1", "output": 2.5, "source": "s", "above": {"input_tokens": 9, "input": 1, "output": 3}}
+        },
+    }
+).encode()
+ERROR = {"type": "ModelRateLimited", "message": "busy", "retry_after_seconds": 2}
+REPLIES = json.dumps(
+    ["hello", {"text": "ab", "chunks": ["a", "b"], "usage": {"input_tokens": 3}}, {"attempts": [{"error": ERROR}, "b"]}]
+).encode()
+DEEP = tuple(opening * depth for opening in (b"[", b'{"models":') for depth in (900, 3_000, 100_000))
+
+
+def any_json(*originals: bytes) -> st.SearchStrategy[bytes]:
+    """Give a strategy for changed files, any JSON, and JSON in which a part is any other."""
+
+    @st.composite
+    def with_another_part(draw: st.DrawFn) -> bytes:
+        top: Any = json.loads(draw(st.sampled_from(originals)))
+        part = top
+        while True:
+            key = draw(st.sampled_from(sorted(part) if isinstance(part, dict) else range(len(part))))
+            if not (isinstance(part[key], dict | list) and part[key] and draw(st.booleans())):
+                break
+            part = part[key]
+        part[key] = draw(JSON)
+        return json.dumps(top).encode()
+
+    return st.one_of(changed(*originals), JSON.map(orjson.dumps), with_another_part(), st.sampled_from(DEEP))
+
+
+@IN_A_FOLDER
+@given(content=any_json(PRICES))
+@example(content=b'{"sources":{"s":{}},"models":{"m":{"input":"1","output":"1","source":"s"}}}')
+@example(content=b'{"models":{"m":{"input":"1","output":"1","source":[]}}}')
+@example(content=b'{"models":{"m":{"input":"1e99","output":"1e999999999"}}}')
+@example(content=b'{"models":{"m":' + b"[" * 900 + b"]" * 900 + b"}}")
+def test_price_file_of_any_bytes(tmp_path: Path, content: bytes) -> None:
+    """A file of prices is a table, or refused by its name; a price in it is one, or has none."""
+    path = tmp_path / "prices.json"
+    path.write_bytes(content)
+    found = tried(PriceTable({}).with_prices, path)
+
+    assert isinstance(found, PriceTable) or (str(path) in str(found) and isinstance(found, PolosUsageError))
+    if isinstance(found, PriceTable):
+        cost = found.cost_microdollars("m", Usage(input_tokens=20, output_tokens=1))
+        assert cost is None or cost >= 0
+
+
+@IN_A_FOLDER
+@given(content=any_json(REPLIES))
+@example(content=b'[{"attempts": []}]')
+@example(content=b'[{"tool_calls": [[]]}]')
+@example(content=b'[{"error": {"type": "__doc__"}}]')
+@example(content=b"[" * 900 + b"]" * 900)
+def test_script_file_of_any_bytes(tmp_path: Path, content: bytes) -> None:
+    """A file of replies is a script, or refused by its name."""
+    path = tmp_path / "replies.json"
+    path.write_bytes(content)
+    found = tried(find_script, str(path))
+
+    assert isinstance(found, Script) or (str(path) in str(found) and isinstance(found, PolosUsageError))
+
+
+@given(any_json(b'{"a": [1, "b"]}'))
+@example(b"\xff")
+def test_json_of_others_of_any_bytes(content: bytes) -> None:
+    """What a model or a server writes is JSON, or none; brackets in brackets without end are none."""
+    with contextlib.suppress(ValueError):
+        parse_json(content)
 
 
 def test_stray_files_keep_no_garbage_from_being_collected(tmp_path: Path) -> None:

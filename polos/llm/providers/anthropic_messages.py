@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
 from polos.errors import ModelReplyTruncated, ModelRequestRefused
-from polos.llm.jsonish import TextMender, a_list, a_number, a_text, an_object, texts_mended
+from polos.llm.jsonish import TextMender, a_list, a_number, a_text, an_object, parse_json, texts_mended
 from polos.llm.messages import (
     Finished,
     Item,
@@ -191,7 +191,7 @@ def _id(call_id: str) -> str:
 
 def _input(arguments: str) -> dict[str, Any]:
     try:
-        return an_object(json.loads(arguments)) or {}
+        return an_object(parse_json(arguments)) or {}
     except ValueError:
         return {}  # what the model wrote was no JSON; the result of the call told it so
 
@@ -342,7 +342,7 @@ class _Reply:
         if "input" in block:
             written = "".join(self.texts.pop((index, "input"), []))
             try:
-                block["input"] = json.loads(written) if written.strip() else block["input"] or {}
+                block["input"] = parse_json(written) if written.strip() else block["input"] or {}
             except ValueError:
                 block["input"] = written
         return block
