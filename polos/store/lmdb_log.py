@@ -53,7 +53,7 @@ from polos.errors import (
     StoreReadOnly,
 )
 from polos.store.environment import Environment, LogStatistics, ReadersInside, ReaderWatch, Settings, share_environment
-from polos.store.files import FULL_CODES, is_full, sync_directory, temporary_beside, translated
+from polos.store.files import FULL_CODES, is_full, sync_directory, sync_file, temporary_beside, translated
 from polos.store.layout import Plan, Table
 from polos.store.log import AppendUnit, Epoch, Head, Key, Position, Receipt, Version
 from polos.store.reader import EPOCH_KEY, ROWS_KEY, BlobSource, EntryReader, rows_to_replace
@@ -115,10 +115,18 @@ def _refuse_fifos(directory: Path) -> None:
 
 
 def _prepare_log(path: Path, settings: Settings) -> None:
-    """Have the file of a log, and its name on disk: LMDB syncs what it writes, and not the names it makes."""
+    """
+    Have the file of a log, what is in it, and its name on disk: LMDB syncs what it writes, and not the names it makes.
+
+    What is in it, because after a meta page whose write failed LMDB puts the old one back, and doesn't sync that. The
+    next commit may write over pages that the failed one reaches; if a power cut then left the failed one, what is read
+    there would be of two commits.
+    """
     if not path.exists():
         _make_log(path, settings)
     try:
+        if settings.sync:
+            sync_file(path)
         sync_directory(path.parent)  # also if it was there: whoever made it may have died before doing this
     except OSError as error:
         raise translated(error, path.parent) from error

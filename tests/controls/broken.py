@@ -49,11 +49,13 @@ __all__ = [
     "lets_time_go_back",
     "loses_a_resume",
     "nothing",
+    "opens_again_without_a_commit",
     "removes_the_file_first",
     "repeats_a_completed_step",
     "syncs_no_meta_page",
     "takes_recorded_for_delivered",
     "trusts_the_name_of_a_command",
+    "writes_over_what_may_come_back",
 ]
 
 Break = Callable[[], None]
@@ -313,6 +315,16 @@ def forgets_to_sync_names() -> None:
             whole(descriptor)
 
     vars(os)["fsync"] = fsync
+
+
+def opens_again_without_a_commit() -> None:
+    """A log whose commit failed is opened again, and what is found there is told without making it certain."""
+    vars(lmdb_log)["_touch"] = lambda _txn, _dbs: None
+
+
+def writes_over_what_may_come_back() -> None:
+    """A log is opened, and written to, before it is certain which meta page is on disk."""
+    vars(lmdb_log)["sync_file"] = lambda _path: None
 
 
 def trusts_the_name_of_a_command() -> None:

@@ -9,7 +9,7 @@ second sound. A break is made in the recorded child, so nothing here is pretende
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 
 from tests.controls import broken
 from tests.crash.changes import Sync
+from tests.crash.failing_lives import fail_and_keep, fail_and_undo, without_the_sync
 from tests.crash.fileops import record
 from tests.crash.lives import append_groups, come_again, make_and_append, make_store, put_and_consume, write_with_blobs
 from tests.crash.power_disk import Cut, History, Snapshot
@@ -29,14 +30,24 @@ from tests.crash.power_runs import check_all, recorded
 pytestmark = pytest.mark.usefixtures("ptrace")
 
 UNITS = "tests.crash.power_checks:units_and_commands"
+FAILING = "tests.crash.failing_lives:check"
 ENGINE = "tests.crash.power_engine:runs_go_on"
 IMAGES_MAX = 80
 PARTS = 12
 
 
-def look(where: Path, history: History, says: str, *, check: str = UNITS, images_max: int = IMAGES_MAX) -> None:
-    """Check images of the moments of promises: some must fail, in these words; without any words, none of a few."""
-    made = pictures(history, subsets=1, seed="controls", tear_step=60, moments=[when for when, _, _ in history.marks])
+def look(
+    where: Path,
+    history: History,
+    says: str,
+    *,
+    check: str = UNITS,
+    images_max: int = IMAGES_MAX,
+    moments: Sequence[int] = (),
+) -> None:
+    """Check images of the moments of promises, and others: some must fail, in these words; or none of a few."""
+    moments = [*moments, *(when for when, _, _ in history.marks)]
+    made = pictures(history, subsets=1, seed="controls", tear_step=60, moments=moments)
     if not says:
         assert [] == check_all(where, check, [(history, each) for each in made.some(images_max, "controls")])
         return
@@ -87,6 +98,21 @@ def test_an_engine_that_is_told_too_early(tmp_path, broke, life, says):
         life(directory)
 
     look(tmp_path, recorded(tmp_path / "lived", lived, make_store), says, check=ENGINE, images_max=8)
+
+
+@both(
+    (broken.opens_again_without_a_commit, fail_and_keep, "found to be kept, and is gone"),
+    (broken.writes_over_what_may_come_back, fail_and_undo, "StoreDamaged"),
+)
+def test_what_a_failed_sync_left(tmp_path, broke, life, says):
+    """What is found when a log is opened again is made certain before it is told, and before it is written over."""
+
+    def lived(directory: Path) -> None:
+        broke()
+        life(directory)
+
+    history = recorded(tmp_path / "lived", lived, make_store, without_the_sync)
+    look(tmp_path, history, says, check=FAILING, images_max=8, moments=history.syncs)
 
 
 @pytest.mark.parametrize("left_out", [True, False], ids=["left out", "as recorded"])

@@ -30,13 +30,19 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Bytes were put at an offset; `synced` if the descriptor or the call asked for them to be on disk on return."""
+    """
+    Bytes were put at an offset.
+
+    `synced` if the descriptor or the call asked for them to be on disk on return; `failed` if that went wrong. A system
+    may take what it couldn't write for written, so no later sync makes it certain.
+    """
 
     path: str
     inode: int
     offset: int
     data: bytes
     synced: bool = False
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ class Effect:
     What a power cut may lose by itself.
 
     `began` and `ended` are moments of the history, and so is `safe`: from then on it can't be lost; None if it
-    always can.
+    always can. What `failed` to be written no sync covers.
     """
 
     began: int
@@ -129,6 +129,7 @@ class Effect:
     what: Put | Resize | Names
     told: str
     safe: int | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,7 @@ class History:
         self.marks: list[tuple[int, str, int]] = []
         self.moments: list[int] = [0]
         self.syncs: list[int] = []
+        self._lengths: list[int] = []  # of the file of each effect, before it
         self._nodes = ROOT
         self._now = 0
         self._base = _State(names={ROOT: {}})
@@ -328,12 +330,7 @@ class History:
 
     def length_before(self, number: int) -> int:
         """Give how long the file of an effect was before it, if nothing was lost."""
-        node = self.effects[number].what.node
-        state = _State({node: self._base.files.get(node, b"")})
-        for effect in self.effects[:number]:
-            if effect.what.node == node and not isinstance(effect.what, Names):
-                state.apply(effect.what)
-        return len(state.files[node])
+        return self._lengths[number]
 
     # ---------------------------------------------------------------------------------------- private
 
@@ -381,9 +378,10 @@ class History:
     def _do(self, op: FileOp, start: int, root: str, inodes: dict[int, int]) -> None:
         began, ended = start + op.began, start + op.ended
         match op.change:
-            case Write(path, inode, offset, data, synced):
+            case Write(path, inode, offset, data, synced, failed):
                 told = f"Write {offset}+{len(data)} {_inside(root, path)}"
-                self._add(Effect(began, ended, Put(inodes[inode], offset, data), told, ended if synced else None))
+                safe = ended if synced and not failed else None
+                self._add(Effect(began, ended, Put(inodes[inode], offset, data), told, safe, failed))
             case Truncate(path, inode, length):
                 told = f"Truncate {length} {_inside(root, path)}"
                 self._add(Effect(began, ended, Resize(inodes[inode], length), told))
@@ -438,13 +436,14 @@ class History:
 
     def _add(self, effect: Effect) -> None:
         self.effects.append(effect)
+        self._lengths.append(len(self._live.files.get(effect.what.node, b"")))
         self.moments += [effect.began, effect.ended]
         self._live.apply(effect.what)
 
     def _sync(self, began: int, ended: int, node: int | None) -> None:
         for effect in self.effects:
             # Only what had ended when the sync began is covered by it.
-            if effect.safe is None and effect.ended < began and node in (None, effect.what.node):
+            if effect.safe is None and not effect.failed and effect.ended < began and node in (None, effect.what.node):
                 effect.safe = ended
         self.moments.append(ended)
         self.syncs.append(ended - 1)

@@ -1,11 +1,11 @@
 """
 Which images of a history are looked at, each one once.
 
-There are more subsets of what a cut may lose than can be tried, so they are taken in order of how a disk fails:
-everything up to a moment; one effect lost; one write torn, from its front or from its end, at each sector; and
-any mixture, drawn from a seed. Many of these leave the same bytes (to lose a name that a later rename replaces
-changes nothing), so images are compared by content and each is looked at once, with the strongest of the promises
-that were made at any of its moments.
+They are taken in order of how a disk fails: everything up to a moment; one effect lost; one write torn, from its
+front or from its end, at each sector; any subset of the effects, all of them where they aren't too many and else drawn
+from a seed; and mixtures, drawn from a seed, in which effects are torn as well. Many of these leave the same bytes (to
+lose a name that a later rename replaces changes nothing), so images are compared by content and each is looked at once,
+with the strongest of the promises that were made at any of its moments.
 """
 
 from __future__ import annotations
@@ -52,15 +52,22 @@ class Pictures:
 
 
 def pictures(
-    history: History, *, subsets: int, seed: str, tear_step: int = 1, moments: Collection[int] | None = None
+    history: History,
+    *,
+    subsets: int,
+    seed: str,
+    mixtures: int | None = None,
+    tear_step: int = 1,
+    moments: Collection[int] | None = None,
 ) -> Pictures:
     """
     Give the images of a history.
 
     Args:
         history: what was done.
-        subsets: how many mixtures are drawn for each interval between two syncs.
+        subsets: how many subsets, at the most, are taken for each interval between two syncs.
         seed: from which they are drawn.
+        mixtures: how many mixtures are drawn for each interval; as many as subsets if that isn't said.
         tear_step: writes are torn at every so manieth sector, and at the last.
         moments: when power may be cut; at any time if that isn't said.
     """
@@ -73,7 +80,8 @@ def pictures(
             continue
         cuts = list(_single(history, moment, tear_step))
         if moment in syncs:
-            cuts += _mixed(history, moment, subsets, chance)
+            cuts += _subsets(history, moment, subsets, chance)
+            cuts += _mixed(history, moment, subsets if mixtures is None else mixtures, chance)
         for kind, cut in cuts:
             made.cuts[kind] += 1
             key = history.image(cut).key()
@@ -110,6 +118,15 @@ def _tears(history: History, number: int, step: int) -> Iterator[int]:
     for front in sorted({*range(1, sectors, step), sectors - 1} - {0}):
         yield (1 << front) - 1
         yield ((1 << sectors) - 1) & ~((1 << front) - 1)
+
+
+def _subsets(history: History, moment: int, number: int, chance: random.Random) -> Iterator[tuple[str, Cut]]:
+    """Give cuts in which each effect is lost or kept: all there are, or so many different ones as chance has it."""
+    possible = history.possible(moment)
+    there = 1 << len(possible)
+    for drawn in range(there) if there <= number else chance.sample(range(there), number):
+        kept = tuple((effect, WHOLE) for at, effect in enumerate(possible) if drawn >> at & 1)
+        yield "subset", Cut(moment, kept)
 
 
 def _mixed(history: History, moment: int, number: int, chance: random.Random) -> Iterator[tuple[str, Cut]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .children import in_child
-from .fileops import record
+from .fileops import Recording, record
 from .power_disk import History, Snapshot
 from .power_images import Picture
 from .power_server import CheckServer
@@ -16,14 +16,27 @@ __all__ = ["check_all", "recorded"]
 FAILURES_MAX = 5  # after so many more are of no use
 
 
-def recorded(top: Path, life: Callable[[Path], object], prepare: Callable[[Path], object] | None = None) -> History:
-    """Give the history of a life in a new directory, which `prepare` may have filled before; that much is certain."""
+def recorded(
+    top: Path,
+    life: Callable[[Path], object],
+    prepare: Callable[[Path], object] | None = None,
+    changed: Callable[[Recording], Recording] = lambda recording: recording,
+) -> History:
+    """
+    Give the history of a life.
+
+    Args:
+        top: a new directory.
+        life: what happens there.
+        prepare: may have filled it before; that much is certain.
+        changed: makes of the recording what it is taken for.
+    """
     top.mkdir()
     if prepare is not None:
         in_child(lambda: prepare(top) and None)
     before = Snapshot.take(top)
     history = History(before)
-    history.follow(record(lambda: life(top), under=top), top, before)
+    history.follow(changed(record(lambda: life(top), under=top)), top, before)
     return history
 
 

@@ -30,9 +30,9 @@ from tests.crash.kill_points import kill_points
 from tests.crash.power_images import pictures
 from tests.crash.power_runs import check_all, recorded
 
-SUBSETS = scaled(3, 300)
-TEAR_STEP = scaled(60, 2)
-IMAGES = scaled(50, 50_000)
+SUBSETS = scaled(3, 1_000)
+TEAR_STEP = scaled(60, 1)
+IMAGES = scaled(50, 1_000_000)
 KILL_STEP = scaled(10, 1)
 RUNS = 6
 
