@@ -97,7 +97,7 @@ crash-long: setup
 
 # Prints how many images there were of each life.
 power: setup
-	@POLOS_CAMPAIGN=long $(PYTEST) tests/crash/test_power.py tests/controls/test_power_controls.py -n $(JOBS) --dist worksteal -rP
+	@POLOS_CAMPAIGN=long $(PYTEST) tests/crash/test_power.py tests/crash/test_archiving.py::test_power_cut_while_archiving tests/controls/test_power_controls.py -n $(JOBS) --dist worksteal -rP
 
 mixed-long: setup
 	@POLOS_CAMPAIGN=long $(PYTEST) tests/crash/test_line_kills.py tests/property/test_lines_swept.py -n $(JOBS) --dist worksteal
