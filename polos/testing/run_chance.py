@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, Final, final
+from typing import Any, Final, TypeGuard, final
 
 from polos.engine import events as e
 from polos.engine.state import RunState
@@ -87,7 +87,8 @@ class RunChance:
         """Count what was drawn for a run, "" for triggers, and let it be one more."""
         count = self._counts.get((run, kind))
         if count is None and run:
-            count = sum(_drew(event, kind) for event, _, _ in self._audit.histories.get(run, ()))
+            # A direct body that is called once more records once more what it has.
+            count = len({event.name for event, _, _ in self._audit.histories.get(run, ()) if _drew(event, kind)})
         elif count is None:
             count = sum(is_triggered(state) for state in self._audit.states.values())
         self._counts[run, kind] = count + 1
@@ -148,7 +149,7 @@ class NamingDriver(Driver):
         return super().new_run_id()
 
 
-def _drew(event: e.Event, kind: str) -> bool:
+def _drew(event: e.Event, kind: str) -> TypeGuard[e.ValueRecorded | e.ChildStarted]:
     if isinstance(event, e.ValueRecorded):
         return event.kind == ("random" if kind == "random" else "uuid")
     return kind == "bits" and isinstance(event, e.ChildStarted)

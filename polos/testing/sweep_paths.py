@@ -21,6 +21,7 @@ __all__ = ["called", "is_triggered", "paths_of", "published_by", "started_by_bat
 
 PATH_MAX: Final = 200  # characters
 _BY_EVENT: Final = "→"
+_GOES_ON: Final = "»"  # a successor, of `continue_as_new`
 
 
 def paths_of(audit: Audit, root: str) -> dict[str, str]:
@@ -31,7 +32,7 @@ def paths_of(audit: Audit, root: str) -> dict[str, str]:
         if run == root:
             paths[run] = ""
         elif state.continues in paths:
-            paths[run] = _short(f"{paths[state.continues]}»")
+            paths[run] = _short(f"{paths[state.continues]}{_GOES_ON}")
         elif state.parent is not None and state.parent in paths:
             paths[run] = _short(f"{paths[state.parent]}/{state.step}".lstrip("/"))
         elif is_triggered(state):
@@ -90,4 +91,7 @@ def called(path: str) -> str:
     """Say which run stands there."""
     if not path:
         return "the run"
+    before = path.rstrip(_GOES_ON)
+    if before != path:
+        return f"successor {len(path) - len(before)} of {called(before)}"
     return f"{'triggered run' if path.rfind(_BY_EVENT) > path.rfind('/') else 'child'} {path!r}"
