@@ -7,9 +7,10 @@ live side by side, and everything they do is checked by an outside ledger that t
 
 * One lives from the beginning to the end, and archives its runs when they have been over for a minute of its clock. Its
   disk is full at times and its clock is set forwards and back. Every second its memory, file descriptors, threads and
-  the size of its log are noted. They must not grow: what is compared is the last quarter with the second one, for the
-  first is the warming up. Of what is archived a leaf, a row and an entry of the index stay in the log, so what its
-  file has to keep to is what it may grow by with a record.
+  the sizes of its log, blobs, archive and inbox are noted. They must not grow: what is compared is the last quarter
+  with the second one, for the first is the warming up. Of what is archived a leaf, a row and an entry of the index stay
+  in the log, so what its file has to keep to is what it may grow by with a record, and the archive to what it may grow
+  by with a run. Blobs that nothing needs are collected after seconds, not after an hour.
 * The others are killed, over and over, at moments that have nothing to do with anything, on a disk and with a clock of
   the same kind; some archive what has ended, at once or after seconds. Every minute or so everything is let come to its
   end, and the directory has to show what was promised, in its log and in its archive.
@@ -40,10 +41,15 @@ from typing import Any
 
 from polos import Polos, Retention
 from polos.clock import Alarm, SystemClock
+from polos.engine.codec import decode
+from polos.engine.events import RangeSealed
+from polos.engine.projections import ARCHIVE_STREAM, sealed_runs
 from polos.errors import PolosError
-from polos.runtime import app
+from polos.runtime import app, archiving
 from polos.runtime.engine import Engine
+from polos.store import blobs
 from polos.store.faults import Fault, FaultPlan, FaultyLog
+from polos.store.log import STREAM_START
 from polos.store.writer import Writer
 from tests.crash.children import fork
 from tests.crash.engine_lives import client, forked, light, warm
@@ -56,7 +62,17 @@ RUNS_AT_ONCE = 4
 CHAPTER_SECONDS = 60.0
 QUARTERS = 4
 # What a quarter may have more than an earlier one before it counts as growth, by figure: a factor and something fixed.
-GROWTH = {"rss_kib": (1.15, 8_192), "descriptors": (1.0, 8), "threads": (1.0, 8)}
+GROWTH = {
+    "rss_kib": (1.15, 8_192),
+    "descriptors": (1.0, 8),
+    "threads": (1.0, 8),
+    "blob_bytes": (1.25, 16 << 20),
+    "inbox_bytes": (1.0, 1 << 20),
+}
+# What the archive may grow by with a run; and segments of runs that are about to be counted.
+BYTES_PER_ARCHIVED_RUN_MAX = 2_000
+ARCHIVE_BYTES_FREE = 1 << 20
+GARBAGE_AFTER_SECONDS = 5.0
 # What the log may grow by with a record that is archived in time; docs/retention.md has what was measured.
 BYTES_PER_RECORD_MAX = 250
 # Pages that are free, and runs that have not been over for long.
@@ -125,6 +141,10 @@ class Sample:
         descriptors: open file descriptors.
         threads: of the process.
         log_bytes: size of the log's file.
+        blob_bytes: of all blobs but the segments of archived runs.
+        archive_bytes: of these segments.
+        archived: runs that are in them.
+        inbox_bytes: of what lies in the inbox, also of what couldn't be read.
         records: that were ever appended.
         runs: that ended.
     """
@@ -134,11 +154,42 @@ class Sample:
     descriptors: int
     threads: int
     log_bytes: int
+    blob_bytes: int
+    archive_bytes: int
+    archived: int
+    inbox_bytes: int
     records: int
     runs: int
 
 
-def _sample(directory: Path, polos: Polos, began: float, runs: int) -> Sample:
+class Archived:
+    """What is archived in a store, so far as it was looked at: each look goes on where the last one ended."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.runs = self.bytes = 0
+        self._behind = STREAM_START
+
+    def look(self, store: Any) -> None:
+        """Count what was archived since."""
+        with store.log.reader() as reader:
+            for record in reader.stream(ARCHIVE_STREAM, after=self._behind):
+                seal = decode(record.type, record.schema_version, record.payload)
+                assert isinstance(seal, RangeSealed), "the stream of the archive holds nothing else"
+                self.runs += len(sealed_runs(seal))
+                self.bytes += sum(_size(store.blobs.file(digest)) for digest in seal.segments)
+                self._behind = record.version
+
+
+def _size(path: Path) -> int:
+    """Give how long a file is, or all files below a directory; what is removed meanwhile has nothing."""
+    try:
+        return sum(map(_size, path.iterdir())) if path.is_dir() else path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _sample(directory: Path, polos: Polos, began: float, runs: int, archived: Archived) -> Sample:
     status = Path("/proc/self/status").read_text(encoding="ascii")
     # What the allocator keeps for later is nobody's: after large results it keeps much, and gives it back when asked.
     with suppress(AttributeError, OSError):
@@ -146,7 +197,10 @@ def _sample(directory: Path, polos: Polos, began: float, runs: int) -> Sample:
     # Pages of the log's file that happen to be in memory are the system's to take back.
     rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
     size = (directory / "data" / "log" / "data.mdb").stat().st_size
-    with polos.engine.store.log.reader() as reader:
+    store = polos.engine.store
+    all_blobs = _size(directory / "data" / "blobs")
+    archived.look(store)
+    with store.log.reader() as reader:
         records = int(reader.head().position)
     return Sample(
         at_seconds=time.monotonic() - began,
@@ -154,6 +208,10 @@ def _sample(directory: Path, polos: Polos, began: float, runs: int) -> Sample:
         descriptors=sum(1 for _ in Path("/proc/self/fd").iterdir()),
         threads=threading.active_count(),
         log_bytes=size,
+        blob_bytes=max(all_blobs - archived.bytes, 0),  # a segment may have come between the two looks
+        archive_bytes=archived.bytes,
+        archived=archived.runs,
+        inbox_bytes=_size(directory / "data" / "inbox"),
         records=records,
         runs=runs,
     )
@@ -218,6 +276,9 @@ async def _live(directory: Path, life: Life) -> None:
         return Writer(FaultyLog(log, plan), *rest, **named)
 
     vars(app)["Engine"] = partial(Engine, appender=appender)
+    if life.sample:
+        vars(archiving)["COLLECT_US"] = vars(blobs)["GARBAGE_AGE_US"] = round(GARBAGE_AFTER_SECONDS * 1e6)
+    archived = Archived()
     began = time.monotonic()
     ended = 0
     retention = None if life.archived_after is None else Retention(max_age_seconds=life.archived_after)
@@ -234,7 +295,9 @@ async def _live(directory: Path, life: Life) -> None:
                 ended += len(done)
                 if life.sample and time.monotonic() >= due:
                     due += 1.0
-                    print(json.dumps(vars_of(_sample(directory, polos, began, ended))), file=samples, flush=True)
+                    print(
+                        json.dumps(vars_of(_sample(directory, polos, began, ended, archived))), file=samples, flush=True
+                    )
         trouble.cancel()
         with suppress(asyncio.CancelledError):
             await trouble
@@ -313,6 +376,13 @@ def verdict(samples: Sequence[Sample]) -> tuple[list[str], list[str]]:
     lines.append(f"the log's file has {last.log_bytes / 2**20:,.0f} MiB, {each} more with each record")
     if grown > BYTES_PER_RECORD_MAX * records + LOG_BYTES_FREE:
         wrong.append(f"the log grew by {each} a record since its second quarter, though runs are archived")
+    grown, runs = (_growth(quarters[1], quarters[-1], name) for name in ("archive_bytes", "archived"))
+    each = f"{grown / max(runs, 1):,.0f} bytes"
+    lines.append(
+        f"the archive has {last.archive_bytes / 2**20:,.1f} MiB, {each} more with each of {last.archived:,} runs"
+    )
+    if grown > BYTES_PER_ARCHIVED_RUN_MAX * runs + ARCHIVE_BYTES_FREE:
+        wrong.append(f"the archive grew by {each} a run since its second quarter")
     lines.append(f"runs {last.runs:,}, records {last.records:,}, in {last.at_seconds:,.0f} s")
     return lines, wrong
 

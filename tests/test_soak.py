@@ -12,7 +12,10 @@ from bench.soak import Sample, soak, verdict
 from tests.campaign import SEED
 from tests.crash.children import in_child
 
-STEADY = Sample(at_seconds=0, rss_kib=50_000, descriptors=16, threads=8, log_bytes=10_000_000, records=0, runs=0)
+STEADY = Sample(
+    at_seconds=0, rss_kib=50_000, descriptors=16, threads=8, log_bytes=10_000_000, blob_bytes=20_000_000,
+    archive_bytes=0, archived=0, inbox_bytes=200, records=0, runs=0,
+)  # fmt: skip
 
 
 def samples(**last: Any) -> list[Sample]:
@@ -21,7 +24,10 @@ def samples(**last: Any) -> list[Sample]:
     return [replace(one, **last) if one.at_seconds >= 30 else one for one in found]
 
 
-@pytest.mark.parametrize(("name", "value"), [("rss_kib", 70_000), ("descriptors", 30), ("threads", 20)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rss_kib", 70_000), ("descriptors", 30), ("threads", 20), ("blob_bytes", 60_000_000), ("inbox_bytes", 2_000_000)],
+)
 def test_growth_is_seen(name: str, value: float) -> None:
     """Each figure that grows is named, with what it was and what it is; one that doesn't isn't."""
     _, wrong = verdict(samples(**{name: value}))
@@ -30,7 +36,7 @@ def test_growth_is_seen(name: str, value: float) -> None:
     assert 1 == len(wrong)
     assert f"{name} grew from" in wrong[0]
     assert [] == nothing
-    assert 5 == len(lines)
+    assert 8 == len(lines)
 
 
 def test_a_log_that_grows_though_runs_are_archived_is_seen() -> None:
@@ -40,10 +46,21 @@ def test_a_log_that_grows_though_runs_are_archived_is_seen() -> None:
 
     lines, wrong = verdict(grows)
     assert [] == wrong
-    assert "75 bytes more with each record" in lines[-2]
+    assert "75 bytes more with each record" in lines[-3]
     assert ["the log grew by 500 bytes a record since its second quarter, though runs are archived"] == verdict(keeps)[
         1
     ]
+
+
+def test_an_archive_that_grows_by_more_than_its_runs_is_seen() -> None:
+    """The archive grows by its runs; more than these can take is named, with how much it was."""
+    grows = [replace(one, archive_bytes=one.records // 10 * 400, archived=one.records // 10) for one in samples()]
+    keeps = [replace(one, archive_bytes=one.archive_bytes * 10) for one in grows]
+
+    lines, wrong = verdict(grows)
+    assert [] == wrong
+    assert "400 bytes more with each of 40,000 runs" in lines[-2]
+    assert ["the archive grew by 4,000 bytes a run since its second quarter"] == verdict(keeps)[1]
 
 
 def test_a_life_that_stood_still_is_seen() -> None:
