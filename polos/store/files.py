@@ -29,6 +29,7 @@ __all__ = [
     "map_fresh",
     "place_file",
     "read_regular",
+    "refuse_fifos",
     "sync_directory",
     "sync_file",
     "temporary_beside",
@@ -167,6 +168,18 @@ def read_regular(path: Path, *, bytes_max: int | None = None, follow: bool = Tru
         return regular.read_regular(path, bytes_max=bytes_max, follow=follow)
     except regular.NoRegularFile as error:
         raise StoreDamaged(f"{path} is no file that polos has written: {error.strerror}") from error
+
+
+def refuse_fifos(*paths: Path) -> None:
+    """
+    Refuse what is there and isn't a file.
+
+    Raises:
+        StoreDamaged: one of the paths is a fifo, a device or a directory.
+    """
+    for path in paths:
+        if path.exists() and not path.is_file():
+            raise StoreDamaged(f"{path} is no file that polos has written")
 
 
 def json_fields(raw: bytes) -> dict[str, object]:

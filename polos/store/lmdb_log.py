@@ -53,7 +53,7 @@ from polos.errors import (
     StoreReadOnly,
 )
 from polos.store.environment import Environment, LogStatistics, ReadersInside, ReaderWatch, Settings, share_environment
-from polos.store.files import FULL_CODES, is_full, sync_directory, sync_file, temporary_beside, translated
+from polos.store.files import FULL_CODES, is_full, refuse_fifos, sync_directory, sync_file, temporary_beside, translated
 from polos.store.layout import Plan, Table
 from polos.store.log import AppendUnit, Epoch, Head, Key, Position, Receipt, Version
 from polos.store.reader import EPOCH_KEY, ROWS_KEY, BlobSource, EntryReader, rows_to_replace
@@ -83,7 +83,7 @@ class _Raw:
     def __init__(self, path: str, settings: Settings) -> None:
         if not settings.read_only:
             _prepare_log(Path(path, DATA_FILE), settings)
-        _refuse_fifos(Path(path))
+        refuse_fifos(Path(path, DATA_FILE), Path(path, "lock.mdb"))  # LMDB would wait for them
         self.env = _open_env(path, settings)
         try:
             self.dbs = self._open_databases(path, settings)
@@ -105,13 +105,6 @@ class _Raw:
 
     def close(self) -> None:
         self.env.close()
-
-
-def _refuse_fifos(directory: Path) -> None:
-    """Refuse what LMDB would wait for, and what it would take for its file."""
-    for path in (directory / DATA_FILE, directory / "lock.mdb"):
-        if path.exists() and not path.is_file():
-            raise StoreDamaged(f"{path} is no file that polos has written")
 
 
 def _prepare_log(path: Path, settings: Settings) -> None:
