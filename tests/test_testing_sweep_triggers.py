@@ -219,7 +219,7 @@ def test_runs_that_begin_without_end_are_told_as_a_whole():
 @workflow(id="swept-countdown", trigger_on_event="swept/countdowns")
 async def countdown(ctx: WorkflowContext, payload: EventPayload) -> float:
     """Start the next one, some times."""
-    left = payload.data["left"]
+    left: int = payload.data["left"]
     if left:
         await ctx.step.publish_event("next", topic="swept/countdowns", data={"left": left - 1})
     return left + round(await ctx.step.random("price"), 3)
