@@ -81,9 +81,9 @@ class _Raw:
     """An open LMDB environment with its named databases."""
 
     def __init__(self, path: str, settings: Settings) -> None:
+        refuse_fifos(Path(path, DATA_FILE), Path(path, "lock.mdb"))  # before LMDB, or anybody, waits for them
         if not settings.read_only:
             _prepare_log(Path(path, DATA_FILE), settings)
-        refuse_fifos(Path(path, DATA_FILE), Path(path, "lock.mdb"))  # LMDB would wait for them
         self.env = _open_env(path, settings)
         try:
             self.dbs = self._open_databases(path, settings)
