@@ -36,3 +36,22 @@ def test_a_failure_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> Non
     done = torture(SEED, 3)
 
     assert done.failures[0].startswith(f"python -m tests.torture --seed {SEED} --first 3 --programs 1\ntick 1 of [")
+
+
+@pytest.mark.parametrize(("seed", "number"), [(2, 8), (4, 9), (5, 10)])
+def test_each_scenario_has_its_crash(seed: int, number: int) -> None:
+    """Moments are counted where they happen: on a disk that is as slow, which makes other moments of these programs."""
+    done = torture(seed, number)
+
+    assert [] == done.failures
+    assert done.scenarios > 0
+
+
+def test_a_scenario_without_its_crash_is_no_scenario(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment that never comes shows nothing: it is a failure of the torture."""
+    monkeypatch.setattr(tortures, "_ticks", lambda *_: [1, 10_000])
+
+    done = torture(SEED, 3)
+
+    assert 3 == len(done.failures)
+    assert "nothing crashed: there were" in done.failures[0]

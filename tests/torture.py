@@ -153,16 +153,22 @@ def torture(seed: int, number: int) -> Tortured:
 
 def _ticks(seed: int, node: Node, what: list[Node]) -> Iterator[int]:
     """Give the moments at which a crash can make a difference: as many as there are if nothing crashes."""
-    with Simulation([program], seed=seed) as sim:
+    with _world(seed) as sim:
         play(sim, node, what)
         ticks = sim.world.ticks
     yield from range(1, ticks + 1)
 
 
+def _world(seed: int) -> Simulation:
+    """Make the world of a seed's scenarios; what is counted in another one isn't what happens here."""
+    return Simulation([program], seed=seed, latency_us_max=seed % 3 * 400)
+
+
 def _scenario(seed: int, node: Node, what: list[Node], tick: int) -> None:
-    with Simulation([program], seed=seed, latency_us_max=seed % 3 * 400) as sim:
+    with _world(seed) as sim:
         sim.world.crash_at.add(tick)
         call = play(sim, node, what)
+        assert not sim.world.crash_at, f"nothing crashed: there were {sim.world.ticks} ticks"
         assert meaning(node) == outcome(sim, call.run)
         if tick % LOOK_CLOSER_EVERY == 0:
             look(sim)

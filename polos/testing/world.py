@@ -58,7 +58,7 @@ class World:
         audit: what the log holds.
         effects: the ledger.
         ticks: how many have passed.
-        crash_at: the ticks at which the process dies.
+        crash_at: the ticks at which the process will die; one at which it died is taken out.
         life: which process is living, from 1.
         held: keys of functions that wait for `let_go`, with what they wait for.
     """
@@ -79,6 +79,7 @@ class World:
         """Count something that can't be taken back; the process may die of it."""
         self.ticks += 1
         if self.ticks in self.crash_at:
+            self.crash_at.remove(self.ticks)
             raise Crashed
 
     async def perform(self, *, takes_us: int = 0, held: bool = False, pure: bool = False) -> Effect:

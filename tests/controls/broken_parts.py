@@ -22,7 +22,7 @@ from polos.engine import events as e
 from polos.engine.admission import Admission, Ticket
 from polos.engine.codec import SCHEMA_VERSIONS, UPCASTERS, decode
 from polos.engine.decide import Decision
-from polos.engine.state import DebtKind, RunState
+from polos.engine.state import OP_TRANSITIONS, RUN_TRANSITIONS, DebtKind, OpKind, OpStatus, Phase, RunState
 from polos.replay.facts import Fact
 from polos.runtime import loading
 from polos.runtime.debts import Debts
@@ -61,6 +61,8 @@ __all__ = [
     "loses_a_wake_up",
     "nothing",
     "owes_behind_the_end",
+    "refuses_what_a_second_attempt_gives",
+    "refuses_what_cleans_up",
     "shares_memory_between_states",
     "shows_rows_before_their_records",
     "writes_rows_behind_the_records",
@@ -201,6 +203,16 @@ def shares_memory_between_states(patch: pytest.MonkeyPatch) -> None:
             last[state.run] = state
 
         patch.setitem(evolve._APPLY, kind, apply)
+
+
+def refuses_what_cleans_up(patch: pytest.MonkeyPatch) -> None:
+    """What a step gives while its run is being cancelled can't be recorded."""
+    patch.delitem(RUN_TRANSITIONS[Phase.CANCELLING], e.StepCompleted)
+
+
+def refuses_what_a_second_attempt_gives(patch: pytest.MonkeyPatch) -> None:
+    """A step that failed once can't be completed any more."""
+    patch.delitem(OP_TRANSITIONS[OpKind.STEP][OpStatus.BACKOFF], e.StepCompleted)
 
 
 def completes_a_step_twice(patch: pytest.MonkeyPatch) -> None:

@@ -161,11 +161,25 @@ def test_shares_memory_between_states(broke):
         play_and_look(["seq", [STEP, ["step", "b", 0, 0, 100, "idempotent"]]], [])
 
 
+@both(broken.refuses_what_cleans_up, broken.refuses_what_a_second_attempt_gives)
+def test_refuses_what_may_happen(broke, caplog):
+    """`evolve` isn't total: it is shown all that is decided, and refuses a result that may come in this state."""
+    twice: Node = ["step", "b", 1, 1, 100, "idempotent"]
+    with (
+        seen(broke, r"in checked\n.*E1, E2: raises[^$]*IllegalHistory.*StepCompleted", caplog),
+        test_core.suspicious(),
+        Simulation([program]) as sim,
+    ):
+        play(sim, ["seq", [twice, ["finally", ["signal", "never", None], STEP]]], [["run", 900], ["cancel", 0]])
+
+        assert "this is a bug in polos" not in caplog.text
+
+
 @both(broken.completes_a_step_twice)
 def test_completes_a_step_twice(broke, caplog):
     """`decide` emits what can't happen: it is shown to `evolve` first, which refuses it, and the run never ends."""
     with (
-        seen(broke, "in checked\n.*E2: raises[^$]*IllegalHistory.*StepCompleted", caplog),
+        seen(broke, "in checked\n.*E1, E2: raises[^$]*IllegalHistory.*StepCompleted", caplog),
         test_core.suspicious(),
         Simulation([program]) as sim,
     ):

@@ -44,7 +44,7 @@ def suspicious() -> Iterator[list[c.Command]]:
         assert kept_command == command, "decide changed the command"
         assert decision == decide(kept, kept_command, now_us=now_us), "decide is no function"
         for event in decision.events:
-            evolve(kept, event, time_us=now_us)  # E2: raises if it can't be
+            evolve(kept, event, time_us=now_us)  # E1, E2: raises if it can't be
         return decision
 
     with mock.patch("polos.runtime.engine.decide", checked):
