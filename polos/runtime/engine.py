@@ -156,7 +156,6 @@ class Engine:
         )
         self._performer = self._make_performer(self, self._loop)
         self.loader.recover()
-        self.clock.run_ids.go_on(self.loader.last_id)
         reach("recovered")
         self.intake.start()
         self.store.owner_engine = self

@@ -323,6 +323,7 @@ class Life:
             ),
             appender=partial(SimulatedAppender, world=world), performer=partial(_Performer, life=self),
         )  # fmt: skip
+        self.engine.clock.run_ids.go_on(max(audit.states, default=""))  # what was drawn before may be drawn once more
         chance.find = self._state_of
         self.engine.marks.append(chance)
         if changes is not None:
