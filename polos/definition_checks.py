@@ -47,7 +47,7 @@ def check_events(workflow: str, payload: object, *, batched: bool) -> None:
         payload: what somebody gives it by hand: events in a list, or the event itself where there are no batches.
         batched: whether there are.
     """
-    fields: Iterable[object] = payload if isinstance(payload, dict) else ()
+    fields: Iterable[object] = cast("dict[object, object]", payload) if isinstance(payload, dict) else ()
     if isinstance(payload, BaseModel):
         fields = type(payload).model_fields
     if "events" in fields or (not batched and set(fields) >= _EVENT):
