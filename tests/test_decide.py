@@ -117,3 +117,16 @@ def test_an_update_that_came_twice_is_taken_once():
     taken = begun(received)
 
     assert [] == decide(taken, asked, now_us=3).events
+
+
+def test_an_id_that_somebody_chose_is_no_name_of_a_request():
+    """An update and a wait that the body has open are called the same; both are over with the run."""
+    wait = e.WaitStarted(cause=2, name="approve", kind="suspend", key="approve")
+    state = begun(wait, e.UpdateReceived(update_id="approve", name="set"))
+    requests: tuple[e.Event, ...] = (
+        e.UpdateAnswered(cause=3, update_id="approve", value=1), e.RunCompleted(cause=3, result=None),
+    )  # fmt: skip
+
+    decision = decide(state, c.Activate(cause=3, requests=tuple(c.Request(event=one) for one in requests)), now_us=3)
+
+    assert ["UpdateAnswered", "WaitCancelled", "RunCompleted"] == [type(event).__name__ for event in decision.events]

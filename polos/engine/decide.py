@@ -94,7 +94,7 @@ def _refuse_run(state: RunState, command: c.RefuseRun, _now_us: int) -> Decision
     if not _alive(state):
         return _nothing()
     ending = Ending(state, Decision(), cause=NOT_CODE)
-    ending.close_everything(set(), cancel_children=False)
+    ending.close_everything(set(), set(), cancel_children=False)
     ending.finish(e.RunFailed(cause=NOT_CODE, error=command.error))
     return ending.decision
 
@@ -130,7 +130,7 @@ def created_to_json(created: e.RunCreated) -> dict[str, Json]:
 def _cancelled(state: RunState, decision: Decision, *, by: str) -> Decision:
     """Close a run whose code isn't asked: nothing of it is caused by a fact that replay would have to deliver."""
     ending = Ending(state, decision, cause=NOT_CODE)
-    ending.close_everything(set(), cancel_children=True)
+    ending.close_everything(set(), set(), cancel_children=True)
     ending.finish(e.RunCancelled(cause=NOT_CODE, by=by))
     return decision
 
@@ -180,7 +180,8 @@ class _Activation:
         self.decision = Decision()
         self.ending = Ending(state, self.decision, cause=cause)
         self.answers: list[e.Event] = []
-        self.closed: set[str] = set()
+        self.closed: set[str] = set()  # names of requests
+        self.heard: set[str] = set()  # ids of updates and signals, which anybody may choose
         self.opened: dict[str, Op] = {}
         self.started: list[str] = []  # children that nobody awaits
 
@@ -205,7 +206,7 @@ class _Activation:
             case e.MessageSent() as event:
                 self._send(event)
             case e.UpdateAnswered() as event:
-                self.closed.add(event.update_id)
+                self.heard.add(event.update_id)
                 self.decision.events.append(event)
             case e.RunCompleted() | e.RunFailed() | e.RunCancelled() as event:
                 self._end(cancel_children=isinstance(event, e.RunCancelled))
@@ -224,9 +225,9 @@ class _Activation:
             (kind, key, signal)
             for (kind, key), signals in self.state.signals.items()
             for signal in signals
-            if signal.id not in self.closed
+            if signal.id not in self.heard
         ]
-        self.closed.update(signal.id for _, _, signal in kept)
+        self.heard.update(signal.id for _, _, signal in kept)
         self._end(cancel_children=False)
         self.decision.events.append(event)
         # Children that were started and not awaited belong to the successor: they are cancelled with it.
@@ -276,8 +277,8 @@ class _Activation:
             return
         for key in (event.name, event.key):
             for signal in self.state.signals.get((event.kind, key), ()):
-                if signal.id not in self.closed:
-                    self.closed.add(signal.id)
+                if signal.id not in self.heard:
+                    self.heard.add(signal.id)
                     self.answers.append(_answer_wait(event.name, event.kind, key, signal.id, signal.data, signal.at_us))
                     return
 
@@ -305,7 +306,7 @@ class _Activation:
                 # What was kept for this wait is kept for the next one. No code asks so today: the driver takes back
                 # what is asked for and given up in one activation, and a direct body asks for one thing at a time.
                 self.answers.remove(answer)
-                self.closed.discard(answer.event_id or "")
+                self.heard.discard(answer.event_id or "")
                 break
 
     def _send(self, event: e.MessageSent) -> None:
@@ -322,7 +323,7 @@ class _Activation:
             if name not in self.closed and name not in self.state.ops:
                 self.ending.abandon(name, op)
         self.answers.clear()
-        self.ending.close_everything(self.closed, cancel_children=cancel_children)
+        self.ending.close_everything(self.closed, self.heard, cancel_children=cancel_children)
         for child in self.started if cancel_children else ():
             self.ending.message("cancel", child, {"by": "parent"})
 

@@ -61,19 +61,26 @@ class Ending:
                 if cancel:
                     self.message("cancel", op.child, {"by": "parent"})
 
-    def close_everything(self, already: set[str], *, cancel_children: bool) -> None:
-        """Abandon what is open, answer updates, drop signals, stop children of a cancelled run."""
+    def close_everything(self, closed: set[str], heard: set[str], *, cancel_children: bool) -> None:
+        """
+        Abandon what is open, answer updates, drop signals, stop children of a cancelled run.
+
+        Args:
+            closed: names of requests that are none of it.
+            heard: ids of updates and signals that are none of it.
+            cancel_children: whether children stop that nobody awaits.
+        """
         add = self.decision.events.append
         for name, op in self.state.ops.items():
-            if name not in already:
+            if name not in closed:
                 self.abandon(name, op)
         gone = e.Failure(type="RunEnded", message=f"the run {self.state.run} ended before it answered")
         for update_id in self.state.updates:
-            if update_id not in already:
+            if update_id not in heard:
                 add(e.UpdateAnswered(cause=self.cause, update_id=update_id, error=gone))
         for (kind, key), kept in self.state.signals.items():
             for signal in kept:
-                if signal.id not in already:
+                if signal.id not in heard:
                     add(e.SignalDropped(kind=kind, key=key, signal_id=signal.id, reason="the run ended"))
         if cancel_children:
             awaited = {op.child for op in self.state.ops.values() if op.kind is OpKind.CHILD}
