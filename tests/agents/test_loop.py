@@ -92,6 +92,7 @@ async def test_tools_are_called_and_the_model_is_told(tmp_path: Path):
     calls = [
         ("loop_weather", {"name": "Oslo"}), ("loop_broken", {"name": "Rome"}), ("nobody", {}),
         ("loop_weather", {"nam": "Bonn"}), ("loop_weather", "no json"), ("loop_weather", "[1]"), ("loop_idle", {}),
+        ("loop_weather", "[" * 100_000),
     ]  # fmt: skip
 
     def reply(request: LLMRequest) -> Reply:
@@ -104,18 +105,19 @@ async def test_tools_are_called_and_the_model_is_told(tmp_path: Path):
     outputs = [item["output"] for item in told[1] if item.get("type") == "function_call_output"]
     assert [
         {"city": "Oslo", "degrees": 3}, "no sky over Rome", "there is no tool 'nobody'", "invalid arguments: name",
-        "the arguments are no JSON", "the arguments must be a JSON object", "nothing",
+        "the arguments are no JSON", "the arguments must be a JSON object", "nothing", "the arguments are no JSON",
     ] == [
         json.loads(outputs[0]), outputs[1].removeprefix("Error: "), outputs[2].removeprefix("Error: "),
         outputs[3].removeprefix("Error: ").rpartition(":")[0], outputs[4].removeprefix("Error: ").partition(":")[0],
         outputs[5].removeprefix("Error: "), json.loads(outputs[6]),
+        outputs[7].removeprefix("Error: ").partition(":")[0],
     ]  # fmt: skip
-    assert ["completed", "failed", "failed", "failed", "failed", "failed", "completed"] == [
+    assert ["completed", "failed", "failed", "failed", "failed", "failed", "completed", "failed"] == [
         result.status for result in found.tool_results
     ]
     assert Weather(city="Oslo", degrees=3) == found.tool_results[0].result
     assert ["Oslo"] == called
-    assert [f"call_0_{number}" for number in range(7)] == [one.tool_call_call_id for one in found.tool_results]
+    assert [f"call_0_{number}" for number in range(8)] == [one.tool_call_call_id for one in found.tool_results]
 
 
 async def test_an_agents_own_tools_come_first(tmp_path: Path):

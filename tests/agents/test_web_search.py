@@ -125,6 +125,7 @@ async def test_no_key_is_told_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
         ([(401, f"who is {KEY}?", {})], "status 401: who is …?", 0),
         ([(500, "x" * 9_000, {})] * 3, "status 500: " + "x" * 500, 2),
         ([(200, "<html>", {})] * 3, "what is no result", 2),
+        ([(200, "[" * 100_000, {})] * 3, "what is no result", 2),
         ([(200, '{"results": 7}', {})] * 3, "there are no results in it", 2),
         ([None] * 3, "can't be reached: ConnectError", 2),
     ],
